@@ -1,0 +1,64 @@
+"""Array helpers that several stages share: id look-up, row-wise membership, left alignment."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["contains", "lookup", "ragged_rows", "stable_partition"]
+
+
+def lookup(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Positions of ``wanted`` (int64, any shape) in the ascending ``ids`` (int64 [n]); −1 where absent."""
+    if ids.size == 0:
+        return np.full(wanted.shape, -1, dtype=np.int32)
+    position = np.searchsorted(ids, wanted)
+    np.minimum(position, ids.size - 1, out=position)
+    return np.where(ids[position] == wanted, position, -1).astype(np.int32)
+
+
+def ragged_rows(offsets: np.ndarray, values: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values of ``rows`` of a CSR table, flat, with the position in ``rows`` that each belongs to.
+
+    Args:
+        offsets: int64 [n + 1].
+        values: [offsets[-1]].
+        rows: int [batch], each in [0, n).
+
+    Returns:
+        ``(batch_position int64 [m], value [m])``, in the order of ``rows``.
+    """
+    start = offsets[rows]
+    count = offsets[rows + 1] - start
+    first = np.cumsum(count) - count
+    position = np.repeat(np.arange(rows.size), count)
+    flat = np.arange(position.size) - np.repeat(first - start, count)
+    return position, values[flat]
+
+
+def contains(row: np.ndarray, value: np.ndarray, wanted: np.ndarray, size: int) -> np.ndarray:
+    """Whether each ``wanted[b, j]`` is among the pairs ``(row, value)`` with ``row == b``.
+
+    One sort and one binary search over the whole batch instead of a Python loop over its rows.
+
+    Args:
+        row: int [m], position in the batch.
+        value: int [m], in [0, size).
+        wanted: int [batch, n], in [−1, size); −1 is never contained.
+        size: number of distinct values.
+
+    Returns:
+        bool [batch, n].
+    """
+    if row.size == 0:
+        return np.zeros(wanted.shape, dtype=bool)
+    keys = np.sort(row.astype(np.int64) * size + value)
+    # −1 would alias the last value of the row before, so it is looked up and then cleared.
+    wanted_keys = np.arange(wanted.shape[0], dtype=np.int64)[:, None] * size + wanted
+    position = np.searchsorted(keys, wanted_keys)
+    np.minimum(position, keys.size - 1, out=position)
+    return (keys[position] == wanted_keys) & (wanted >= 0)
+
+
+def stable_partition(keep: np.ndarray, n: int) -> np.ndarray:
+    """Column order int64 [batch, n] that puts kept columns first, both parts in their given order."""
+    return np.argsort(~keep, axis=1, kind="stable")[:, :n]

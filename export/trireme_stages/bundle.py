@@ -1,0 +1,109 @@
+"""The manifest of a bundle: what belongs to it, and whether it is still what was exported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trireme_stages.artifacts import FORMAT_VERSION
+from trireme_stages.errors import BundleError
+from trireme_stages.schema import ENTRY, Dims
+
+__all__ = ["MANIFEST", "Artifact", "Manifest", "describe_file", "read_manifest", "verify_repository"]
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one version of a model repository holds.
+
+    ``artifacts`` maps paths relative to the repository's root. ``quality`` and ``source`` are for people and
+    reports: nothing in serving depends on them.
+    """
+
+    bundle_id: str
+    version: int
+    plan: str
+    target: str
+    dims: Dims
+    artifacts: Mapping[str, Artifact]
+    source: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Raises: ValueError, KeyError or TypeError when ``text`` is not a manifest of this format."""
+        fields = json.loads(text)
+        if (found := fields.pop("format_version")) != FORMAT_VERSION:
+            raise ValueError(f"format_version is {found}, expected {FORMAT_VERSION}")
+        fields["dims"] = Dims(**fields["dims"])
+        fields["artifacts"] = {path: Artifact(**entry) for path, entry in fields["artifacts"].items()}
+        return cls(**fields)
+
+
+def describe_file(file: Path) -> Artifact:
+    """Checksum and size of ``file``."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return Artifact(digest.hexdigest(), file.stat().st_size)
+
+
+def read_manifest(repository: Path) -> Manifest:
+    """The manifest of the newest bundle in a model repository.
+
+    Raises:
+        BundleError: there is no repository, no entry model, no manifest, or it cannot be read.
+    """
+    if not repository.is_dir():
+        raise BundleError(f"{repository}: no such directory; `trireme export` writes a model repository")
+    entry = repository / ENTRY
+    if not entry.is_dir():
+        raise BundleError(f"{repository}: has no model {ENTRY!r}; is this a repository of `trireme export`?")
+    versions = sorted((int(path.name) for path in entry.iterdir() if path.name.isdecimal()), reverse=True)
+    if not versions:
+        raise BundleError(f"{entry}: has no version directory; the export did not finish")
+    file = entry / str(versions[0]) / MANIFEST
+    try:
+        return Manifest.from_json(file.read_text())
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{file}: is not a manifest of this format ({error})") from None
+
+
+def verify_repository(repository: Path) -> Manifest:
+    """Reads the newest manifest and compares every file with it.
+
+    Raises:
+        BundleError: as ``read_manifest``; or a file is missing or differs from the manifest (named).
+    """
+    manifest = read_manifest(repository)
+    for path, expected in manifest.artifacts.items():
+        file = repository / path
+        if not file.is_file():
+            raise BundleError(f"{file}: is missing; the manifest lists it")
+        found = describe_file(file)
+        if found.bytes != expected.bytes:
+            raise BundleError(f"{file}: has {found.bytes} bytes, the manifest says {expected.bytes}")
+        if found.sha256 != expected.sha256:
+            raise BundleError(
+                f"{file}: has sha256 {found.sha256[:12]}…, the manifest says {expected.sha256[:12]}…"
+            )
+    return manifest

@@ -1,0 +1,22 @@
+"""Errors of this package.
+
+TriremeStageError
+└── ArtifactError       a file of a bundle is missing, damaged or of another format
+    └── BundleError     a model repository as a whole does not hold together
+"""
+
+from __future__ import annotations
+
+__all__ = ["ArtifactError", "BundleError", "TriremeStageError"]
+
+
+class TriremeStageError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ArtifactError(TriremeStageError):
+    """A stage's files cannot be read; the message names the file, what it holds and what is expected."""
+
+
+class BundleError(ArtifactError):
+    """The model repository is incomplete or was changed since it was exported."""

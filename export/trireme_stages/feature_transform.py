@@ -1,0 +1,92 @@
+"""feature_transform: from outside ids to rows, history and features of the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from trireme_stages.arrays import lookup, stable_partition
+from trireme_stages.artifacts import load_stage, save_stage
+
+__all__ = ["FeatureTransform", "Features"]
+
+
+class Features(NamedTuple):
+    """user_row int32 [batch, 1], −1 unknown; history_index int32 [batch, L], left-padded with −1, newest
+    last; user_category int32 [batch, F], 0 unknown; user_number float32 [batch, D], 0 unknown."""
+
+    user_row: np.ndarray
+    history_index: np.ndarray
+    user_category: np.ndarray
+    user_number: np.ndarray
+
+
+class FeatureTransform:
+    """Looks ids up and gathers the tables of the user.
+
+    The last row of every table is the unknown user, so that row −1 needs no special case.
+
+    Args:
+        user_ids: int64 [users], ascending.
+        item_ids: int64 [items], ascending; the position is the item index.
+        history: int32 [users + 1, L], the stored history, left-padded with −1, newest last.
+        category: int32 [users + 1, F], 0 = unknown.
+        number: float32 [users + 1, D − 1], standardised, 0 = unknown. The last number, log1p of the
+            history's length, is computed per request.
+    """
+
+    name: ClassVar[str] = "feature_transform"
+
+    def __init__(
+        self,
+        user_ids: np.ndarray,
+        item_ids: np.ndarray,
+        history: np.ndarray,
+        category: np.ndarray,
+        number: np.ndarray,
+    ) -> None:
+        self.user_ids = user_ids
+        self.item_ids = item_ids
+        self.history = history
+        self.category = category
+        self.number = number
+
+    @staticmethod
+    def invalid_rows(user_id: np.ndarray, history: np.ndarray | None = None) -> dict[int, str]:
+        """What is wrong with a request, by row; unknown users and items are not wrong."""
+        problems = {
+            int(row): f"user_id is {user_id[row, 0]}, allowed are ids ≥ 0 and -1 (anonymous)"
+            for row in np.flatnonzero(user_id[:, 0] < -1)
+        }
+        if history is not None:
+            for row in np.flatnonzero((history < -1).any(axis=1)):
+                column = int(np.argmax(history[row] < -1))
+                problems.setdefault(
+                    int(row),
+                    f"history[{column}] is {history[row, column]}, allowed are ids ≥ 0 and -1 (padding)",
+                )
+        return problems
+
+    def __call__(self, user_id: np.ndarray, history: np.ndarray | None = None) -> Features:
+        """Args: user_id int64 [batch, 1]; history int64 [batch, L] or None for the stored one."""
+        row = lookup(self.user_ids, user_id[:, 0])
+        index = self.history[row] if history is None else self._align(lookup(self.item_ids, history))
+        length = (index >= 0).sum(axis=1, keepdims=True)
+        number = np.concatenate([self.number[row], np.log1p(length, dtype=np.float32)], axis=1)
+        return Features(row[:, None], index, self.category[row], number)
+
+    @staticmethod
+    def _align(index: np.ndarray) -> np.ndarray:
+        """Drops padding and unknown items: known ones move to the right, in their order."""
+        return np.take_along_axis(index, stable_partition(index < 0, index.shape[1]), axis=1)
+
+    def save(self, path: Path) -> None:
+        arrays = ("user_ids", "item_ids", "history", "category", "number")
+        save_stage(path, self.name, {name: getattr(self, name) for name in arrays})
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureTransform:
+        arrays, _ = load_stage(path, cls.name)
+        return cls(**arrays)

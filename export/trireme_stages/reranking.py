@@ -1,0 +1,146 @@
+"""reranking: the final list. Order, exclusions, popular items where candidates run out, and the rung."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from trireme_stages.arrays import contains, stable_partition
+from trireme_stages.artifacts import load_stage, save_stage
+from trireme_stages.seen import SeenItems
+
+__all__ = ["FULL", "POPULAR", "RETRIEVAL_ORDER", "SEGMENT_POPULAR", "Reranking", "Slate"]
+
+FULL, RETRIEVAL_ORDER, SEGMENT_POPULAR, POPULAR = range(4)
+
+LOWEST = np.float32(np.finfo(np.float32).min)
+SEEN = "seen"
+
+
+class Slate(NamedTuple):
+    """item_id int64 [batch, K], best first, −1 padding; score float32 [batch, K], falling, the lowest
+    float32 at padding; rung uint8 [batch, 1]."""
+
+    item_id: np.ndarray
+    score: np.ndarray
+    rung: np.ndarray
+
+
+class Reranking:
+    """Orders candidates by ranking score and completes the list.
+
+    Args:
+        item_ids: int64 [items], ascending.
+        popular: int32 [segments, P], popular items of each segment, best first, −1 padding; row 0 is
+            the static list for everybody.
+        popular_score: float32 [segments, P], falling; log1p of the number of interactions.
+        seen: what each user interacted with.
+        items: K.
+        segment_column: the column of ``user_category`` whose value is the row of ``popular``.
+    """
+
+    name: ClassVar[str] = "reranking"
+
+    def __init__(
+        self,
+        item_ids: np.ndarray,
+        popular: np.ndarray,
+        popular_score: np.ndarray,
+        seen: SeenItems,
+        items: int,
+        segment_column: int,
+    ) -> None:
+        self.item_ids = item_ids
+        self.popular = popular
+        self.popular_score = popular_score
+        self.seen = seen
+        self.items = items
+        self.segment_column = segment_column
+
+    def __call__(
+        self,
+        user_row: np.ndarray,
+        history_index: np.ndarray,
+        user_category: np.ndarray,
+        candidate_index: np.ndarray,
+        retrieval_score: np.ndarray,
+        ranking_score: np.ndarray,
+    ) -> Slate:
+        """Args: user_row int32 [batch, 1]; history_index int32 [batch, L]; user_category int32 [batch, F];
+        candidate_index int32, retrieval_score and ranking_score float32 [batch, C]."""
+        index, score, rung = self._order(
+            user_row, history_index, candidate_index, retrieval_score, ranking_score
+        )
+        short = np.flatnonzero(index[:, -1] < 0)
+        if short.size:
+            segment = user_category[short, self.segment_column]
+            index[short], score[short] = self._fill(
+                user_row[short], history_index[short], segment, index[short], score[short]
+            )
+            popular_only = short[rung[short] == POPULAR]
+            rung[popular_only[user_category[popular_only, self.segment_column] > 0]] = SEGMENT_POPULAR
+        item_id = np.where(index < 0, np.int64(-1), self.item_ids[index])
+        return Slate(item_id, score, rung[:, None])
+
+    def _order(
+        self,
+        user_row: np.ndarray,
+        history_index: np.ndarray,
+        candidate_index: np.ndarray,
+        retrieval_score: np.ndarray,
+        ranking_score: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best K candidates: item index int32 and score float32 [batch, K], rung uint8 [batch]."""
+        keep = (candidate_index >= 0) & ~self.seen.mask(user_row, history_index, candidate_index)
+        # A user of whom nothing is known gets the popular list, not the model's idea of nobody.
+        keep &= history_index[:, -1:] >= 0
+        ranked = (np.isfinite(ranking_score) | ~keep).all(axis=1)
+        score = np.where(ranked[:, None], ranking_score, retrieval_score)
+        score = np.where(keep, score, LOWEST)
+        order = np.argsort(-score, axis=1, kind="stable")[:, : self.items]
+        keep = np.take_along_axis(keep, order, axis=1)
+        index = np.where(keep, np.take_along_axis(candidate_index, order, axis=1), np.int32(-1))
+        rung = np.where(ranked, FULL, RETRIEVAL_ORDER)
+        rung = np.where(keep.any(axis=1), rung, POPULAR).astype(np.uint8)
+        return index, np.take_along_axis(score, order, axis=1), rung
+
+    def _fill(
+        self,
+        user_row: np.ndarray,
+        history_index: np.ndarray,
+        segment: np.ndarray,
+        index: np.ndarray,
+        score: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Popular items after the candidates; their scores continue below the last candidate's."""
+        popular, popular_score = self.popular[segment], self.popular_score[segment]
+        row, column = np.nonzero(index >= 0)
+        drop = contains(row, index[row, column], popular, self.item_ids.size)
+        drop |= self.seen.mask(user_row, history_index, popular)
+        keep = np.concatenate([index >= 0, (popular >= 0) & ~drop], axis=1)
+        last = np.where(index >= 0, score, np.float32(np.inf)).min(axis=1, keepdims=True)
+        shift = np.where(np.isfinite(last), last - popular_score[:, :1], np.float32(0))
+        score = np.concatenate([score, popular_score + shift], axis=1)
+        index = np.concatenate([index, popular], axis=1)
+        order = stable_partition(keep, self.items)
+        keep = np.take_along_axis(keep, order, axis=1)
+        return (
+            np.where(keep, np.take_along_axis(index, order, axis=1), np.int32(-1)),
+            np.where(keep, np.take_along_axis(score, order, axis=1), LOWEST),
+        )
+
+    def save(self, path: Path) -> None:
+        save_stage(
+            path,
+            self.name,
+            {"item_ids": self.item_ids, "popular": self.popular, "popular_score": self.popular_score},
+            {"items": self.items, "segment_column": self.segment_column},
+        )
+        self.seen.save(path / SEEN)
+
+    @classmethod
+    def load(cls, path: Path) -> Reranking:
+        arrays, parameters = load_stage(path, cls.name)
+        return cls(**arrays, seen=SeenItems.load(path / SEEN), **parameters)

@@ -1,0 +1,107 @@
+"""The tensors of the pipeline: the one place where names, dtypes and shapes are written down.
+
+Every stage, every ``config.pbtxt`` and the exporter agree with this module (a contract test holds it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+__all__ = ["ENTRY", "FUSED", "MODELS", "STAGES", "Dims", "Signature", "Tensor"]
+
+ENTRY = "recommend"
+FUSED = "recommend_fused"
+
+TRITON_DTYPES = {"int64": "TYPE_INT64", "int32": "TYPE_INT32", "float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
+
+
+@dataclass(frozen=True)
+class Dims:
+    """The sizes that a bundle fixes. Every tensor has the batch (users) in front of them."""
+
+    history: int
+    """L, most recent items of a user that the models read."""
+    candidates: int
+    """C, items that retrieval hands to ranking."""
+    items: int
+    """K, items in an answer."""
+    query: int
+    """Length of the user vector and of an item vector."""
+    category: int
+    """F, categorical features of a user, at least 1."""
+    number: int
+    """D, numerical features of a user; the last one is log1p(length of the history)."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise ValueError(f"dims.{name} is {value}, must be at least 1")
+        if self.items > self.candidates:
+            raise ValueError(f"dims.items is {self.items}, must be at most dims.candidates {self.candidates}")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor: ``dim`` names the field of ``Dims`` that is its length, or is a plain number."""
+
+    name: str
+    dtype: str
+    dim: str | int
+    optional: bool = False
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        return np.dtype(self.dtype)
+
+    @property
+    def triton_dtype(self) -> str:
+        return TRITON_DTYPES[self.dtype]
+
+    def length(self, dims: Dims) -> int:
+        return self.dim if isinstance(self.dim, int) else int(getattr(dims, self.dim))
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of one model, in order."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+USER_ID = Tensor("user_id", "int64", 1)
+HISTORY = Tensor("history", "int64", "history", optional=True)
+USER_ROW = Tensor("user_row", "int32", 1)
+HISTORY_INDEX = Tensor("history_index", "int32", "history")
+USER_CATEGORY = Tensor("user_category", "int32", "category")
+USER_NUMBER = Tensor("user_number", "float32", "number")
+QUERY = Tensor("query", "float32", "query")
+CANDIDATE_INDEX = Tensor("candidate_index", "int32", "candidates")
+RETRIEVAL_SCORE = Tensor("retrieval_score", "float32", "candidates")
+RANKING_SCORE = Tensor("ranking_score", "float32", "candidates")
+ITEM_ID = Tensor("item_id", "int64", "items")
+SCORE = Tensor("score", "float32", "items")
+RUNG = Tensor("rung", "uint8", 1)
+
+_ENTRY_SIGNATURE = Signature((USER_ID, HISTORY), (ITEM_ID, SCORE, RUNG))
+
+#: The stages in the order of a request.
+STAGES: Mapping[str, Signature] = {
+    "feature_transform": Signature((USER_ID, HISTORY), (USER_ROW, HISTORY_INDEX, USER_CATEGORY, USER_NUMBER)),
+    "user_tower": Signature((HISTORY_INDEX, USER_CATEGORY, USER_NUMBER), (QUERY,)),
+    "retrieval": Signature((QUERY, USER_ROW, HISTORY_INDEX), (CANDIDATE_INDEX, RETRIEVAL_SCORE)),
+    "ranking": Signature(
+        (QUERY, HISTORY_INDEX, USER_CATEGORY, USER_NUMBER, CANDIDATE_INDEX, RETRIEVAL_SCORE),
+        (RANKING_SCORE,),
+    ),
+    "reranking": Signature(
+        (USER_ROW, HISTORY_INDEX, USER_CATEGORY, CANDIDATE_INDEX, RETRIEVAL_SCORE, RANKING_SCORE),
+        (ITEM_ID, SCORE, RUNG),
+    ),
+}
+
+#: Every model of the authored repository.
+MODELS: Mapping[str, Signature] = {ENTRY: _ENTRY_SIGNATURE, FUSED: _ENTRY_SIGNATURE, **STAGES}

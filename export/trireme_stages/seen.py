@@ -1,0 +1,64 @@
+"""Items a user must not be shown: those he interacted with in training, and those in his history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from trireme_stages.arrays import contains, ragged_rows
+from trireme_stages.artifacts import load_stage, save_stage
+
+__all__ = ["SeenItems"]
+
+
+class SeenItems:
+    """A CSR table of the items of every user, with an empty last row for unknown users.
+
+    Args:
+        offsets: int64 [users + 2].
+        items: int32 [offsets[-1]], item indices.
+        catalogue_size: number of items.
+    """
+
+    def __init__(self, offsets: np.ndarray, items: np.ndarray, catalogue_size: int) -> None:
+        self.offsets = offsets
+        self.items = items
+        self.catalogue_size = catalogue_size
+
+    def most(self, user_row: np.ndarray, history_index: np.ndarray) -> int:
+        """Upper bound of the number of items excluded for any user of the batch."""
+        row = self._rows(user_row)
+        count = self.offsets[row + 1] - self.offsets[row]
+        return int((count + (history_index >= 0).sum(axis=1)).max(initial=0))
+
+    def mask(self, user_row: np.ndarray, history_index: np.ndarray, item_index: np.ndarray) -> np.ndarray:
+        """Which of ``item_index`` (int32 [batch, n]) are excluded, as bool [batch, n].
+
+        ``user_row`` is int32 [batch, 1] with −1 for unknown; ``history_index`` is int32 [batch, L].
+        """
+        row, item = ragged_rows(self.offsets, self.items, self._rows(user_row))
+        history_row, column = np.nonzero(history_index >= 0)
+        return contains(
+            np.concatenate([row, history_row]),
+            np.concatenate([item, history_index[history_row, column]]),
+            item_index,
+            self.catalogue_size,
+        )
+
+    def _rows(self, user_row: np.ndarray) -> np.ndarray:
+        row = user_row[:, 0].astype(np.int64)
+        return np.where(row < 0, self.offsets.size - 2, row)
+
+    def save(self, path: Path) -> None:
+        save_stage(
+            path,
+            "seen",
+            {"offsets": self.offsets, "items": self.items},
+            {"catalogue_size": self.catalogue_size},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> SeenItems:
+        arrays, parameters = load_stage(path, "seen")
+        return cls(arrays["offsets"], arrays["items"], parameters["catalogue_size"])

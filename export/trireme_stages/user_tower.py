@@ -1,0 +1,52 @@
+"""user_tower: from history and features of the user to the query vector."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from trireme_stages.artifacts import load_stage, save_stage
+from trireme_stages.runtime import OnnxModel
+
+__all__ = ["Query", "UserTower"]
+
+MODEL = "model.onnx"
+
+
+class Query(NamedTuple):
+    """query float32 [batch, Q]; its inner product with an item vector is the retrieval score."""
+
+    query: np.ndarray
+
+
+class UserTower:
+    """The user side of the two-tower, an ONNX graph."""
+
+    name: ClassVar[str] = "user_tower"
+
+    def __init__(self, model: OnnxModel) -> None:
+        self.model = model
+
+    def __call__(
+        self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray
+    ) -> Query:
+        """Args: history_index int32 [batch, L]; user_category int32 [batch, F];
+        user_number float32 [batch, D]."""
+        return Query(
+            self.model(
+                {"history_index": history_index, "user_category": user_category, "user_number": user_number}
+            )
+        )
+
+    def save(self, path: Path) -> None:
+        save_stage(path, self.name, {})
+        if self.model.file != path / MODEL:
+            shutil.copyfile(self.model.file, path / MODEL)
+
+    @classmethod
+    def load(cls, path: Path) -> UserTower:
+        load_stage(path, cls.name)
+        return cls(OnnxModel(path / MODEL))

@@ -1,0 +1,8 @@
+"""user_tower: the query vector of the user."""
+
+from trireme_stages.user_tower import UserTower
+from trireme_stages.triton_model import StageModel
+
+
+class TritonPythonModel(StageModel):
+    stage_type = UserTower
