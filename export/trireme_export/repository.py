@@ -1,0 +1,186 @@
+"""Writes a Triton model repository from a funnel: the authored models, specialised, with their artifacts.
+
+Knows nothing of training: it is given the five stage objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from trireme_export.staging import staged_directory
+from trireme_export.triton_config import (
+    ServingSettings,
+    WarmupSample,
+    parse_config,
+    print_config,
+    specialise,
+    tensor_bytes,
+)
+from trireme_stages.bundle import MANIFEST, Artifact, Manifest, describe_file
+from trireme_stages.funnel import Funnel
+from trireme_stages.schema import ENTRY, FUSED, STAGES, Dims
+
+__all__ = ["PERF_INPUT", "Plan", "RealRequests", "authored_repository", "write_repository"]
+
+Plan = Literal["ensemble", "fused", "both"]
+PERF_INPUT = "perf_input.json"
+WARMUP_BATCH = 16
+
+
+@dataclass(frozen=True)
+class RealRequests:
+    """Requests of real users, for warm-up and for perf_analyzer.
+
+    Args:
+        user_id: int64 [n, 1].
+        history: int64 [n, L], outside item ids padded with −1.
+    """
+
+    user_id: np.ndarray
+    history: np.ndarray
+
+
+def authored_repository() -> Path:
+    """The authored ``model_repository/``: in the checkout, or as installed with the package."""
+    packaged = Path(str(resources.files("trireme_export"))) / "model_repository"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "model_repository"
+
+
+def write_repository(
+    out: Path,
+    funnel: Funnel,
+    dims: Dims,
+    *,
+    plan: Plan,
+    settings: ServingSettings,
+    requests: RealRequests,
+    source: Mapping[str, Any],
+) -> Manifest:
+    """Adds a bundle to the repository ``out`` (made when absent) as its next version, all or nothing.
+
+    Earlier versions keep their directories; the configs serve the new one. Files are hard links where two
+    models need the same artifact, so a plan of both costs the disk and the page cache of one.
+    """
+    with staged_directory(out) as staging:
+        names = _models(plan)
+        version = 1 + max(_keep_versions(out, staging, names), default=0)
+        bundle = staging / f".bundle-{version}"
+        funnel.save(bundle)
+        for name, authored in names.items():
+            _write_model(staging, name, authored, bundle, version)
+        _write_configs(staging, names, funnel, version, dims, settings, requests)
+        shutil.rmtree(bundle)
+        (staging / PERF_INPUT).write_text(perf_input(requests))
+        return _write_manifest(staging, names, plan, version, dims, source)
+
+
+def _models(plan: Plan) -> dict[str, str]:
+    """Authored model by the name it gets in the repository."""
+    stages = {name: name for name in STAGES}
+    return {
+        "ensemble": {ENTRY: ENTRY, **stages},
+        "fused": {ENTRY: FUSED},
+        "both": {ENTRY: ENTRY, FUSED: FUSED, **stages},
+    }[plan]
+
+
+def _keep_versions(old: Path, new: Path, names: Mapping[str, str]) -> set[int]:
+    """Links the versions that ``old`` holds of the models ``names`` into ``new``; returns their numbers."""
+    kept = set()
+    for path in old.glob("*/*"):
+        if path.parent.name in names and path.name.isdecimal():
+            _link_tree(path, new / path.parent.name / path.name)
+            kept.add(int(path.name))
+    return kept
+
+
+def _write_model(repository: Path, name: str, authored: str, bundle: Path, version: int) -> None:
+    target = repository / name / str(version)
+    target.mkdir(parents=True)
+    if authored == ENTRY:
+        return
+    shutil.copyfile(authored_repository() / authored / "1" / "model.py", target / "model.py")
+    _link_tree(bundle if authored == FUSED else bundle / authored, target)
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, copy_function=_link_or_copy, dirs_exist_ok=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def _write_configs(
+    repository: Path,
+    names: Mapping[str, str],
+    funnel: Funnel,
+    version: int,
+    dims: Dims,
+    settings: ServingSettings,
+    requests: RealRequests,
+) -> None:
+    tensors = dict(_trace(funnel, requests))
+    for name, authored in names.items():
+        config = parse_config(authored_repository() / authored / "config.pbtxt")
+        warmup = () if authored == ENTRY else _write_warmup(repository / name, tensors[authored])
+        config = specialise(config, name, version, dims, settings, warmup)
+        (repository / name / "config.pbtxt").write_text(print_config(config))
+
+
+def _trace(funnel: Funnel, requests: RealRequests) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The inputs of every model for one real user without and with an explicit history."""
+    tensors: dict[str, Any] = {"user_id": requests.user_id[:1], "history": requests.history[:1]}
+    yield FUSED, {"user_id": tensors["user_id"]}
+    for stage in funnel.stages:
+        inputs = {tensor.name: tensors[tensor.name] for tensor in STAGES[stage.name].inputs}
+        yield stage.name, inputs
+        tensors.update(stage(**inputs)._asdict())
+
+
+def _write_warmup(model: Path, inputs: Mapping[str, np.ndarray]) -> list[WarmupSample]:
+    folder = model / "warmup"
+    folder.mkdir(exist_ok=True)
+    for name, array in inputs.items():
+        (folder / name).write_bytes(tensor_bytes(array))
+    files = {name: name for name in inputs}
+    return [WarmupSample("one_user", 1, files), WarmupSample("a_batch", WARMUP_BATCH, files)]
+
+
+def perf_input(requests: RealRequests) -> str:
+    """An ``--input-data`` file for perf_analyzer: real users, served from their stored history."""
+    return json.dumps({"data": [{"user_id": [int(user)]} for user in requests.user_id[:, 0]]}) + "\n"
+
+
+def _write_manifest(
+    repository: Path,
+    names: Mapping[str, str],
+    plan: Plan,
+    version: int,
+    dims: Dims,
+    source: Mapping[str, Any],
+) -> Manifest:
+    artifacts: dict[str, Artifact] = {}
+    for name in sorted(names):
+        files = [repository / name / "config.pbtxt", *(repository / name / str(version)).rglob("*")]
+        for file in sorted(path for path in files if path.is_file()):
+            artifacts[str(file.relative_to(repository))] = describe_file(file)
+    digest = hashlib.sha256()
+    for path, artifact in artifacts.items():
+        digest.update(f"{path} {artifact.sha256}\n".encode())
+    manifest = Manifest(digest.hexdigest()[:16], version, plan, "cpu", dims, artifacts, dict(source))
+    (repository / ENTRY / str(version) / MANIFEST).write_text(manifest.to_json())
+    return manifest

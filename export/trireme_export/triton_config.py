@@ -1,0 +1,103 @@
+"""Authored ``config.pbtxt`` files, read and written through Triton's own protobuf.
+
+Nothing here edits text: a config is parsed, its fields are set, and the message is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from trireme_stages.schema import MODELS, Dims
+
+__all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise"]
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """What the operator decides about scheduling."""
+
+    max_batch_size: int
+    max_queue_delay_us: int
+    instances: int
+
+
+@dataclass(frozen=True)
+class WarmupSample:
+    """Real inputs for ``model_warmup``: files under ``<model>/warmup/``, one user each.
+
+    Triton sends a sample of batch size n as n requests of one user, so a batch forms as in service.
+    """
+
+    name: str
+    batch_size: int
+    files: Mapping[str, str]
+    """File name by tensor name."""
+
+
+def parse_config(file: Path) -> ModelConfig:
+    """Raises: google.protobuf.text_format.ParseError naming line and column."""
+    return text_format.Parse(file.read_text(), ModelConfig())
+
+
+def print_config(config: ModelConfig) -> str:
+    header = "# Written by `trireme export` from the authored model_repository/. Change it there.\n"
+    return header + str(text_format.MessageToString(config))
+
+
+def specialise(
+    config: ModelConfig,
+    name: str,
+    version: int,
+    dims: Dims,
+    settings: ServingSettings,
+    warmup: Iterable[WarmupSample] = (),
+) -> ModelConfig:
+    """A copy of the authored ``config`` as model ``name`` of one bundle.
+
+    Sets dimensions, batch size, scheduling, warm-up, and the version: the model serves this one only, and
+    the steps of an ensemble are pinned to it.
+    """
+    result = ModelConfig()
+    result.CopyFrom(config)
+    result.name = name
+    result.max_batch_size = settings.max_batch_size
+    result.version_policy.specific.versions.append(version)
+    _set_dims(result, dims)
+    if result.HasField("ensemble_scheduling"):
+        for step in result.ensemble_scheduling.step:
+            step.model_version = version
+        return result
+    result.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
+    for group in result.instance_group:
+        group.count = settings.instances
+    for sample in warmup:
+        _add_warmup(result, sample, dims)
+    return result
+
+
+def _set_dims(config: ModelConfig, dims: Dims) -> None:
+    signature = MODELS[config.name]
+    lengths = {tensor.name: tensor.length(dims) for tensor in (*signature.inputs, *signature.outputs)}
+    for tensor in (*config.input, *config.output):
+        tensor.dims[:] = [lengths[tensor.name]]
+
+
+def _add_warmup(config: ModelConfig, sample: WarmupSample, dims: Dims) -> None:
+    warmup = config.model_warmup.add(name=sample.name, batch_size=sample.batch_size, count=1)
+    for tensor in MODELS[config.name].inputs:
+        if tensor.name in sample.files:
+            entry = warmup.inputs[tensor.name]
+            entry.data_type = next(field.data_type for field in config.input if field.name == tensor.name)
+            entry.dims[:] = [tensor.length(dims)]
+            entry.input_data_file = sample.files[tensor.name]
+
+
+def tensor_bytes(array: np.ndarray) -> bytes:
+    """``array`` as Triton reads it from a warm-up file: little-endian, row by row."""
+    return np.ascontiguousarray(array).tobytes()
