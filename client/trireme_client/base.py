@@ -1,0 +1,141 @@
+"""What both clients do, without any I/O.
+
+A call is a generator of steps: it yields the RPCs to be made, is sent their answers, and returns the result. The
+clients differ only in how they make the RPCs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from types import EllipsisType
+from typing import Any, NamedTuple, TypeVar
+
+from tritonclient.grpc import service_pb2
+
+from .codec import Codec
+from .errors import ClosedError, InvalidRequestError, ModelNotFoundError, TriremeError
+from .model import ModelInfo, read_model_info
+from .options import TLS, Timeout, check_headers, check_model, check_seconds, check_tls, check_url
+from .recommendations import Recommendations
+from .requests import CheckedRequest
+from .status import error_from_status
+
+# RPCs of one recommend_many on their way at a time: enough to hide the round trips, few enough that one caller with
+# ten thousand users does not fill the server's queue in front of everybody else.
+MAX_IN_FLIGHT = 4
+
+T = TypeVar("T")
+
+
+class Deadline:
+    """A moment, and the seconds that were allowed until it (None: no limit)."""
+
+    __slots__ = ("_at", "seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._at = None if seconds is None else time.monotonic() + seconds
+
+    def remaining(self) -> float | None:
+        """Seconds left, at least 0; None without a limit."""
+        return None if self._at is None else max(0.0, self._at - time.monotonic())
+
+
+class Rpc(NamedTuple):
+    """One call to be made: the stub's method, its message, and until when."""
+
+    method: str
+    message: Any
+    deadline: Deadline
+
+
+Steps = Generator[list[Rpc], list[Any], T]
+
+
+class BaseClient:
+    """Options, the model's dimensions once they are known, and the steps of each call."""
+
+    def __init__(
+        self,
+        url: str = "localhost:8001",
+        *,
+        model: str = "recommend",
+        model_version: str = "",
+        timeout: Timeout | float | None = Timeout(),
+        tls: TLS | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._url = check_url(url)
+        self._model, self._model_version = check_model(model, model_version)
+        self._timeout = Timeout.of(timeout)
+        self._credentials = check_tls(tls)
+        self._metadata = check_headers(headers)
+        self._codec: Codec | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        closed = " closed" if self._closed else ""
+        return f"<{type(self).__name__} {self._url} model={self._model!r}{closed}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def _recommend_steps(
+        self, requests: list[CheckedRequest], timeout: float | None | EllipsisType
+    ) -> Steps[list[Recommendations]]:
+        first = self._first_deadline(timeout)
+        if not requests:
+            return []
+        codec = self._codec or (yield from self._codec_steps(first))
+        batches = codec.batches(requests)
+        deadline = Deadline(self._timeout.request) if isinstance(timeout, EllipsisType) else first
+        answers = yield [Rpc("ModelInfer", batch.message, deadline) for batch in batches]
+        if any(answer.model_version != codec.info.version for answer in answers):
+            self._codec = None  # another version serves now, perhaps with other dimensions: read them again
+        return codec.recommendations(batches, answers)
+
+    def _model_info_steps(self, timeout: float | None | EllipsisType) -> Steps[ModelInfo]:
+        first = self._first_deadline(timeout)
+        codec = self._codec or (yield from self._codec_steps(first))
+        return codec.info
+
+    def _first_deadline(self, timeout: float | None | EllipsisType) -> Deadline:
+        """The deadline of a call's first step; that of all of the call if it was given with it."""
+        if isinstance(timeout, EllipsisType):
+            seconds = self._timeout.connect
+        else:
+            seconds = check_seconds("timeout", timeout)
+        if self._closed:
+            raise ClosedError(f"{self!r} cannot be used any more: make a new client")
+        return Deadline(seconds)
+
+    def _codec_steps(self, deadline: Deadline) -> Steps[Codec]:
+        """Reads the model's configuration. Callers that come here at once each read it: the same, and once."""
+        named = {"name": self._model, "version": self._model_version}
+        config, metadata = yield [
+            Rpc("ModelConfig", service_pb2.ModelConfigRequest(**named), deadline),
+            Rpc("ModelMetadata", service_pb2.ModelMetadataRequest(**named), deadline),
+        ]
+        info = read_model_info(config.config, metadata.versions, self._model_version)
+        self._codec = codec = Codec(info, self._model_version)
+        return codec
+
+    def _failure(self, error: Any, deadline: Deadline) -> TriremeError:
+        """The error to raise for one that gRPC raised.
+
+        If the server does not take a request that was right by what is known of its model, the model has changed:
+        its dimensions are forgotten, so that the next call reads them again.
+        """
+        where = f"model {self._model!r} at {self._url}"
+        failure = error_from_status(error.code().name, error.details() or "", where, deadline.seconds)
+        if self._closed and error.code().name == "CANCELLED":
+            return self._closed_meanwhile()
+        if isinstance(failure, (InvalidRequestError, ModelNotFoundError)):
+            self._codec = None
+        return failure
+
+    def _closed_meanwhile(self) -> ClosedError:
+        return ClosedError(f"{self!r} was closed during the call")

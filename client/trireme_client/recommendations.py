@@ -1,0 +1,68 @@
+"""What comes back: ranked items and how complete the answer is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Rung(IntEnum):
+    """How complete an answer is; lower is better."""
+
+    FULL = 0
+    """Every stage answered: retrieved for this user, then ranked."""
+    RETRIEVAL_ORDER = 1
+    """Retrieved for this user, in retrieval's order: the ranking scores were not usable."""
+    SEGMENT_POPULAR = 2
+    """What is popular with this user's segment: nothing more personal is known."""
+    POPULAR = 3
+    """What is popular with everybody."""
+
+
+class Recommendation(NamedTuple):
+    """One item of the list."""
+
+    item_id: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Recommendations(Sequence[Recommendation]):
+    """One user's items, best first; a sequence of `Recommendation`.
+
+    item_ids: int64 (items,), scores: float32 (items,), falling. At most the k asked for; fewer where there are fewer.
+    Both are read-only views of the server's answer: take a copy to change one, or to keep a few rows of a large
+    batch for long without the rest of it.
+    user_id: as asked, None for an anonymous user. model_version: the version that answered.
+    """
+
+    user_id: int | None
+    item_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    rung: Rung
+    model_name: str
+    model_version: str
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Recommendation: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Recommendation, ...]: ...
+    def __getitem__(self, index: int | slice) -> Recommendation | tuple[Recommendation, ...]:
+        if isinstance(index, slice):
+            pairs = zip(self.item_ids[index].tolist(), self.scores[index].tolist(), strict=True)
+            return tuple(map(Recommendation._make, pairs))
+        return Recommendation(int(self.item_ids[index]), float(self.scores[index]))
+
+    def __repr__(self) -> str:
+        first = ", ".join(map(str, self.item_ids[:3].tolist()))
+        more = ", ..." if len(self) > 3 else ""
+        version = f"{self.model_name}/{self.model_version}"
+        return f"<Recommendations user_id={self.user_id} [{first}{more}] {len(self)} items {self.rung.name} {version}>"

@@ -1,0 +1,110 @@
+"""What may be asked: one request, checked exactly before anything goes over the wire."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ValidationError
+
+INT64_MAX = 2**63 - 1
+ANONYMOUS = -1  # the user id that stands for "nobody" on the wire
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One user's request, for `recommend_many`.
+
+    user_id: int >= 0, or None for an anonymous user.
+    k: how many items, 1 up to the model's list length.
+    history: item ids, newest last; replaces the history that the server has stored. None: use the stored one;
+        empty: as if this user had none. Only the newest `history_length` ids are sent.
+    Checked when it is sent, so that an error can name its position.
+    """
+
+    user_id: int | None = None
+    k: int = 10
+    history: Sequence[int] | Ids | None = None
+
+
+class CheckedRequest(NamedTuple):
+    """A request in the types of the wire. `where` ("requests[3].") begins the message of a later error."""
+
+    user_id: int
+    k: int
+    history: Ids | None
+    where: str
+
+
+def check_request(request: Request, where: str = "") -> CheckedRequest:
+    """Checks all that does not depend on the model. Raises ValidationError."""
+    user_id = ANONYMOUS if request.user_id is None else check_int(f"{where}user_id", request.user_id, 0, " or None")
+    k = check_int(f"{where}k", request.k, 1)
+    history = None if request.history is None else check_history(f"{where}history", request.history)
+    return CheckedRequest(user_id, k, history, where)
+
+
+def check_requests(requests: Iterable[Request]) -> list[CheckedRequest]:
+    """Checks each; the first wrong one raises ValidationError naming its position."""
+    if not isinstance(requests, Iterable):
+        raise ValidationError(f"requests is a {type(requests).__name__}; allowed: a sequence of Request")
+    checked = []
+    for position, request in enumerate(requests):
+        if not isinstance(request, Request):
+            raise ValidationError(f"requests[{position}] is {_short(request)}; allowed: a Request")
+        checked.append(check_request(request, f"requests[{position}]."))
+    return checked
+
+
+def check_int(name: str, value: object, low: int, also: str = "") -> int:
+    """An int or NumPy integer (no bool, no float) from `low` to the largest int64."""
+    if _is_int(value):
+        number = operator.index(value)  # type: ignore[arg-type]
+        if low <= number <= INT64_MAX:
+            return number
+    raise ValidationError(f"{name} is {_short(value)}; allowed: an integer from {low} to 2**63 - 1{also}")
+
+
+def check_history(name: str, history: object) -> Ids:
+    """History as int64 (items,): a sequence of ints >= 0 or a one-dimensional array of an integer dtype."""
+    if isinstance(history, np.ndarray):
+        return _check_array(name, history)
+    if not isinstance(history, Sequence) or isinstance(history, (str, bytes, bytearray, memoryview)):
+        raise ValidationError(f"{name} is {_short(history)}; allowed: a sequence of item ids, newest last")
+    if set(map(type, history)) <= {int}:  # the usual case, checked without a Python loop
+        try:
+            ids = np.array(history, dtype=np.int64)
+        except OverflowError:
+            ids = None
+        if ids is not None and (ids.size == 0 or ids.min() >= 0):
+            return ids
+    return np.array([check_int(f"{name}[{i}]", value, 0) for i, value in enumerate(history)], dtype=np.int64)
+
+
+def _check_array(name: str, history: NDArray[np.generic]) -> Ids:
+    if history.ndim != 1:
+        raise ValidationError(f"{name} is an array of shape {history.shape}; allowed: one dimension")
+    if history.size and history.dtype.kind not in "iu":
+        raise ValidationError(f"{name}[0] is {_short(history[0])}; allowed: an integer dtype, not {history.dtype}")
+    wrong = np.flatnonzero((history < 0) | (history > INT64_MAX)) if history.size else ()
+    if len(wrong):
+        check_int(f"{name}[{wrong[0]}]", history[wrong[0]], 0)
+    return history.astype(np.int64, copy=False)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _short(value: object) -> str:
+    """A value as an error shows it: short, and with its type where that is what is wrong."""
+    text = repr(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text if _is_int(value) else f"{text} ({type(value).__name__})"

@@ -1,0 +1,62 @@
+"""gRPC's statuses to this package's errors."""
+
+from __future__ import annotations
+
+from .errors import (
+    ConnectError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ServerError,
+    TimeoutError,
+    TriremeError,
+    UnavailableError,
+)
+
+# gRPC says UNAVAILABLE both for a server that answers so and for one that is not reached. It tells them apart only in
+# words of its own: these begin the details of what the local side found.
+_NOT_CONNECTED = (
+    "failed to connect to all addresses",
+    "errors resolving",
+    "dns resolution failed",
+    "name resolution failure",
+    "socket closed",
+    "connection reset",
+    "recvmsg",
+    "sendmsg",
+    "connection timed out",
+    "keepalive watchdog timeout",
+    "ping timeout",
+    "goaway received",
+    "transport closed",
+    "endpoint closing",
+    "tcp handshaker shutdown",
+)
+
+# Triton answers NOT_FOUND also for models that it has and cannot serve now: while it stops it has unloaded them
+# ("Request for unknown model: 'm' has no available versions"), and after that it says so in these words.
+_UNAVAILABLE_NOT_FOUND = ("has no available versions", "server is stopping", "is not at ready state")
+
+
+def error_from_status(status: str, details: str, where: str, seconds: float | None) -> TriremeError:
+    """The error for a status that is not OK.
+
+    status: gRPC's name ("UNAVAILABLE"); details: what came with it; where: what was called ("model 'recommend' at
+    localhost:8001"); seconds: the time that the caller allowed, if any.
+    """
+    words = details.lower()
+    if status == "DEADLINE_EXCEEDED":
+        limit = "in time" if seconds is None else f"within {seconds:g} s"
+        return TimeoutError(f"{where} did not answer {limit}", seconds)
+    if status == "UNAVAILABLE" and words.startswith(_NOT_CONNECTED):
+        return ConnectError(f"no connection to {where}: {details}")
+    kind = _KINDS.get(status, ServerError)
+    if kind is ModelNotFoundError and any(phrase in words for phrase in _UNAVAILABLE_NOT_FOUND):
+        kind = UnavailableError
+    return kind(f"{where} answered {status}: {details}", status, details)
+
+
+_KINDS: dict[str, type[ServerError]] = {
+    "INVALID_ARGUMENT": InvalidRequestError,
+    "NOT_FOUND": ModelNotFoundError,
+    "UNAVAILABLE": UnavailableError,
+}

@@ -1,0 +1,193 @@
+"""Columns to arrays that a model can read. Knows kinds (``schema``), not files.
+
+Category index 0 and number 0.0 mean unknown, rare or missing in every column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trireme_export.data.reader import EntityTable
+from trireme_export.data.schema import SEPARATOR, ColumnKind, to_float
+from trireme_stages.arrays import lookup
+
+__all__ = ["FeatureTable", "ListFeature", "encode_features", "standardise"]
+
+#: Share of values at each end that are pulled in to the quantile, so that one outlier does not set the scale.
+TAIL = 0.005
+#: Skewness above which a number that is never negative is read on a logarithmic scale.
+SKEWED = 1.0
+
+
+@dataclass(frozen=True)
+class ListFeature:
+    """A multi-valued column as CSR: the values of row i are ``values[offsets[i]:offsets[i + 1]]``."""
+
+    name: str
+    offsets: np.ndarray
+    """int64 [n + 1]."""
+    values: np.ndarray
+    """int32 [offsets[-1]], in [1, size)."""
+    vocabulary: tuple[str, ...]
+    """Names of the indices; the first is the empty name of 0."""
+
+    @property
+    def size(self) -> int:
+        return len(self.vocabulary)
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of n rows."""
+
+    category: np.ndarray
+    """int32 [n, F]."""
+    category_names: tuple[str, ...]
+    vocabularies: tuple[tuple[str, ...], ...]
+    """Names of the indices per column; the first is the empty name of 0."""
+    number: np.ndarray
+    """float32 [n, D], mean 0 and deviation 1 over the rows that have a value."""
+    number_names: tuple[str, ...]
+    lists: tuple[ListFeature, ...]
+    dropped: Mapping[str, str]
+    """Columns that give no feature after all, with the reason."""
+
+    @property
+    def category_sizes(self) -> tuple[int, ...]:
+        """Number of indices per column, 0 (unknown) counted."""
+        return tuple(len(vocabulary) for vocabulary in self.vocabularies)
+
+
+def encode_features(
+    table: EntityTable | None,
+    kinds: Mapping[str, ColumnKind],
+    ids: np.ndarray,
+    *,
+    min_count: int,
+    max_categories: int,
+) -> FeatureTable:
+    """Features of the rows ``ids``, fitted on those rows only.
+
+    Args:
+        table: the file read, or None: then there are no features.
+        kinds: kind of each column.
+        ids: int64 [n], external ids; one that the table lacks gets unknown in every column.
+        min_count: rows in which a value must occur to have an index of its own.
+        max_categories: most indices of a column; the most frequent values get them.
+    """
+    columns = {} if table is None else table.columns
+    row = _row_of(table, ids)
+    dropped: dict[str, str] = {}
+    categories: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {}
+    numbers: dict[str, np.ndarray] = {}
+    lists: list[ListFeature] = []
+    for name, column in columns.items():
+        kind = kinds[name].kind
+        taken = column.take(pa.array(row, mask=row < 0))
+        if kind == "category":
+            index, vocabulary = _category(taken, min_count, max_categories)
+            if len(vocabulary) > 1:
+                categories[name] = index, vocabulary
+            else:
+                dropped[name] = f"no value occurs in {min_count} rows"
+        elif kind == "number":
+            values = standardise(to_float(taken))
+            if values.any():
+                numbers[name] = values
+            else:
+                dropped[name] = "has a single value"
+        elif kind == "list":
+            feature = _list(name, taken, min_count, max_categories)
+            if feature.size > 1:
+                lists.append(feature)
+            else:
+                dropped[name] = f"no value occurs in {min_count} rows"
+    return FeatureTable(
+        category=_stack([index for index, _ in categories.values()], ids.size, np.int32),
+        category_names=tuple(categories),
+        vocabularies=tuple(vocabulary for _, vocabulary in categories.values()),
+        number=_stack(list(numbers.values()), ids.size, np.float32),
+        number_names=tuple(numbers),
+        lists=tuple(lists),
+        dropped=dropped,
+    )
+
+
+def standardise(values: np.ndarray) -> np.ndarray:
+    """A number column on a scale that outliers do not set.
+
+    Values are pulled in to the quantiles ``TAIL`` and ``1 − TAIL``, put on a logarithmic scale where they are
+    skewed and never negative, and shifted and scaled to mean 0 and deviation 1.
+
+    Args:
+        values: float64 [n], NaN where missing.
+
+    Returns:
+        float32 [n], 0 where missing; all 0 for a column with a single value.
+    """
+    known = np.isfinite(values)
+    result = np.zeros(values.size, dtype=np.float32)
+    if not known.any():
+        return result
+    low, high = np.quantile(values[known], [TAIL, 1 - TAIL])
+    kept = np.clip(values[known], low, high)
+    if low >= 0 and _skewness(kept) > SKEWED:
+        kept = np.log1p(kept)
+    deviation = kept.std()
+    if deviation <= 1e-9 * max(1.0, float(np.abs(kept).max())):
+        return result
+    result[known] = (kept - kept.mean()) / deviation
+    return result
+
+
+def _skewness(values: np.ndarray) -> float:
+    centred = values - values.mean()
+    deviation = centred.std()
+    return float(np.mean(centred**3) / deviation**3) if deviation > 0 else 0.0
+
+
+def _row_of(table: EntityTable | None, ids: np.ndarray) -> np.ndarray:
+    """int64 [n]: row of each id in the file, −1 where it is absent."""
+    if table is None:
+        return np.full(ids.size, -1, dtype=np.int64)
+    order = np.argsort(table.ids)
+    position = lookup(table.ids[order], ids)
+    return np.where(position >= 0, order[position], -1).astype(np.int64)
+
+
+def _category(column: pa.Array, min_count: int, max_categories: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Index of each row, int32 [n], and the names of the indices: most frequent first, equals by name."""
+    encoded = column.dictionary_encode()
+    code = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    names = ["" if value is None else str(value) for value in encoded.dictionary.to_pylist()]
+    count = np.bincount(code[code >= 0], minlength=len(names))
+    frequent = [i for i in range(len(names)) if count[i] >= min_count and names[i] not in ("", "nan")]
+    frequent.sort(key=lambda i: (-int(count[i]), names[i]))
+    frequent = frequent[: max_categories - 1]
+    index_of_code = np.zeros(len(names) + 1, dtype=np.int32)  # the last entry serves code −1, missing
+    index_of_code[frequent] = np.arange(1, len(frequent) + 1)
+    return index_of_code[code], ("", *(names[i] for i in frequent))
+
+
+def _list(name: str, column: pa.Array, min_count: int, max_categories: int) -> ListFeature:
+    parts = column
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        parts = pc.split_pattern(column, SEPARATOR)
+    row = pc.list_parent_indices(parts).to_numpy(zero_copy_only=False)
+    index, vocabulary = _category(pc.list_flatten(parts), min_count, max_categories)
+    # One sort drops unknown parts and parts that a row repeats.
+    keys = np.unique(row.astype(np.int64) * len(vocabulary) + index)
+    keys = keys[keys % len(vocabulary) != 0] if len(vocabulary) > 1 else keys[:0]
+    counts = np.bincount(keys // len(vocabulary), minlength=len(column))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return ListFeature(name, offsets, (keys % len(vocabulary)).astype(np.int32), vocabulary)
+
+
+def _stack(columns: list[np.ndarray], rows: int, dtype: type) -> np.ndarray:
+    return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((rows, 0), dtype=dtype)
+

@@ -1,0 +1,241 @@
+"""Parquet files to typed columns. Knows the file format of the input, not what the columns are used for.
+
+Nothing is repaired silently: what cannot be used is refused with the file, the column, how many rows and which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trireme_export.data.errors import DataColumnError, DataFileError, DataValueError
+
+__all__ = ["EntityTable", "Interactions", "read_entities", "read_interactions"]
+
+TIME_COLUMNS = ("timestamp", "seq")
+EXAMPLES = 3
+MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Rows of interactions.parquet in ascending time; rows of equal time keep the order of the file."""
+
+    user_id: np.ndarray
+    """int64 [n], external, >= 0."""
+    item_id: np.ndarray
+    """int64 [n], external, >= 0."""
+    time: np.ndarray
+    """int64 [n]: seconds for an arrow timestamp (whole, the order is finer); an integer column as it is."""
+    positive: np.ndarray
+    """bool [n]."""
+    time_column: str
+    label: str
+    """How positives were told, in words."""
+    out_of_order: int
+    """Rows that the file holds after a row of a later time."""
+
+
+@dataclass(frozen=True)
+class EntityTable:
+    """items.parquet or users.parquet: ids and, row by row beside them, the columns that may become features."""
+
+    ids: np.ndarray
+    """int64 [n], distinct, in the order of the file."""
+    columns: dict[str, pa.Array]
+    file: Path
+
+
+def read_interactions(
+    directory: Path,
+    *,
+    time_column: str | None = None,
+    label_column: str | None = None,
+    label_minimum: float | None = None,
+) -> Interactions:
+    """Read ``interactions.parquet``.
+
+    Args:
+        directory: where the file is.
+        time_column: what to sort by; by default ``timestamp``, or ``seq`` where that is missing.
+        label_column: tells positives; by default ``is_click`` if there is one, or every row is a positive.
+        label_minimum: smallest positive label; by default every label above 0.
+
+    Raises:
+        DataError: see ``trireme_export.data.errors``.
+    """
+    file = directory / "interactions.parquet"
+    names = _open(file)
+    time_name = _time_column(file, names, time_column)
+    label_name = label_column or ("is_click" if "is_click" in names else None)
+    wanted = ["user_id", "item_id", time_name] + ([label_name] if label_name else [])
+    table = _read(file, names, list(dict.fromkeys(wanted)))
+    user_id = _ids(file, "user_id", table["user_id"])
+    item_id = _ids(file, "item_id", table["item_id"])
+    time = _times(file, time_name, table[time_name])
+    positive, label = _positive(file, table, label_name, label_minimum)
+    if not positive.any():
+        raise DataValueError(f"{file}: no positive interactions among {positive.size} rows ({label})")
+    out_of_order = int(np.count_nonzero(time < np.maximum.accumulate(time)))
+    order = np.argsort(time, kind="stable")
+    seconds = time // MICROSECONDS if pa.types.is_temporal(table[time_name].type) else time
+    return Interactions(
+        user_id[order], item_id[order], seconds[order], positive[order], time_name, label, out_of_order
+    )
+
+
+def read_entities(directory: Path, name: str) -> EntityTable | None:
+    """Read ``items.parquet`` (``name="item"``) or ``users.parquet`` (``"user"``); None where there is no file.
+
+    The id is the column ``<name>_id``, or the first column where none has that name.
+
+    Raises:
+        DataError: see ``trireme_export.data.errors``.
+    """
+    file = directory / f"{name}s.parquet"
+    if not file.exists():
+        return None
+    names = _open(file)
+    table = _read(file, names, names)
+    id_name = f"{name}_id" if f"{name}_id" in names else names[0]
+    ids = _ids(file, id_name, table[id_name])
+    values, counts = np.unique(ids, return_counts=True)
+    twice = values[counts > 1]
+    if twice.size:
+        raise DataValueError(
+            f"{file}, column {id_name!r}: {twice.size} ids occur more than once "
+            f"(such as {_some(twice)}); each {name} has exactly one row"
+        )
+    columns = {c: _flat(table[c]) for c in names if c != id_name}
+    return EntityTable(ids, columns, file)
+
+
+def _open(file: Path) -> list[str]:
+    """Column names of a parquet file that exists."""
+    if not file.parent.is_dir():
+        raise DataFileError(f"{file.parent}: no such directory")
+    if not file.is_file():
+        raise DataFileError(
+            f"{file}: missing; a data set is a directory with interactions.parquet and, if wanted, "
+            "items.parquet and users.parquet"
+        )
+    try:
+        return list(pq.read_schema(file).names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataFileError(f"{file}: not a readable parquet file ({_first_line(error)})") from error
+
+
+def _read(file: Path, names: list[str], wanted: list[str]) -> pa.Table:
+    for name in wanted:
+        _need(file, names, name)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataColumnError(f"{file}: column {twice[0]!r} occurs more than once")
+    try:
+        table = pq.read_table(file, columns=wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise DataFileError(f"{file}: not a readable parquet file ({_first_line(error)})") from error
+    if table.num_rows == 0:
+        raise DataFileError(f"{file}: has no rows")
+    return table
+
+
+def _need(file: Path, names: list[str], name: str) -> None:
+    if name not in names:
+        raise DataColumnError(f"{file}: column {name!r} is missing; it has {', '.join(names)}")
+
+
+def _time_column(file: Path, names: list[str], wanted: str | None) -> str:
+    if wanted is not None:
+        _need(file, names, wanted)
+        return wanted
+    for name in TIME_COLUMNS:
+        if name in names:
+            return name
+    raise DataColumnError(
+        f"{file}: no time column; 'timestamp' (integer seconds or an arrow timestamp) or 'seq' "
+        f"(an integer that grows with time) is needed; it has {', '.join(names)}"
+    )
+
+
+def _ids(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
+    """int64 [n], all >= 0."""
+    column = _flat(column)
+    where = f"{file}, column {name!r}"
+    missing = pc.is_null(column, nan_is_null=True)
+    _refuse(where, missing, "have no id (null or NaN)", "ids are integers >= 0")
+    if not pa.types.is_integer(column.type):
+        raise DataColumnError(
+            f"{where}: is {column.type} (such as {_some(column)}); ids are integers >= 0"
+        )
+    try:
+        ids = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid as error:
+        raise DataValueError(f"{where}: an id does not fit in int64 ({_first_line(error)})") from error
+    negative = ids < 0
+    if negative.any():
+        raise DataValueError(
+            f"{where}: {np.count_nonzero(negative)} of {ids.size} ids are negative "
+            f"(such as {_some(ids[negative])}); ids are integers >= 0"
+        )
+    return ids
+
+
+def _times(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
+    """int64 [n]; integers as they are, dates and timestamps in microseconds."""
+    column = _flat(column)
+    where = f"{file}, column {name!r}"
+    allowed = "a time is an integer or an arrow timestamp"
+    _refuse(where, pc.is_null(column, nan_is_null=True), "have no time (null or NaN)", allowed)
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
+    elif not pa.types.is_integer(column.type):
+        raise DataColumnError(f"{where}: is {column.type} (such as {_some(column)}); {allowed}")
+    return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def _positive(
+    file: Path, table: pa.Table, name: str | None, minimum: float | None
+) -> tuple[np.ndarray, str]:
+    """Which rows are positives, bool [n], and the rule in words. A missing label is not a positive."""
+    if name is None:
+        return np.ones(table.num_rows, dtype=bool), "every row is a positive"
+    column = _flat(table[name])
+    kinds = pa.types
+    if not (kinds.is_integer(column.type) or kinds.is_floating(column.type) or kinds.is_boolean(column.type)):
+        raise DataColumnError(
+            f"{file}, column {name!r}: is {column.type} (such as {_some(column)}); a label is a number or a bool"
+        )
+    values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if minimum is None:
+        return values > 0, f"positives are {name} > 0"
+    return values >= minimum, f"positives are {name} >= {minimum:g}"
+
+
+def _refuse(where: str, bad: pa.Array, what: str, allowed: str) -> None:
+    rows = np.flatnonzero(bad.to_numpy(zero_copy_only=False))
+    if rows.size:
+        raise DataValueError(f"{where}: {rows.size} of {len(bad)} rows {what}, such as row {_some(rows)}; {allowed}")
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    """One array, with dictionary encoding undone, so that a type is told by one test."""
+    flat = column.combine_chunks()
+    if isinstance(flat, pa.ChunkedArray):
+        flat = pa.concat_arrays(flat.chunks) if flat.num_chunks else pa.array([], flat.type)
+    return flat.cast(flat.type.value_type) if pa.types.is_dictionary(flat.type) else flat
+
+
+def _some(values: np.ndarray | pa.Array) -> str:
+    shown = values[:EXAMPLES]
+    listed = shown.tolist() if isinstance(shown, np.ndarray) else shown.to_pylist()
+    return ", ".join(str(value)[:40] for value in listed)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,81 @@
+"""What was found in a data set, what was left out and why; for people and for ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["DataReport"]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Counts of rows and ids, and a reason for each column that gives no feature."""
+
+    interactions: int
+    positives: int
+    label: str
+    time_column: str
+    split_by: str
+    out_of_order: int
+    """Rows of the file that come after a row of a later time; they were sorted."""
+    train: int
+    """Positives trained on."""
+    test: int
+    """Positives in the test part, whether or not they can be evaluated."""
+    users: int
+    """Rows of users: with training positives, or in users.parquet."""
+    users_without_history: int
+    users_held_out: int
+    users_evaluated: int
+    items: int
+    """Items in training: the catalogue."""
+    items_untrained: int
+    """Items of items.parquet without a training positive: not in the catalogue."""
+    items_without_features: int
+    """Items of interactions that items.parquet lacks: kept, every feature unknown."""
+    items_without_features_such_as: tuple[int, ...]
+    users_without_features: int
+    users_without_features_such_as: tuple[int, ...]
+    user_columns: Mapping[str, str]
+    """``kind: reason`` by column."""
+    item_columns: Mapping[str, str]
+    title_column: str | None
+    segment_column: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The report in sentences, notable things only."""
+        lines = [
+            f"{self.positives:,} positives of {self.interactions:,} interactions ({self.label})",
+            f"{self.train:,} to train on, {self.test:,} to test on (the last of each "
+            f"{'user' if self.split_by == 'user' else 'data set'} by {self.time_column})",
+            f"{self.users:,} users ({self.users_without_history:,} without history), {self.items:,} items, "
+            f"{self.users_evaluated:,} users evaluated",
+        ]
+        if self.users_held_out:
+            lines.append(f"{self.users_held_out:,} users held out of training")
+        if self.out_of_order:
+            lines.append(f"{self.out_of_order:,} interactions were not in order of time and were sorted")
+        if self.items_untrained:
+            lines.append(f"{self.items_untrained:,} items of items.parquet have no training positive: left out")
+        lines += _unknown("item", self.items_without_features, self.items_without_features_such_as)
+        lines += _unknown("user", self.users_without_features, self.users_without_features_such_as)
+        for name, columns in (("users", self.user_columns), ("items", self.item_columns)):
+            lines += [
+                f"{name}.parquet {column}: not a feature ({text.split(': ', 1)[1]})"
+                for column, text in columns.items()
+                if text.startswith(("ignore", "text"))
+            ]
+        return lines
+
+
+def _unknown(name: str, count: int, examples: tuple[int, ...]) -> list[str]:
+    if not count:
+        return []
+    listed = ", ".join(map(str, examples))
+    return [f"{count:,} {name}s of interactions are not in {name}s.parquet (such as {listed}): features unknown"]

@@ -1,0 +1,22 @@
+"""The evaluation protocol: whom to ask, what counts as right, metrics and baselines."""
+
+from __future__ import annotations
+
+from trireme_export.evaluation.baselines import evaluate_popularity, popular_order, popularity_lists, score_lists
+from trireme_export.evaluation.metrics import METRICS, evaluate_lists, hits, ndcg_at_k, recall_at_k
+from trireme_export.evaluation.protocol import EvaluationSet, build_evaluation, csr
+
+__all__ = [
+    "METRICS",
+    "EvaluationSet",
+    "build_evaluation",
+    "csr",
+    "evaluate_lists",
+    "evaluate_popularity",
+    "hits",
+    "ndcg_at_k",
+    "popular_order",
+    "popularity_lists",
+    "recall_at_k",
+    "score_lists",
+]

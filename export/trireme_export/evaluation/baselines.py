@@ -1,0 +1,84 @@
+"""Lists that need no training, and the exact top of given scores. Equal scores rank by ascending item index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from trireme_export.evaluation.metrics import evaluate_lists
+from trireme_export.evaluation.protocol import EvaluationSet
+from trireme_stages.arrays import ragged_rows
+
+__all__ = ["evaluate_popularity", "popular_order", "popularity_lists", "score_lists"]
+
+CHUNK = 512
+
+
+def popular_order(popularity: np.ndarray) -> np.ndarray:
+    """Item indices int32 [N] by falling ``popularity`` (any number [N]); equals by ascending index."""
+    return np.argsort(-np.asarray(popularity, dtype=np.float64), kind="stable").astype(np.int32)
+
+
+def popularity_lists(popularity: np.ndarray, evaluation: EvaluationSet, k: int) -> np.ndarray:
+    """The k most popular items that are not in each user's history.
+
+    Args:
+        popularity: [N], here the number of distinct training users of each item.
+        evaluation: E users.
+        k: length of a list.
+
+    Returns:
+        int32 [E, k], −1 where the catalogue runs out.
+    """
+    order = popular_order(popularity)
+    ranked = np.full((evaluation.n_users, k), -1, dtype=np.int32)
+    for rows in _chunks(evaluation.n_users):
+        free = ~_history_mask(evaluation, rows, order.size)[:, order]
+        place = np.cumsum(free, axis=1) - 1
+        user, column = np.nonzero(free & (place < k))
+        ranked[rows[user], place[user, column]] = order[column]
+    return ranked
+
+
+def score_lists(
+    score: Callable[[np.ndarray], np.ndarray], evaluation: EvaluationSet, n_items: int, k: int
+) -> np.ndarray:
+    """The k best-scored items that are not in each user's history.
+
+    Args:
+        score: positions in ``evaluation`` int64 [b] to scores [b, N]; called on chunks. NaN ranks last,
+            −inf is not recommended.
+        evaluation: E users.
+        n_items: N.
+        k: length of a list.
+
+    Returns:
+        int32 [E, k], −1 where the catalogue runs out.
+    """
+    ranked = np.full((evaluation.n_users, k), -1, dtype=np.int32)
+    for rows in _chunks(evaluation.n_users):
+        values = -np.array(score(rows), dtype=np.float64)
+        values[np.isnan(values)] = np.finfo(np.float64).max
+        values[_history_mask(evaluation, rows, n_items)] = np.inf
+        best = np.argsort(values, axis=1, kind="stable")[:, :k]
+        excluded = np.isposinf(np.take_along_axis(values, best, axis=1))
+        ranked[rows, : best.shape[1]] = np.where(excluded, -1, best)
+    return ranked
+
+
+def evaluate_popularity(popularity: np.ndarray, evaluation: EvaluationSet) -> dict[str, float]:
+    """The metrics of the same popular list for everybody, less what each has already."""
+    return evaluate_lists(popularity_lists(popularity, evaluation, 200), evaluation)
+
+
+def _chunks(n: int) -> list[np.ndarray]:
+    return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+
+
+def _history_mask(evaluation: EvaluationSet, rows: np.ndarray, n_items: int) -> np.ndarray:
+    """bool [b, N]: items of each user's history."""
+    user, item = ragged_rows(evaluation.history_offsets, evaluation.history_items, rows)
+    mask = np.zeros((rows.size, n_items), dtype=bool)
+    mask[user, item] = True
+    return mask

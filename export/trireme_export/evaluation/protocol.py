@@ -1,0 +1,109 @@
+"""Whom to ask, and what counts as right. Index space only: knows no files and no models.
+
+A user is evaluated if he occurs in training and has relevant items: items of his test interactions that occur in
+training and are not in his own training history. Items of that history never count and must not be recommended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trireme_stages.arrays import ragged_rows
+
+__all__ = ["EvaluationSet", "build_evaluation", "csr"]
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """E users to evaluate, each with a past and with the items that are right for him."""
+
+    user_id: np.ndarray
+    """int64 [E], external, ascending."""
+    user_row: np.ndarray
+    """int32 [E]; −1 for a user whom the bundle does not know."""
+    history_offsets: np.ndarray
+    """int64 [E + 1]."""
+    history_items: np.ndarray
+    """int32 [history_offsets[-1]], item indices, oldest first, repeats kept. All of them are excluded from lists."""
+    relevant_offsets: np.ndarray
+    """int64 [E + 1], strictly rising: everybody has a relevant item."""
+    relevant_items: np.ndarray
+    """int32 [relevant_offsets[-1]], item indices, ascending and distinct per user."""
+
+    @property
+    def n_users(self) -> int:
+        """E."""
+        return int(self.user_id.size)
+
+    @property
+    def relevant_count(self) -> np.ndarray:
+        """int64 [E], at least 1."""
+        return np.diff(self.relevant_offsets)
+
+    def take(self, rows: np.ndarray) -> EvaluationSet:
+        """Only the users at positions ``rows`` (int [e])."""
+        history, history_items = ragged_rows(self.history_offsets, self.history_items, rows)
+        relevant, relevant_items = ragged_rows(self.relevant_offsets, self.relevant_items, rows)
+        return EvaluationSet(
+            self.user_id[rows],
+            self.user_row[rows],
+            _offsets(history, rows.size),
+            history_items,
+            _offsets(relevant, rows.size),
+            relevant_items,
+        )
+
+
+def build_evaluation(
+    user_id: np.ndarray,
+    user_row: np.ndarray,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    n_items: int,
+) -> EvaluationSet:
+    """Apply the protocol.
+
+    Args:
+        user_id: int64 [n], ascending, the users that may be evaluated.
+        user_row: int32 [n], their rows in the bundle, −1 where unknown.
+        train: ``(position in user_id int [p], item index int [p])`` of training positives, in ascending time.
+        test: the same of test positives; an item index of −1 (not in training) never counts.
+        n_items: N.
+
+    Returns:
+        The users with at least one training positive and one relevant item.
+    """
+    history_user, history_item = train
+    history_offsets, history_items = csr(history_user, history_item, user_id.size)
+    known = test[1] >= 0
+    pair = np.unique(test[0][known].astype(np.int64) * n_items + test[1][known])
+    seen = np.unique(history_user.astype(np.int64) * n_items + history_item)
+    pair = np.setdiff1d(pair, seen, assume_unique=True)
+    relevant_offsets = _offsets(pair // n_items, user_id.size)
+    everybody = EvaluationSet(
+        user_id, user_row, history_offsets, history_items, relevant_offsets, (pair % n_items).astype(np.int32)
+    )
+    asked = (np.diff(history_offsets) > 0) & (np.diff(relevant_offsets) > 0)
+    return everybody.take(np.flatnonzero(asked))
+
+
+def csr(row: np.ndarray, value: np.ndarray, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values grouped by row, in their given order within a row.
+
+    Args:
+        row: int [m], in [0, n_rows).
+        value: int [m].
+        n_rows: number of rows.
+
+    Returns:
+        ``(offsets int64 [n_rows + 1], values int32 [m])``.
+    """
+    order = np.argsort(row, kind="stable")
+    return _offsets(row, n_rows), value[order].astype(np.int32)
+
+
+def _offsets(row: np.ndarray, n_rows: int) -> np.ndarray:
+    counts = np.bincount(row.astype(np.int64), minlength=n_rows)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,0 +1,75 @@
+"""Dense encodings of user and item features; the item tables live inside the module, as buffers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .shape import ModelShape
+
+if TYPE_CHECKING:
+    from ..training.data import TrainingData
+
+
+class CategoryEncoder(nn.Module):
+    """One embedding per categorical column, side by side: int (..., F) -> float32 (..., F * dim). Value 0 = unknown."""
+
+    def __init__(self, sizes: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(size, dim) for size in sizes)
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.05)
+
+    def forward(self, category: Tensor) -> Tensor:
+        """See the class."""
+        parts = [table(category[..., column]) for column, table in enumerate(self.tables)]
+        return torch.cat(parts, dim=-1)
+
+
+class ItemFeatures(nn.Module):
+    """Features of every item -> float32 (N, `width`). Holds the feature tables as buffers.
+
+    `item_category` int32 (N, Fi); `item_number` float32 (N, Di); each `item_list_<n>` int32 (N, longest), 0 = padding.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        n, dim = shape.n_items, shape.feature_dim
+        self.lists = len(shape.item_list_sizes)
+        self.categories = CategoryEncoder(shape.item_category_sizes, dim)
+        self.list_tables = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in shape.item_list_sizes)
+        for table in self.list_tables:
+            nn.init.normal_(table.weight, std=0.05)
+        self.register_buffer("item_category", torch.zeros(n, len(shape.item_category_sizes), dtype=torch.int32))
+        self.register_buffer("item_number", torch.zeros(n, shape.item_numbers))
+        for position, longest in enumerate(shape.item_list_lengths):
+            self.register_buffer(f"item_list_{position}", torch.zeros(n, longest, dtype=torch.int32))
+        self.width = dim * (len(shape.item_category_sizes) + self.lists) + shape.item_numbers
+
+    def forward(self) -> Tensor:
+        """float32 (N, width)."""
+        parts = [self.item_number]
+        if self.item_category.shape[1]:
+            parts.append(self.categories(self.item_category))
+        for position, table in enumerate(self.list_tables):
+            values = getattr(self, f"item_list_{position}")
+            size = (values > 0).sum(dim=1, keepdim=True).clamp(min=1)
+            parts.append(nn.functional.embedding_bag(values.int(), table.weight, mode="sum", padding_idx=0) / size.sqrt())
+        return torch.cat(parts, dim=1)
+
+
+def fill_item_features(features: ItemFeatures, data: TrainingData) -> None:
+    """Copy the item tables of `data` into the buffers."""
+    assert data.item_category is not None and data.item_number is not None
+    features.item_category.copy_(torch.from_numpy(data.item_category))
+    features.item_number.copy_(torch.from_numpy(data.item_number))
+    for position, column in enumerate(data.item_lists):
+        table = getattr(features, f"item_list_{position}")
+        padded = np.zeros(table.shape, dtype=np.int32)
+        counts = np.diff(column.offsets)
+        rows = np.repeat(np.arange(len(counts)), counts)
+        padded[rows, np.arange(len(column.values)) - np.repeat(column.offsets[:-1], counts)] = column.values
+        table.copy_(torch.from_numpy(padded))

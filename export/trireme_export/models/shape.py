@@ -1,0 +1,50 @@
+"""The sizes that fix a trained model: enough, with its weights, to build it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of both models. `dim` is the length of query and item vector: latent part, one bias, `popularity` columns."""
+
+    n_items: int
+    history_length: int
+    user_category_sizes: tuple[int, ...]
+    user_numbers: int
+    item_category_sizes: tuple[int, ...]
+    item_numbers: int
+    item_list_sizes: tuple[int, ...]
+    item_list_lengths: tuple[int, ...]
+    popularity: int
+    dim: int = 128
+    heads: int = 6
+    feature_dim: int = 16
+    hidden: int = 256
+    dropout: float = 0.2
+    rank_dim: int = 64
+    rank_hidden: int = 64
+    rank_history: int = 32
+    rank_heads: int = 4
+
+    def __post_init__(self) -> None:
+        if self.latent < 1:
+            raise ValueError(f"dim is {self.dim}: more than {1 + self.popularity} is needed")
+        if self.rank_history > self.history_length:
+            object.__setattr__(self, "rank_history", self.history_length)
+
+    @property
+    def latent(self) -> int:
+        """Length of the learned part of the vectors."""
+        return self.dim - 1 - self.popularity
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types only."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ModelShape:
+        """The inverse of `to_json`; TypeError names an unknown key."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in document.items()})

@@ -1,0 +1,120 @@
+"""Two towers: a user's history and features on one side, items on the other, meeting in an inner product.
+
+The history is pooled by several heads. A head's weight of a history item is the softmax of a learned score of its
+position from the end, a learned score of the item itself, and a match of the item with the mean of the newest items: attention
+in the manner of NARM (Li et al., CIKM 2017) and STAMP (Liu et al., KDD 2018) with the relative positions of SASRec (Kang and
+McAuley, ICDM 2018). There is no user id anywhere: whoever has a history has a query.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .features import CategoryEncoder, ItemFeatures
+from .shape import ModelShape
+
+NEWEST = 3
+"""How many of the newest items form the context that the attention asks with."""
+
+
+class HistoryPooling(nn.Module):
+    """(B, L) history -> (B, heads, latent), weighted means that know recency."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        length, heads, width = shape.history_length, shape.heads, shape.latent
+        decay = torch.linspace(0.0, 2.0, heads)[:, None]
+        age = torch.arange(length - 1, -1, -1)
+        self.position = nn.Parameter(-decay * torch.log1p(age.float()))  # (heads, L)
+        self.item_score = nn.Linear(width, heads, bias=False)
+        self.context = nn.Linear(width, heads * 16, bias=False)
+        self.key = nn.Linear(width, heads * 16, bias=False)
+        nn.init.zeros_(self.item_score.weight)
+        nn.init.normal_(self.context.weight, std=0.02)
+        nn.init.normal_(self.key.weight, std=0.02)
+        self.heads = heads
+
+    def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
+        """`vectors` float32 (B, L, latent), `valid` float32 (B, L) -> float32 (B, heads, latent); no valid item: zeros."""
+        newest = vectors[:, -NEWEST:].sum(dim=1) / valid[:, -NEWEST:].sum(dim=1, keepdim=True).clamp(min=1.0)
+        asked = self.context(newest).unflatten(1, (self.heads, 16))
+        keys = self.key.weight.unflatten(0, (self.heads, 16))  # folded into the question: (B, heads, latent)
+        question = torch.einsum("bhk,hkd->bhd", asked, keys) + self.item_score.weight
+        score = question @ vectors.transpose(1, 2) + self.position
+        score = score.masked_fill(valid[:, None] < 0.5, -1e9)
+        weight = torch.softmax(score, dim=2) * valid[:, None]
+        return weight @ vectors
+
+
+class UserTower(nn.Module):
+    """History, user features -> query. Needs the table of history vectors, float32 (N + 1, latent), last row zeros."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.pooling = HistoryPooling(shape)
+        self.categories = CategoryEncoder(shape.user_category_sizes, shape.feature_dim)
+        pooled = shape.heads * shape.latent
+        width = pooled + shape.feature_dim * len(shape.user_category_sizes) + shape.user_numbers
+        self.merge = nn.Linear(pooled, shape.latent, bias=False)
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.Sequential(
+            nn.Dropout(shape.dropout), nn.Linear(width, shape.hidden), nn.GELU(), nn.Dropout(shape.dropout)
+        )
+        self.residual = nn.Linear(shape.hidden, shape.latent)
+        self.popularity = nn.Linear(shape.hidden, shape.popularity)
+        nn.init.zeros_(self.residual.weight)
+        nn.init.zeros_(self.popularity.weight)
+        nn.init.constant_(self.popularity.bias, 1.0 / shape.popularity)
+        with torch.no_grad():
+            eye = torch.eye(shape.latent) / shape.heads
+            self.merge.weight.copy_(eye.repeat(1, shape.heads))
+
+    def forward(self, table: Tensor, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
+        """float32 (B, dim) from `history_index` int (B, L), `user_category` int (B, F), `user_number` float32 (B, D)."""
+        valid = (history_index >= 0).float()
+        index = torch.where(history_index >= 0, history_index, self.shape.n_items)
+        pooled = self.pooling(table[index.long()], valid).flatten(1)
+        mixed = self.mix(self.norm(torch.cat([pooled, self.categories(user_category), user_number], dim=1)))
+        latent = self.merge(pooled) + self.residual(mixed)
+        return torch.cat([latent, torch.ones_like(latent[:, :1]), self.popularity(mixed)], dim=1)
+
+
+class TwoTower(nn.Module):
+    """Both towers and the tables they share."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        n, width = shape.n_items, shape.latent
+        self.features = ItemFeatures(shape)
+        self.read = nn.Embedding(n, width)
+        self.written = nn.Embedding(n, width)
+        self.bias = nn.Parameter(torch.zeros(n))
+        self.project_read = nn.Linear(self.features.width, width, bias=False)
+        self.project_written = nn.Linear(self.features.width, width, bias=False)
+        self.user = UserTower(shape)
+        self.register_buffer("popularity", torch.zeros(n, shape.popularity))
+        for layer in (self.read, self.written):
+            nn.init.normal_(layer.weight, std=width**-0.5)
+        for linear in (self.project_read, self.project_written):
+            nn.init.normal_(linear.weight, std=0.1 * max(1, self.features.width) ** -0.5)
+
+    def read_table(self, features: Tensor) -> Tensor:
+        """float32 (N + 1, latent): what the user side reads for an item of the history; the last row (padding) is zero."""
+        table = self.read.weight + self.project_read(features)
+        return torch.cat([table, torch.zeros_like(table[:1])])
+
+    def latent_items(self, features: Tensor) -> Tensor:
+        """float32 (N, latent): the learned part of the item vectors."""
+        return self.written.weight + self.project_written(features)
+
+    def item_vectors(self) -> Tensor:
+        """float32 (N, dim): latent part, learned bias, log popularity at the end of training. Score = query . vector."""
+        latent = self.latent_items(self.features())
+        return torch.cat([latent, self.bias[:, None], self.popularity], dim=1)
+
+    def forward(self, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
+        """Query float32 (B, dim); see `UserTower.forward`."""
+        return self.user(self.read_table(self.features()), history_index, user_category, user_number)

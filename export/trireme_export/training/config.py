@@ -1,0 +1,70 @@
+"""The `training:` section of pipeline.yaml. One set of defaults for all data; unknown keys are refused."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TowerConfig(BaseModel):
+    """How the two towers are built and trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int = Field(128, ge=8, le=1024, description="length of query and item vectors, popularity columns included")
+    heads: int = Field(6, ge=1, le=32, description="pooling heads over the history")
+    feature_dim: int = Field(16, ge=1, le=256, description="embedding length of a categorical feature")
+    hidden: int = Field(256, ge=8, le=4096, description="width of the user tower's hidden layer")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout in the user tower")
+    history_dropout: float = Field(0.2, ge=0, lt=0.5, description="mean share of history items hidden in an example")
+    user_dropout: float = Field(0.15, ge=0, le=1, description="share of examples in which the user is unknown")
+    batch_size: int = Field(512, ge=1, description="examples in a step")
+    learning_rate: float = Field(2e-3, gt=0, description="of Adam")
+    weight_decay: float = Field(1e-5, ge=0, description="decoupled, of Adam")
+    averaging: float = Field(0.98, ge=0, lt=1, description="decay of the running average of the weights that is kept")
+    epoch_steps: int = Field(25, ge=1, description="steps between two looks at the validation slice")
+    max_epochs: int = Field(24, ge=1, description="at most so many epochs")
+    patience: int = Field(3, ge=1, description="epochs without a better validation result before training stops")
+    window: float = Field(0.1, gt=0, lt=1, description="share of the clock after a cut from which targets come")
+    targets: int = Field(32, ge=1, description="targets of one example; a longer window is sampled")
+    recency: float = Field(0.3, ge=0, description="half-life of an example's weight, share of the clock; 0 = all alike")
+    half_lives: tuple[float, ...] = Field(
+        (1 / 256, 1 / 64, 1 / 16, 1 / 4), description="of the popularity columns, as shares of the clock"
+    )
+    moments: int = Field(128, ge=2, description="moments at which past popularity is known to the training")
+    softmax_items: int = Field(12_288, ge=2, description="items in a softmax; larger catalogues are sampled, with logQ")
+    warm_start: bool = Field(True, description="start item vectors from factorised co-occurrences")
+    warm_window: int = Field(10, ge=1, description="steps within which two items of a history co-occur")
+    warm_scale: float = Field(1.5, gt=0, description="root mean square length of the vectors started from")
+
+
+class RankerConfig(BaseModel):
+    """How the ranker is built and trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int = Field(64, ge=4, le=512, description="length of the ranker's own item vectors")
+    hidden: int = Field(64, ge=4, le=1024, description="width of its layers")
+    history: int = Field(32, ge=1, le=256, description="newest history items that candidates are compared with")
+    heads: int = Field(4, ge=1, le=32, description="recency weightings of that comparison")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the output layer")
+    candidates: int = Field(200, ge=2, description="candidates of a training list, drawn by the retrieval")
+    batch_size: int = Field(64, ge=1, description="lists in a step")
+    learning_rate: float = Field(2e-3, gt=0, description="of Adam")
+    weight_decay: float = Field(1e-3, ge=0, description="decoupled, of Adam")
+    max_epochs: int = Field(12, ge=1, description="at most so many passes over the lists")
+    patience: int = Field(3, ge=1, description="epochs without a better held-out result before training stops")
+    max_users: int = Field(8_000, ge=10, description="users of the validation slice that are used")
+
+
+class TrainingConfig(BaseModel):
+    """Everything that training can be told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(0, ge=0, description="of every random choice")
+    history_length: int = Field(100, ge=1, le=512, description="L: newest positives that the models read")
+    validation: float = Field(0.1, gt=0, lt=0.5, description="share of the clock at its end held out to choose epochs")
+    refit: float = Field(1.0, ge=0, description="steps on all data after that, per step chosen; 0 = keep the chosen model")
+    threads: int = Field(0, ge=0, description="torch threads; 0 = leave as they are")
+    tower: TowerConfig = Field(default_factory=TowerConfig, description="two towers")
+    ranker: RankerConfig = Field(default_factory=RankerConfig, description="ranker")

@@ -1,0 +1,141 @@
+"""What the training reads: plain numpy arrays in index space. Knows nothing of files, ids outside or servers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ListFeature:
+    """One multi-valued item column in compressed rows.
+
+    `offsets` int64 (N + 1,), `values` int32 (total,) in [0, `size`); value 0 means unknown. A row may be empty.
+    """
+
+    offsets: Int64
+    values: Int32
+    size: int
+
+
+def _no_columns(rows: int, dtype: type) -> npt.NDArray:
+    return np.zeros((rows, 0), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Positives per user in time order, and the features of users and items.
+
+    `n_items`: N. `user_offsets` int64 (U + 1,) and `user_items` int32 (P,) hold each user's training positives, oldest
+    first, repeats kept. `user_times` int64 (P,) are seconds on one clock shared by all users, or None where only the
+    order within a user is known. `user_category` int32 (U, F >= 1) with values in [0, `user_category_sizes`[f]), 0 for
+    unknown; `user_number` float32 (U, D - 1), standardised, 0 for unknown (the tower appends the history's length).
+    `item_category` int32 (N, Fi) with `item_category_sizes`, `item_number` float32 (N, Di), standardised,
+    `item_lists`: multi-valued columns. Raises ValueError naming the array, the value and what is allowed.
+    """
+
+    n_items: int
+    user_offsets: Int64
+    user_items: Int32
+    user_category: Int32
+    user_category_sizes: tuple[int, ...]
+    user_number: Float32
+    user_times: Int64 | None = None
+    item_category: Int32 | None = None
+    item_category_sizes: tuple[int, ...] = ()
+    item_number: Float32 | None = None
+    item_lists: tuple[ListFeature, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.item_category is None:
+            object.__setattr__(self, "item_category", _no_columns(self.n_items, np.int32))
+        if self.item_number is None:
+            object.__setattr__(self, "item_number", _no_columns(self.n_items, np.float32))
+        self._check_interactions()
+        self._check_features()
+
+    @property
+    def n_users(self) -> int:
+        """U, the number of user rows."""
+        return len(self.user_offsets) - 1
+
+    def history(self, length: int, rows: npt.NDArray | None = None) -> Int32:
+        """Each user's newest `length` positives as the tower reads them: int32 (users, length), left-padded with -1."""
+        rows = np.arange(self.n_users) if rows is None else np.asarray(rows)
+        return gather_history(self.user_items, self.user_offsets[rows], self.user_offsets[rows + 1], length)
+
+    def user_inputs(self, history: Int32, rows: npt.NDArray) -> tuple[Int32, Float32]:
+        """`user_category` int32 (B, F) and `user_number` float32 (B, D) for `rows`; row -1 is an unknown user."""
+        rows = np.asarray(rows)
+        known = (rows >= 0)[:, None]
+        category = np.where(known, self.user_category[rows], 0).astype(np.int32)
+        number = np.where(known, self.user_number[rows], 0).astype(np.float32)
+        return category, append_history_size(number, history)
+
+    def _check_interactions(self) -> None:
+        offsets, items = self.user_offsets, self.user_items
+        if self.n_items < 1:
+            raise ValueError(f"n_items is {self.n_items}: at least one item is needed")
+        if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(items) or (np.diff(offsets) < 0).any():
+            raise ValueError(f"user_offsets must rise from 0 to the {len(items)} entries of user_items")
+        _check_range("user_items", items, self.n_items)
+        if self.user_times is None:
+            return
+        if len(self.user_times) != len(items):
+            raise ValueError(f"user_times has {len(self.user_times)} entries, user_items has {len(items)}")
+        falls = np.flatnonzero(np.diff(self.user_times) < 0) + 1
+        if not np.isin(falls, offsets).all():
+            raise ValueError("user_times must not fall within a user: sort each user's positives by time")
+
+    def _check_features(self) -> None:
+        _check_table("user_category", self.user_category, self.n_users, self.user_category_sizes)
+        if self.user_category.shape[1] < 1:
+            raise ValueError("user_category has no column: at least one is needed (all 0 = unknown)")
+        assert self.item_category is not None and self.item_number is not None
+        _check_table("item_category", self.item_category, self.n_items, self.item_category_sizes)
+        for name, table, rows in (
+            ("user_number", self.user_number, self.n_users),
+            ("item_number", self.item_number, self.n_items),
+        ):
+            if table.ndim != 2 or len(table) != rows:
+                raise ValueError(f"{name} has shape {table.shape}: ({rows}, columns) is needed")
+            if not np.isfinite(table).all():
+                raise ValueError(f"{name} holds values that are not finite: use 0 for unknown")
+        for position, column in enumerate(self.item_lists):
+            name = f"item_lists[{position}]"
+            if len(column.offsets) != self.n_items + 1 or column.offsets[-1] != len(column.values):
+                raise ValueError(f"{name}.offsets must have {self.n_items + 1} entries and end at {len(column.values)}")
+            _check_range(f"{name}.values", column.values, column.size)
+
+
+def gather_history(items: Int32, starts: npt.NDArray, ends: npt.NDArray, length: int) -> Int32:
+    """The newest `length` of items[start:end] per row: int32 (rows, length), left-padded with -1."""
+    position = ends[:, None] - np.arange(length, 0, -1)
+    valid = position >= starts[:, None]
+    if not len(items):
+        return np.full(position.shape, -1, dtype=np.int32)
+    return np.where(valid, items[np.where(valid, position, 0)], -1).astype(np.int32)
+
+
+def append_history_size(user_number: Float32, history: Int32) -> Float32:
+    """float32 (B, D): the given (B, D - 1) numbers, then log1p of the number of valid history items."""
+    size = np.log1p((history >= 0).sum(axis=1, keepdims=True))
+    return np.concatenate([user_number, size], axis=1).astype(np.float32)
+
+
+def _check_range(name: str, values: npt.NDArray, size: int) -> None:
+    if len(values) and (values.min() < 0 or values.max() >= size):
+        raise ValueError(f"{name} holds {values.min()}..{values.max()}: 0..{size - 1} is allowed")
+
+
+def _check_table(name: str, table: npt.NDArray, rows: int, sizes: tuple[int, ...]) -> None:
+    if table.ndim != 2 or table.shape != (rows, len(sizes)):
+        raise ValueError(f"{name} has shape {table.shape}: ({rows}, {len(sizes)}) is needed")
+    for column, size in enumerate(sizes):
+        _check_range(f"{name}[:, {column}]", table[:, column], size)

@@ -1,0 +1,110 @@
+"""Examples that look like the evaluation: a history before a cut, and what the user took in the window after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .data import Float32, Int32, TrainingData, gather_history
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`rows` int64 (B,), `history` int32 (B, L), `targets` int32 (B, T) padded with -1, `cut` float64 (B,) clock."""
+
+    rows: np.ndarray
+    history: Int32
+    targets: Int32
+    cut: np.ndarray
+
+
+def clock_of(data: TrainingData) -> np.ndarray:
+    """float64 (P,) in [0, 1): the share of all positives older than this one; without times, of the user's own.
+
+    Counting positives instead of seconds keeps nights and seasons from emptying the windows, and needs no unit.
+    """
+    total = len(data.user_items)
+    if data.user_times is not None:
+        order = np.argsort(data.user_times, kind="stable")
+        clock = np.empty(total)
+        clock[order] = np.arange(total) / max(1, total)
+        return clock
+    counts = np.diff(data.user_offsets)
+    return (np.arange(total) - np.repeat(data.user_offsets[:-1], counts)) / np.repeat(np.maximum(counts, 1), counts)
+
+
+class ExampleSource:
+    """Draws cuts and windows. `end` is the clock at which the visible past stops (1 = all of the training data)."""
+
+    def __init__(self, data: TrainingData, window: float, end: float, length: int, targets: int, recency: float) -> None:
+        self.data, self.window, self.end, self.length, self.targets = data, window, end, length, targets
+        self.clock = clock_of(data)
+        counts = np.diff(data.user_offsets)
+        self.user = np.repeat(np.arange(data.n_users), counts)
+        self.key = self.user + self.clock
+        self.anchors = np.flatnonzero(self.clock < end)
+        seen = np.bincount(self.user[self.anchors], minlength=data.n_users)
+        weight = np.maximum(seen, 1)[self.user[self.anchors]] ** -0.5
+        if data.user_times is not None and recency > 0:
+            weight = weight * 0.5 ** ((end - self.clock[self.anchors]) / recency)
+        self.cumulative = np.cumsum(weight)
+
+    def draw(self, size: int, rng: np.random.Generator) -> Batch:
+        """`size` examples whose windows hold at least one positive."""
+        pick = np.searchsorted(self.cumulative, rng.random(size) * self.cumulative[-1], side="right")
+        anchor = self.anchors[np.minimum(pick, len(self.anchors) - 1)]
+        cut = self.clock[anchor] - rng.random(size) * self.window
+        return self.at(self.user[anchor], np.maximum(cut, 0.0), rng)
+
+    def at(self, rows: np.ndarray, cut: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
+        """The examples of `rows` int64 (B,) cut at the clock `cut` float64 (B,). With `rng`, a long window is sampled."""
+        low = np.searchsorted(self.key, rows + cut)
+        high = np.searchsorted(self.key, rows + np.minimum(cut + self.window, self.end))
+        low, high = np.maximum(low, self.data.user_offsets[rows]), np.minimum(high, self.data.user_offsets[rows + 1])
+        history = gather_history(self.data.user_items, self.data.user_offsets[rows], low, self.length)
+        return Batch(rows, history, self._targets(low, high, rng), cut)
+
+    def _targets(self, low: np.ndarray, high: np.ndarray, rng: np.random.Generator | None) -> Int32:
+        count = np.maximum(high - low, 0)
+        step = np.arange(self.targets)[None, :]
+        offset = np.broadcast_to(step, (len(low), self.targets)).copy()
+        long = count > self.targets
+        if rng is not None and long.any():
+            stride = count[long, None] / self.targets
+            offset[long] = ((step + rng.random((long.sum(), self.targets))) * stride).astype(np.int64)
+        valid = offset < count[:, None]
+        index = np.where(valid, low[:, None] + offset, 0)
+        return np.where(valid, self.data.user_items[index], -1).astype(np.int32)
+
+
+def popularity_snapshots(
+    data: TrainingData, half_lives: tuple[float, ...], grid: int, floor: float = 0.1
+) -> tuple[Float32, Float32]:
+    """Log popularity of items as it was known at `grid` moments, and at the end of the data.
+
+    Returns float32 (grid, N, K) and (N, K). K columns: one per half-life in units of the clock, plus all of the past.
+    A value is log(share * N + floor): 0 for an item of average share. Where there are no times every moment
+    shows the same (K = 1): an order within each user tells nothing about what is popular when.
+    """
+    n = data.n_items
+    if data.user_times is None:
+        counts = np.bincount(data.user_items, minlength=n).astype(np.float64)
+        level = _log_share(counts[:, None], floor)
+        return level[None], level
+    moment = np.minimum((clock_of(data) * grid).astype(np.int64), grid - 1)
+    keep = np.array([0.5 ** (1.0 / (grid * half_life)) for half_life in half_lives] + [1.0])
+    state = np.zeros((n, len(keep)))
+    levels = np.empty((grid, n, len(keep)), dtype=np.float32)
+    order = np.argsort(moment, kind="stable")
+    edges = np.searchsorted(moment[order], np.arange(grid + 1))
+    for step in range(grid):
+        levels[step] = _log_share(state, floor)
+        new = np.bincount(data.user_items[order[edges[step] : edges[step + 1]]], minlength=n)
+        state = state * keep + new[:, None]
+    return levels, _log_share(state, floor)
+
+
+def _log_share(counts: np.ndarray, floor: float) -> Float32:
+    total = np.maximum(counts.sum(axis=0, keepdims=True), 1e-9)
+    return np.log(counts / total * len(counts) + floor).astype(np.float32)

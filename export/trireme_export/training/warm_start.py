@@ -1,0 +1,79 @@
+"""Item vectors from who is taken near whom: a factorised table of co-occurrences, in seconds, without training.
+
+Pointwise mutual information of items that stand close in a user's sequence, negative values cut to zero, factorised by a
+truncated SVD: what word2vec approaches by gradient (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix
+Factorization", NIPS 2014; the context distribution is smoothed as in their TACL 2015 paper). The work grows with the number of
+positives and not with the square of the catalogue.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import svds
+
+from .data import Float32, TrainingData
+
+SMOOTHING = 0.75
+"""Exponent of the context distribution (Levy, Goldberg and Dagan, TACL 2015)."""
+
+
+def co_occurrence(data: TrainingData, past: np.ndarray, window: int) -> sp.csr_matrix:
+    """Symmetric float64 (N, N): how often two items stand within `window` steps of each other, a pair at g steps as 1/g.
+
+    `past` bool (P,) selects the positives that count.
+    """
+    user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))[past]
+    items = data.user_items[past]
+    total = sp.csr_matrix((data.n_items, data.n_items))
+    for gap in range(1, window + 1):
+        same = user[gap:] == user[:-gap]
+        first, second = items[:-gap][same], items[gap:][same]
+        other = first != second
+        near = (np.full(int(other.sum()), 1.0 / gap), (first[other], second[other]))
+        total = total + sp.csr_matrix(near, shape=total.shape)
+    return (total + total.T).tocsr()
+
+
+def positive_pmi(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """max(0, log P(i, j) / (P(i) P'(j))) of the non-zero entries; P' is smoothed."""
+    table = counts.tocoo()
+    rows = np.asarray(counts.sum(axis=1)).ravel()
+    context = rows**SMOOTHING
+    context *= rows.sum() / max(context.sum(), 1e-12)
+    value = np.log(table.data * table.data.sum() / (rows[table.row] * context[table.col]))
+    positive = sp.csr_matrix((np.maximum(value, 0.0), (table.row, table.col)), shape=counts.shape)
+    positive.eliminate_zeros()
+    return positive
+
+
+def warm_item_vectors(
+    data: TrainingData, past: np.ndarray, dim: int, window: int, rng: np.random.Generator
+) -> tuple[Float32, Float32]:
+    """Two float32 (N, dim) tables whose products come near the positive PMI, both with rows of mean square length 1.
+
+    The first is read from the history, the second scored. Items without a neighbour are zero; so are columns beyond the rank.
+    """
+    positive = positive_pmi(co_occurrence(data, past, window)).astype(np.float32)
+    read = np.zeros((data.n_items, dim), dtype=np.float32)
+    scored = np.zeros_like(read)
+    rank = min(dim, data.n_items - 2)
+    if rank < 1 or positive.nnz == 0:
+        return read, scored
+    left, singular, right = svds(positive, k=rank, v0=rng.standard_normal(data.n_items).astype(np.float32))
+    read[:, :rank] = _unit(left * np.sqrt(singular))
+    scored[:, :rank] = _unit(right.T * np.sqrt(singular))
+    return read, scored
+
+
+def align(table: Float32, reference: Float32) -> Float32:
+    """`table` float32 (N, dim) turned to lie as close as it can to `reference` (orthogonal Procrustes, Schönemann 1966).
+
+    A factorisation is unique only up to a rotation; layers trained on one table can then read another.
+    """
+    left, _, right = np.linalg.svd(table.T @ reference)
+    return (table @ (left @ right)).astype(np.float32)
+
+
+def _unit(table: np.ndarray) -> np.ndarray:
+    return table / np.sqrt(max((table**2).sum(axis=1).mean(), 1e-12))

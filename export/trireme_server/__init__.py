@@ -1,0 +1,45 @@
+"""Finds or assembles a tritonserver, starts it on a model repository, waits, warms, watches and stops it.
+
+Knows nothing of training, of the command line, and of what the models compute.
+"""
+
+from __future__ import annotations
+
+from trireme_server.binaries import Binaries, find_binaries
+from trireme_server.errors import (
+    BinaryError,
+    NumpyVersionError,
+    OptionError,
+    PortInUseError,
+    PythonVersionError,
+    RepositoryError,
+    ServerDiedError,
+    ServerError,
+    ServerNotFoundError,
+    StartError,
+    WarmupError,
+)
+from trireme_server.process import TritonServer
+from trireme_server.serve import Ready, print_ready, serve
+from trireme_server.warmup import Warmup
+
+__all__ = [
+    "Binaries",
+    "BinaryError",
+    "NumpyVersionError",
+    "OptionError",
+    "PortInUseError",
+    "PythonVersionError",
+    "Ready",
+    "RepositoryError",
+    "ServerDiedError",
+    "ServerError",
+    "ServerNotFoundError",
+    "StartError",
+    "TritonServer",
+    "Warmup",
+    "WarmupError",
+    "find_binaries",
+    "print_ready",
+    "serve",
+]

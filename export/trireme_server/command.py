@@ -1,0 +1,64 @@
+"""The command line and the environment of tritonserver, as pure functions of what was found and asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from trireme_server.binaries import Binaries
+from trireme_server.ports import Ports
+
+# One thread per model instance: instances are scaled to the cores, thread pools inside would fight over them.
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def server_command(
+    binaries: Binaries,
+    repository: Path,
+    *,
+    host: str,
+    ports: Ports,
+    shm_prefix: str,
+    exit_timeout_s: int,
+    extra_arguments: Sequence[str] = (),
+) -> list[str]:
+    """Arguments of tritonserver, program first. `extra_arguments` come last, so that they win."""
+    command = [
+        str(binaries.server),
+        f"--model-repository={repository}",
+        f"--grpc-address={host}",
+        f"--grpc-port={ports.grpc}",
+        f"--http-address={host}",
+        f"--http-port={ports.http}",
+        f"--metrics-address={host}",
+        f"--metrics-port={ports.metrics}",
+        # Configurations are complete; to complete them, every stub would start and stop once more (~1 s).
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={exit_timeout_s}",
+        # A name of our own tells this server's shared memory from that of others.
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+    ]
+    if binaries.backend_directory:
+        command.append(f"--backend-directory={binaries.backend_directory}")
+    if binaries.cache_directory:
+        command.append(f"--cache-directory={binaries.cache_directory}")
+    return [*command, *extra_arguments]
+
+
+def server_environment(binaries: Binaries, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment of tritonserver: `base` (default: ours) plus libraries, Python, thread counts.
+
+    The stub embeds an isolated Python: it ignores PYTHONPATH and PYTHONHOME and takes the environment
+    (site-packages, editable installs) of the first `python3` on PATH. So ours goes first.
+    """
+    environment = dict(os.environ if base is None else base)
+    libraries = [str(path) for path in binaries.library_path]
+    environment["LD_LIBRARY_PATH"] = _joined([*libraries, environment.get("LD_LIBRARY_PATH", "")])
+    environment["PATH"] = _joined([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    return environment | THREADS
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return os.pathsep.join(dict.fromkeys(part for part in parts if part))

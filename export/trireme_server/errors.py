@@ -1,0 +1,74 @@
+"""Everything that can go wrong while a server is found, started, warmed or watched; each message is one line.
+
+ServerError
+├── OptionError              an argument that cannot work (same port twice, a CPU that does not exist)
+├── BinaryError
+│   ├── ServerNotFoundError  no tritonserver on PATH and no nvidia-pytriton installed
+│   ├── PythonVersionError   no Python backend stub for the running Python
+│   └── NumpyVersionError    NumPy 2 beside a Python backend that cannot read its arrays
+├── RepositoryError          missing, without entry model, without manifest, or with a corrupted artifact
+├── PortInUseError           somebody else listens there
+├── StartError               tritonserver ended, or was not ready in time
+├── WarmupError              a warm-up request failed
+└── ServerDiedError          tritonserver ended by itself after it was ready
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BinaryError",
+    "NumpyVersionError",
+    "OptionError",
+    "PortInUseError",
+    "PythonVersionError",
+    "RepositoryError",
+    "ServerDiedError",
+    "ServerError",
+    "ServerNotFoundError",
+    "StartError",
+    "WarmupError",
+]
+
+
+class ServerError(Exception):
+    """Base of all errors of this package; `str(error)` names the thing, the value and what to do."""
+
+
+class OptionError(ServerError):
+    """An argument of `TritonServer` or `serve` is out of its range."""
+
+
+class BinaryError(ServerError):
+    """There is no tritonserver that could run here."""
+
+
+class ServerNotFoundError(BinaryError):
+    """Neither a `tritonserver` on PATH nor the embedded one of nvidia-pytriton."""
+
+
+class PythonVersionError(BinaryError):
+    """The Python backend has no stub for the running Python's minor version."""
+
+
+class NumpyVersionError(BinaryError):
+    """The installed NumPy makes every output of the Python backend come out empty."""
+
+
+class RepositoryError(ServerError):
+    """The model repository cannot be served as it is."""
+
+
+class PortInUseError(ServerError):
+    """A port that was asked for is taken."""
+
+
+class StartError(ServerError):
+    """tritonserver did not become ready; the message carries the most telling lines of its log."""
+
+
+class WarmupError(ServerError):
+    """The server was ready but a warm-up request failed."""
+
+
+class ServerDiedError(ServerError):
+    """tritonserver ended although nobody asked it to."""

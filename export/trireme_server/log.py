@@ -1,0 +1,43 @@
+"""Reads the few lines out of tritonserver's log that tell why it did not come up."""
+
+from __future__ import annotations
+
+import re
+
+MAX_LINES = 6
+_ROW = re.compile(r"^\|(?P<model>[^|]*)\|(?P<version>[^|]*)\|(?P<status>.*)\|\s*$")
+# Prefix of a line: Triton's own, that of protobuf (a config that cannot be parsed), or that of the last words.
+_ERROR = re.compile(r"[EF]\d{4} \S+ \d+ \S+\] |\[libprotobuf ERROR [^]]*\] |error: ")
+_NOISE = re.compile(r"CudaDriverHelper|NVML|DCGM|failed to load all models")
+_CONSEQUENCE = re.compile(r"depends on '?\S+'? which has no loaded version|which is not available")
+
+
+def telling_lines(log: str) -> list[str]:
+    """At most `MAX_LINES` lines of a tritonserver log: models that did not load, else errors, else the end."""
+    failed = _failed_models(log)
+    if failed:
+        causes = [line for line in failed if not _CONSEQUENCE.search(line)]
+        return (causes or failed)[:MAX_LINES]
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line) and not _NOISE.search(line)]
+    return [_ERROR.sub("", line).strip('"') for line in errors[-MAX_LINES:]] or lines[-MAX_LINES:]
+
+
+def _failed_models(log: str) -> list[str]:
+    """Model, version and reason for each row of the model table that is not READY, with its place."""
+    found: list[str] = []
+    open_row = False
+    for line in log.splitlines():
+        row = _ROW.match(line)
+        if row is None:
+            open_row = False
+            continue
+        model, version, status = (row[name].strip() for name in ("model", "version", "status"))
+        if status.startswith("UNAVAILABLE"):
+            found.append(f"model {model} version {version}: {status.removeprefix('UNAVAILABLE: ')}")
+            open_row = True
+        elif model:
+            open_row = False
+        elif open_row and "(at " not in found[-1] and re.match(r"\S+\.py\(\d+\):", status):
+            found[-1] += f" (at {status})"
+    return found

@@ -1,0 +1,77 @@
+"""The three TCP ports of a server: chosen, checked before the start, turned into addresses to connect to."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+
+from trireme_server.errors import OptionError, PortInUseError
+
+ANY = {"0.0.0.0": "127.0.0.1"}  # an address to listen on -> where to reach it from here
+
+
+@dataclass(frozen=True)
+class Ports:
+    """gRPC, HTTP and metrics port, all different, all of them free when this was made by `choose_ports`."""
+
+    grpc: int
+    http: int
+    metrics: int
+
+
+def choose_ports(host: str, *, grpc: int, http: int, metrics: int) -> Ports:
+    """Checks the given ports on `host` and picks free ones where 0 is given.
+
+    Raises:
+        OptionError: a number out of 0..65535, one number given twice, or a host that cannot be listened on.
+        PortInUseError: a port is taken; names the port and the flag.
+    """
+    asked = {"--grpc-port": grpc, "--http-port": http, "--metrics-port": metrics}
+    fixed = [port for port in asked.values() if port]
+    if len(set(fixed)) != len(fixed):
+        numbers = ", ".join(f"{flag} {port}" for flag, port in asked.items())
+        raise OptionError(f"the three ports must differ, got {numbers}")
+    held: list[socket.socket] = []
+    try:
+        for flag, port in asked.items():
+            held.append(_bind(host, port, flag))
+        return Ports(*(sock.getsockname()[1] for sock in held))
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def reachable(host: str) -> str:
+    """The address under which a server listening on `host` is reached from this machine."""
+    return ANY.get(host, host)
+
+
+def listens(host: str, port: int, timeout_s: float = 1.0) -> bool:
+    """Whether something accepts connections at `host:port`."""
+    try:
+        socket.create_connection((host, port), timeout=timeout_s).close()
+    except OSError:
+        return False
+    return True
+
+
+def _bind(host: str, port: int, flag: str) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise OptionError(f"{flag} is {port}, allowed are 1 to 65535, or 0 for any free port")
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free to a server
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise _bind_error(error, host, port, flag) from error
+    return sock
+
+
+def _bind_error(error: OSError, host: str, port: int, flag: str) -> Exception:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUseError(f"port {port} on {host} is already in use; choose another with {flag}")
+    if error.errno == errno.EACCES:
+        return OptionError(f"{flag} is {port}, but this user may not listen below 1024; choose a higher port")
+    return OptionError(f"--host is {host!r}, which is no IPv4 address or name of this machine ({error})")

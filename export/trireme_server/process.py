@@ -1,0 +1,238 @@
+"""A tritonserver as a context manager: started, waited for, warmed, and gone without a trace afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from trireme_server import guardian
+from trireme_server.binaries import Binaries, find_binaries
+from trireme_server.command import server_command, server_environment
+from trireme_server.errors import ServerError, StartError
+from trireme_server.log import telling_lines
+from trireme_server.ports import Ports, choose_ports, listens, reachable
+from trireme_server.preflight import PERF_INPUT, check_affinity, check_repository, entry_models
+from trireme_server.warmup import Warmup, read_samples, warm_up
+
+POLL_S = 0.05
+START_TRIES = 3  # a port chosen by us can be taken by somebody else before the server listens on it
+
+
+class TritonServer:
+    """One tritonserver on one model repository.
+
+    `start` (or entering the context) returns when the server is live and ready over gRPC and its entry models
+    have answered real requests; `stop` (or leaving) ends the server, its stubs and their shared memory.
+    They also end when this process dies, however it dies.
+
+    Args:
+        repository: model repository made by `trireme export`.
+        host: IPv4 address or name to listen on.
+        grpc_port, http_port, metrics_port: 0 picks a free one; see `grpc_url` and its siblings.
+        log_path: file for the server's log; None keeps it in a temporary file until `stop`.
+        cpu_affinity: CPUs the server and its stubs may use; None for all.
+        ready_timeout_s: how long loading may take, in seconds.
+        warm: send real requests to the entry models before calling the server ready.
+        stop_grace_s: seconds for a clean end before the processes are killed.
+        extra_arguments: more arguments of tritonserver.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        host: str = "127.0.0.1",
+        grpc_port: int = 8001,
+        http_port: int = 8000,
+        metrics_port: int = 8002,
+        log_path: Path | None = None,
+        cpu_affinity: tuple[int, ...] | None = None,
+        ready_timeout_s: float = 120.0,
+        warm: bool = True,
+        stop_grace_s: float = 15.0,
+        extra_arguments: Sequence[str] = (),
+    ) -> None:
+        self.repository = Path(repository).absolute()
+        self.host = host
+        self.log_path = log_path
+        self.load_s = 0.0
+        self.warmup: Warmup | None = None
+        self.pid: int | None = None
+        self._asked = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+        self._affinity = cpu_affinity
+        self._ready_timeout_s = ready_timeout_s
+        self._warm = warm
+        self._grace_s = stop_grace_s
+        self._extra = tuple(extra_arguments)
+        self._ports = Ports(**self._asked)
+        self._own_log = log_path is None
+        self._guardian: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> TritonServer:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def grpc_url(self) -> str:
+        """`host:port` for gRPC clients on this machine."""
+        return f"{reachable(self.host)}:{self._ports.grpc}"
+
+    @property
+    def http_url(self) -> str:
+        """Base URL of the HTTP endpoint."""
+        return f"http://{reachable(self.host)}:{self._ports.http}"
+
+    @property
+    def metrics_url(self) -> str:
+        """URL of the Prometheus metrics."""
+        return f"http://{reachable(self.host)}:{self._ports.metrics}/metrics"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The entry models of the repository."""
+        return entry_models(self.repository)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server's process lives."""
+        return self._guardian is not None and self._guardian.poll() is None
+
+    def start(self) -> TritonServer:
+        """Checks, starts, waits, warms.
+
+        Raises:
+            ServerError: see the tree in `errors`; nothing is left running then.
+        """
+        if self._guardian is not None:
+            raise ServerError(f"this server was started already (process {self.pid}); stop it first")
+        check_affinity(self._affinity, os.sched_getaffinity(0))
+        self.manifest = check_repository(self.repository, warm=self._warm)
+        binaries = find_binaries()
+        try:
+            self._start_on_free_ports(binaries)
+            if self._warm:
+                samples = read_samples(self.repository / PERF_INPUT)
+                self.warmup = warm_up(self.grpc_url, self.models, samples)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Ends the server and all it started; returns when all is gone. May be called more than once."""
+        guardian_process, self._guardian = self._guardian, None
+        if guardian_process is None:
+            return
+        assert guardian_process.stdin is not None
+        assert guardian_process.stdout is not None
+        guardian_process.stdin.close()
+        try:
+            told = guardian_process.stdout.read()
+            guardian_process.wait()
+        finally:
+            guardian_process.stdout.close()
+        if b"exit" not in told and self.pid is not None:  # the guardian itself was killed
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        if self._own_log and self.log_path is not None:
+            self.log_path.unlink(missing_ok=True)
+            self.log_path = None
+
+    def wait(self) -> int:
+        """Blocks until the server has ended; its exit code (negative: the signal that killed it)."""
+        if self._guardian is None:
+            raise ServerError("this server is not started")
+        code = self._guardian.wait()
+        return guardian.SIGNAL_BASE - code if code > guardian.SIGNAL_BASE else code
+
+    def log(self) -> str:
+        """The server's log so far."""
+        return self.log_path.read_text(errors="replace") if self.log_path else ""
+
+    def _start_on_free_ports(self, binaries: Binaries) -> None:
+        for attempt in range(1, START_TRIES + 1):
+            self._ports = choose_ports(self.host, **self._asked)
+            self._launch(binaries)
+            try:
+                self._wait_until_ready()
+                return
+            except StartError:
+                lost_port = 0 in self._asked.values() and "already in use" in self.log()
+                if not lost_port or attempt == START_TRIES:
+                    raise
+                self.stop()
+
+    def _launch(self, binaries: Binaries) -> None:
+        """Starts the guardian, which starts the server; sets `pid`."""
+        if self._own_log:
+            descriptor, name = tempfile.mkstemp(prefix="tritonserver-", suffix=".log")
+            os.close(descriptor)
+            self.log_path = Path(name)
+        assert self.log_path is not None
+        shm_prefix = f"trireme_{os.getpid()}_{secrets.token_hex(4)}_"
+        command = server_command(
+            binaries,
+            self.repository,
+            host=self.host,
+            ports=self._ports,
+            shm_prefix=shm_prefix,
+            exit_timeout_s=max(1, int(self._grace_s)),
+            extra_arguments=self._extra,
+        )
+        cpus = ",".join(map(str, sorted(self._affinity or os.sched_getaffinity(0))))
+        guard = [sys.executable, "-I", "-S", guardian.__file__, str(self._grace_s), cpus, shm_prefix]
+        self._started_at = time.monotonic()
+        with self.log_path.open("wb") as log:
+            self._guardian = subprocess.Popen(
+                [*guard, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=server_environment(binaries),
+                start_new_session=True,
+            )
+        assert self._guardian.stdout is not None
+        told = self._guardian.stdout.readline().split()
+        self.pid = int(told[1]) if told[:1] == [b"pid"] else None
+
+    def _wait_until_ready(self) -> None:
+        deadline = self._started_at + self._ready_timeout_s
+        waiting_for = [self._ports.grpc, self._ports.http, self._ports.metrics]
+        while not self._is_ready(waiting_for):
+            if not self.is_running:
+                raise StartError(self._report("tritonserver ended while it was starting"))
+            if time.monotonic() > deadline:
+                raise StartError(self._report(f"tritonserver not ready after {self._ready_timeout_s:g} s"))
+            time.sleep(POLL_S)
+        self.load_s = time.monotonic() - self._started_at
+
+    def _is_ready(self, waiting_for: list[int]) -> bool:
+        """Plain connects first (a refused gRPC channel backs off for 1 s), then the server's own word."""
+        while waiting_for:
+            if not listens(reachable(self.host), waiting_for[0]):
+                return False
+            waiting_for.pop(0)
+        try:
+            with grpc.InferenceServerClient(self.grpc_url) as client:
+                return bool(client.is_server_live(client_timeout=5)) and bool(
+                    client.is_server_ready(client_timeout=5)
+                )
+        except InferenceServerException:
+            return False
+
+    def _report(self, what: str) -> str:
+        kept = "" if self._own_log else f"; log: {self.log_path}"
+        return f"{what}: {'; '.join(telling_lines(self.log())) or 'its log is empty'}{kept}"

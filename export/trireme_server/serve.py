@@ -1,0 +1,140 @@
+"""`trireme serve`: a server in the foreground until somebody stops it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from trireme_server.errors import ServerDiedError
+from trireme_server.log import telling_lines
+from trireme_server.process import TritonServer
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a server says of itself once it is ready. Durations in seconds."""
+
+    grpc_url: str
+    http_url: str
+    metrics_url: str
+    models: tuple[str, ...]
+    plan: str
+    bundle_id: str
+    version: int
+    pid: int
+    load_s: float
+    warmup_s: float
+    warmup_requests: int
+
+    @classmethod
+    def of(cls, server: TritonServer) -> Ready:
+        """Describes a started server."""
+        warmup = server.warmup
+        return cls(
+            grpc_url=server.grpc_url,
+            http_url=server.http_url,
+            metrics_url=server.metrics_url,
+            models=server.models,
+            plan=server.manifest.plan,
+            bundle_id=server.manifest.bundle_id,
+            version=server.manifest.version,
+            pid=server.pid or 0,
+            load_s=round(server.load_s, 3),
+            warmup_s=round(warmup.seconds, 3) if warmup else 0.0,
+            warmup_requests=warmup.requests if warmup else 0,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"ready: grpc {self.grpc_url} · {self.http_url} · {self.metrics_url} · plan {self.plan}, "
+            f"bundle {self.bundle_id} version {self.version} · loaded in {self.load_s:.1f} s, "
+            f"warmed in {self.warmup_s:.1f} s ({self.warmup_requests} requests)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def print_ready(ready: Ready) -> None:
+    """Writes the ready line to standard output at once, for a person or a supervisor."""
+    sys.stdout.write(f"{ready}\n")
+    sys.stdout.flush()
+
+
+def serve(
+    repository: Path,
+    *,
+    host: str = "127.0.0.1",
+    grpc_port: int = 8001,
+    http_port: int = 8000,
+    metrics_port: int = 8002,
+    log_path: Path | None = None,
+    ready_timeout_s: float = 120.0,
+    warm: bool = True,
+    announce: Callable[[Ready], None] = print_ready,
+) -> None:
+    """Serves until Ctrl-C or SIGTERM, then stops every process and returns. Call it from the main thread.
+
+    `announce` is called once, when the server is ready. Arguments else as of `TritonServer`.
+
+    Raises:
+        ServerError: it did not come up (see the tree in `errors`).
+        ServerDiedError: it ended by itself after it was ready.
+    """
+    server = TritonServer(
+        repository,
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        log_path=log_path,
+        ready_timeout_s=ready_timeout_s,
+        warm=warm,
+    )
+    with _stop_signals() as stop_requested:
+        try:
+            server.start()
+            announce(Ready.of(server))
+            code = server.wait()
+            lines = "; ".join(telling_lines(server.log()))
+            raise ServerDiedError(f"tritonserver (process {server.pid}) {_end(code)} while serving: {lines}")
+        except stop_requested:
+            pass
+        finally:
+            server.stop()
+
+
+class _StopRequested(BaseException):
+    """Raised in the main thread by a stop signal; no `except Exception` on the way may swallow it."""
+
+
+@contextmanager
+def _stop_signals() -> Iterator[type[_StopRequested]]:
+    """Turns the first stop signal into `_StopRequested`; ignores the rest: nothing may interrupt the stop."""
+
+    def request_stop(signum: int, frame: FrameType | None) -> None:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        raise _StopRequested
+
+    before = {number: signal.signal(number, request_stop) for number in STOP_SIGNALS}
+    try:
+        yield _StopRequested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was killed by {signal.Signals(-code).name}"

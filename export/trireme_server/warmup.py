@@ -1,0 +1,131 @@
+"""Real requests before a server is called ready: the first user must not pay for lazy initialisation.
+
+Triton itself cannot warm an ensemble, and `model_warmup` of its steps sees neither gRPC nor real batches.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+from trireme_server.errors import RepositoryError, WarmupError
+
+Sample = dict[str, np.ndarray]  # input name -> values of one user, without the batch dimension
+
+SEQUENTIAL = 8  # one user at a time: the latency path
+BURST = 64  # users in flight at once: dynamic batches form, on every instance
+BURSTS = 3
+LARGEST_BATCH = 64
+REQUEST_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """What was done: number of requests over all models, and how long it took (s)."""
+
+    requests: int
+    seconds: float
+
+
+def read_samples(path: Path, limit: int = BURST) -> list[Sample]:
+    """The first users of a perf_analyzer `--input-data` file, values still without their data type.
+
+    Raises:
+        RepositoryError: not such a file, or without users.
+    """
+    try:
+        entries = json.loads(path.read_text())["data"]
+        flat = [step for entry in entries[:limit] for step in (entry if isinstance(entry, list) else [entry])]
+        samples = [{name: _values(value) for name, value in entry.items()} for entry in flat]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise RepositoryError(f"{path}: is not an input file of perf_analyzer ({cause})") from error
+    if not samples:
+        raise RepositoryError(f"{path}: holds no users to warm up with")
+    return samples
+
+
+def warm_up(url: str, models: Sequence[str], samples: Sequence[Sample]) -> Warmup:
+    """Sends each model single requests, bursts and one large batch, with and without optional inputs.
+
+    Raises:
+        WarmupError: a request failed or took longer than `REQUEST_TIMEOUT_S`; names the model and the cause.
+    """
+    started = time.monotonic()
+    with grpc.InferenceServerClient(url) as client:
+        requests = sum(_warm_model(client, model, samples) for model in models)
+    return Warmup(requests, time.monotonic() - started)
+
+
+def _warm_model(client: grpc.InferenceServerClient, model: str, samples: Sequence[Sample]) -> int:
+    try:
+        config = client.get_model_config(model, as_json=True)["config"]
+        count = 0
+        for variant in _variants(config, samples):
+            for sample in islice(cycle(variant), SEQUENTIAL):
+                client.infer(model, _inputs(config, [sample]), client_timeout=REQUEST_TIMEOUT_S)
+            for _ in range(BURSTS):
+                _burst(client, model, [_inputs(config, [sample]) for sample in islice(cycle(variant), BURST)])
+            batch = min(int(config.get("max_batch_size", 1)), LARGEST_BATCH)
+            large = list(islice(cycle(variant), max(batch, 1)))
+            client.infer(model, _inputs(config, large), client_timeout=REQUEST_TIMEOUT_S)
+            count += SEQUENTIAL + BURSTS * BURST + 1
+        return count
+    except InferenceServerException as error:
+        raise WarmupError(f"warm-up of model {model} failed: {error.message()}") from error
+
+
+def _burst(client: grpc.InferenceServerClient, model: str, requests: Sequence[list[grpc.InferInput]]) -> None:
+    answers: queue.Queue[InferenceServerException | None] = queue.Queue()
+    for inputs in requests:
+        client.async_infer(
+            model,
+            inputs,
+            callback=lambda result, error: answers.put(error),
+            client_timeout=REQUEST_TIMEOUT_S,
+        )
+    for _ in requests:
+        error = answers.get(timeout=2 * REQUEST_TIMEOUT_S)
+        if error is not None:
+            raise error
+
+
+def _variants(config: Mapping[str, Any], samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    """The samples as they are and, where they carry optional inputs, once more without: another path."""
+    known = {tensor["name"] for tensor in config["input"]}
+    optional = {tensor["name"] for tensor in config["input"] if tensor.get("optional")}
+    given = [{name: values for name, values in sample.items() if name in known} for sample in samples]
+    yield given
+    if any(sample.keys() & optional for sample in given):
+        yield [{name: values for name, values in sample.items() if name not in optional} for sample in given]
+
+
+def _inputs(config: Mapping[str, Any], samples: Sequence[Sample]) -> list[grpc.InferInput]:
+    """One request for `samples` (users), with the optional inputs that all of them have."""
+    inputs = []
+    for tensor in config["input"]:
+        name = tensor["name"]
+        if not all(name in sample for sample in samples):
+            continue
+        wire_type = tensor["data_type"].removeprefix("TYPE_")
+        array = np.stack([sample[name].astype(triton_to_np_dtype(wire_type)) for sample in samples])
+        inputs.append(grpc.InferInput(name, list(array.shape), wire_type))
+        inputs[-1].set_data_from_numpy(array)
+    return inputs
+
+
+def _values(value: Any) -> np.ndarray:
+    """A flat list, or `{"content": [...], "shape": [...]}`."""
+    if isinstance(value, dict):
+        return np.asarray(value["content"]).reshape(value.get("shape", [-1]))
+    return np.asarray(value)

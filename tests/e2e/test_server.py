@@ -1,0 +1,256 @@
+"""The real tritonserver, started, stopped and killed in every way, on a model that only adds numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient import grpc
+
+from tests.support.toy_repository import MODEL, write_toy_repository
+from trireme_server import PortInUseError, Ready, RepositoryError, StartError, TritonServer, WarmupError
+
+ANY_PORT = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
+SERVE = """
+import sys
+from pathlib import Path
+from trireme_server import ServerError, serve
+try:
+    serve(Path(sys.argv[1]), grpc_port=0, http_port=0, metrics_port=0)
+except ServerError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_repository(tmp_path_factory.mktemp("repository"), ("recommend", "recommend_fused"))
+
+
+def processes_of(repository: Path) -> list[int]:
+    """Ids of living processes (server, stubs, guardian) that have this repository on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        own = int(path.parent.name) == os.getpid()
+        if not own and any(str(repository).encode() in argument for argument in arguments):
+            found.append(int(path.parent.name))
+    return found
+
+
+def shared_memory_of(pid: int) -> list[Path]:
+    """Shared memory regions named after the process that started a server."""
+    return list(Path("/dev/shm").glob(f"trireme_{pid}_*"))
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def serving(repository: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in `serve`, after it has printed its ready line (kept in `.ready_line`)."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(repository)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    process.ready_line = process.stdout.readline()  # type: ignore[attr-defined]
+    yield process
+    process.kill()
+    process.communicate()
+    assert eventually(lambda: not processes_of(repository))
+
+
+def server_pid(repository: Path) -> int:
+    """The tritonserver process among those of `repository`."""
+    (pid,) = (
+        pid
+        for pid in processes_of(repository)
+        if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/tritonserver")
+    )
+    return pid
+
+
+def test_is_ready_only_after_warm_up_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    repository = write_toy_repository(tmp_path / "repository", ("recommend", "recommend_fused"))
+    with TritonServer(repository, cpu_affinity=(0,), log_path=tmp_path / "server.log", **ANY_PORT) as server:
+        ready = Ready.of(server)
+        for model in ("recommend", "recommend_fused"):
+            calls = np.loadtxt(repository / model / "calls.txt", dtype=int)
+            assert calls[:, 1].sum() >= 2 * (8 + 3 * 64 + 16)  # with and without history
+            assert calls[:, 0].max() > 1, "no dynamic batch formed"
+            assert calls[:, 1].max() == 16, "the largest batch was never tried"
+        user = grpc.InferInput("user_id", [1, 1], "INT64")
+        user.set_data_from_numpy(np.int64([[41]]))
+        with grpc.InferenceServerClient(server.grpc_url) as client:
+            assert client.infer("recommend", [user]).as_numpy("item_id").tolist() == [[41, 42, 43]]
+        assert ready.models == ("recommend", "recommend_fused")
+        assert (ready.plan, ready.bundle_id, ready.version) == ("fused", "toy-1", 1)
+        assert ready.load_s > 0
+        assert ready.warmup_requests == 2 * 2 * (8 + 3 * 64 + 1)
+        assert len(shared_memory_of(os.getpid())) == 4
+    assert processes_of(repository) == []
+    assert shared_memory_of(os.getpid()) == []
+    assert "recommend" in (tmp_path / "server.log").read_text()
+
+
+def test_models_see_our_packages_one_thread_and_the_given_cpus(tmp_path: Path) -> None:
+    repository = write_toy_repository(tmp_path / "repository")
+    with TritonServer(repository, cpu_affinity=(0,), warm=False, **ANY_PORT) as server:
+        about = json.loads((repository / "recommend" / "about.json").read_text())
+        assert not (repository / "recommend" / "calls.txt").exists()
+        log_path = server.log_path
+    import trireme_stages
+
+    assert about["stages"] == trireme_stages.__file__
+    assert about["prefix"] == sys.prefix
+    assert about["cpus"] == [0]
+    assert about["OMP_NUM_THREADS"] == about["MKL_NUM_THREADS"] == "1"
+    assert log_path is not None
+    assert not log_path.exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_ends_every_process(
+    serving: subprocess.Popen[str], repository: Path, signum: int
+) -> None:
+    assert re.match(r"ready: grpc 127\.0\.0\.1:\d+ · http://.* plan fused, bundle toy-1", serving.ready_line)  # type: ignore[attr-defined]
+    assert len(processes_of(repository)) > 3
+    serving.send_signal(signum)
+    _, errors = serving.communicate(timeout=30)
+    assert serving.returncode == 0, errors
+    assert errors == ""
+    assert processes_of(repository) == []
+    assert shared_memory_of(serving.pid) == []
+
+
+def test_a_second_ctrl_c_does_not_interrupt_the_stop(
+    serving: subprocess.Popen[str], repository: Path
+) -> None:
+    serving.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    serving.send_signal(signal.SIGINT)
+    assert serving.wait(timeout=30) == 0
+    assert processes_of(repository) == []
+
+
+def test_killing_the_server_is_an_error_and_leaves_no_stub(
+    serving: subprocess.Popen[str], repository: Path
+) -> None:
+    os.kill(server_pid(repository), signal.SIGKILL)
+    _, errors = serving.communicate(timeout=30)
+    assert serving.returncode == 1
+    assert re.match(r"error: tritonserver \(process \d+\) was killed by SIGKILL while serving", errors)
+    assert errors.count("\n") == 1
+    assert processes_of(repository) == []
+    assert shared_memory_of(serving.pid) == []
+
+
+def test_killing_the_owner_ends_server_and_stubs(serving: subprocess.Popen[str], repository: Path) -> None:
+    serving.kill()
+    assert eventually(lambda: not processes_of(repository))
+    assert shared_memory_of(serving.pid) == []
+
+
+def test_killing_the_guardian_ends_server_and_stubs(serving: subprocess.Popen[str], repository: Path) -> None:
+    guardian = int(Path(f"/proc/{server_pid(repository)}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(guardian, signal.SIGKILL)
+    assert serving.wait(timeout=30) == 1
+    assert eventually(lambda: not processes_of(repository))
+
+
+def test_a_frozen_server_is_killed_after_the_grace(tmp_path: Path) -> None:
+    repository = write_toy_repository(tmp_path / "repository")
+    server = TritonServer(repository, stop_grace_s=1.0, **ANY_PORT).start()
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    server.stop()
+    assert time.monotonic() - started < 5
+    assert processes_of(repository) == []
+
+
+def test_a_stopped_server_can_be_started_again(tmp_path: Path) -> None:
+    server = TritonServer(write_toy_repository(tmp_path / "repository"), warm=False, **ANY_PORT)
+    for _ in range(2):
+        with server:
+            assert server.is_running
+        assert not server.is_running
+
+
+def test_a_model_that_does_not_load_is_named_with_its_reason(tmp_path: Path) -> None:
+    broken = MODEL + '\nraise ValueError("weights.npy is truncated")\n'
+    repository = write_toy_repository(tmp_path / "repository", model=broken)
+    with pytest.raises(StartError) as caught:
+        TritonServer(repository, log_path=tmp_path / "server.log", **ANY_PORT).start()
+    message = str(caught.value)
+    assert "model recommend version 1" in message
+    assert "ValueError: weights.npy is truncated" in message
+    assert "model.py(" in message
+    assert "\n" not in message
+    assert str(tmp_path / "server.log") in message
+    assert processes_of(repository) == []
+
+
+def test_a_config_that_triton_refuses_is_named(tmp_path: Path) -> None:
+    repository = write_toy_repository(tmp_path / "repository")
+    config = repository / "recommend" / "config.pbtxt"
+    config.write_text(config.read_text() + "\nno_such_field: 1\n")
+    with pytest.raises(StartError, match="no_such_field"):
+        TritonServer(repository, **ANY_PORT).start()
+    assert processes_of(repository) == []
+
+
+def test_a_failing_warm_up_is_not_ready(tmp_path: Path) -> None:
+    failing = MODEL.replace("responses, users = [], 0", 'raise RuntimeError("no such table: items")')
+    repository = write_toy_repository(tmp_path / "repository", model=failing)
+    with pytest.raises(WarmupError, match=r"model recommend failed: .*no such table: items") as caught:
+        TritonServer(repository, **ANY_PORT).start()
+    assert "\n" not in str(caught.value)
+    assert processes_of(repository) == []
+
+
+def test_loading_longer_than_the_timeout_is_an_error(tmp_path: Path) -> None:
+    slow = MODEL.replace(
+        "def initialize(self, args):", "def initialize(self, args):\n        import time; time.sleep(60)"
+    )
+    repository = write_toy_repository(tmp_path / "repository", model=slow)
+    with pytest.raises(StartError, match="not ready after 2 s"):
+        TritonServer(repository, ready_timeout_s=2, stop_grace_s=1, **ANY_PORT).start()
+    assert processes_of(repository) == []
+
+
+def test_ports_of_a_running_server_are_refused(repository: Path) -> None:
+    with TritonServer(repository, warm=False, **ANY_PORT) as server:
+        port = int(server.grpc_url.rpartition(":")[2])
+        with pytest.raises(PortInUseError, match=f"port {port} .*--grpc-port"):
+            TritonServer(repository, grpc_port=port, http_port=0, metrics_port=0).start()
+        assert server.is_running
+
+
+def test_a_corrupted_artifact_is_refused(tmp_path: Path) -> None:
+    repository = write_toy_repository(tmp_path / "repository")
+    (repository / "recommend" / "1" / "model.py").write_text(MODEL.replace("user +", "user -"))
+    with pytest.raises(RepositoryError, match=r"recommend/1/model\.py: has sha256"):
+        TritonServer(repository, **ANY_PORT).start()
