@@ -22,6 +22,8 @@ __all__ = ["FeatureTable", "ListFeature", "encode_features", "standardise"]
 TAIL = 0.005
 #: Skewness above which a number that is never negative is read on a logarithmic scale.
 SKEWED = 1.0
+#: Largest size of a standardised number.
+LIMIT = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class FeatureTable:
     vocabularies: tuple[tuple[str, ...], ...]
     """Names of the indices per column; the first is the empty name of 0."""
     number: np.ndarray
-    """float32 [n, D], mean 0 and deviation 1 over the rows that have a value."""
+    """float32 [n, D], about mean 0 and deviation 1 over the rows that have a value."""
     number_names: tuple[str, ...]
     lists: tuple[ListFeature, ...]
     dropped: Mapping[str, str]
@@ -122,7 +124,8 @@ def standardise(values: np.ndarray) -> np.ndarray:
     """A number column on a scale that outliers do not set.
 
     Values are pulled in to the quantiles ``TAIL`` and ``1 − TAIL``, put on a logarithmic scale where they are
-    skewed and never negative, and shifted and scaled to mean 0 and deviation 1.
+    skewed and never negative, shifted and scaled to mean 0 and
+    deviation 1, and pulled in to ±``LIMIT``.
 
     Args:
         values: float64 [n], NaN where missing.
@@ -141,7 +144,7 @@ def standardise(values: np.ndarray) -> np.ndarray:
     deviation = kept.std()
     if deviation <= 1e-9 * max(1.0, float(np.abs(kept).max())):
         return result
-    result[known] = (kept - kept.mean()) / deviation
+    result[known] = np.clip((kept - kept.mean()) / deviation, -LIMIT, LIMIT)
     return result
 
 
@@ -190,4 +193,3 @@ def _list(name: str, column: pa.Array, min_count: int, max_categories: int) -> L
 
 def _stack(columns: list[np.ndarray], rows: int, dtype: type) -> np.ndarray:
     return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((rows, 0), dtype=dtype)
-

@@ -170,9 +170,7 @@ def _ids(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
     missing = pc.is_null(column, nan_is_null=True)
     _refuse(where, missing, "have no id (null or NaN)", "ids are integers >= 0")
     if not pa.types.is_integer(column.type):
-        raise DataColumnError(
-            f"{where}: is {column.type} (such as {_some(column)}); ids are integers >= 0"
-        )
+        raise DataColumnError(f"{where}: is {column.type} (such as {_some(column)}); ids are integers >= 0")
     try:
         ids = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid as error:
@@ -199,9 +197,7 @@ def _times(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
     return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
-def _positive(
-    file: Path, table: pa.Table, name: str | None, minimum: float | None
-) -> tuple[np.ndarray, str]:
+def _positive(file: Path, table: pa.Table, name: str | None, minimum: float | None) -> tuple[np.ndarray, str]:
     """Which rows are positives, bool [n], and the rule in words. A missing label is not a positive."""
     if name is None:
         return np.ones(table.num_rows, dtype=bool), "every row is a positive"
@@ -220,7 +216,9 @@ def _positive(
 def _refuse(where: str, bad: pa.Array, what: str, allowed: str) -> None:
     rows = np.flatnonzero(bad.to_numpy(zero_copy_only=False))
     if rows.size:
-        raise DataValueError(f"{where}: {rows.size} of {len(bad)} rows {what}, such as row {_some(rows)}; {allowed}")
+        raise DataValueError(
+            f"{where}: {rows.size} of {len(bad)} rows {what}, such as row {_some(rows)}; {allowed}"
+        )
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

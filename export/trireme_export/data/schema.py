@@ -78,7 +78,9 @@ def pick_title(kinds: Mapping[str, ColumnKind], wanted: str | None) -> str | Non
     """The column that names an item to people: the one asked for, one called title or name, or any text."""
     if wanted is not None:
         if wanted not in kinds:
-            raise DataColumnError(f"title column {wanted!r} is not in items.parquet; it has {', '.join(kinds)}")
+            raise DataColumnError(
+                f"title column {wanted!r} is not in items.parquet; it has {', '.join(kinds)}"
+            )
         return wanted
     for name in ("title", "name"):
         if name in kinds:
@@ -99,7 +101,9 @@ def pick_segment(sizes: Mapping[str, int], wanted: str | None) -> str | None:
     if wanted is not None:
         if wanted not in sizes:
             have = ", ".join(sizes) or "no categories"
-            raise DataColumnError(f"segment column {wanted!r} is not a category of users.parquet; it has {have}")
+            raise DataColumnError(
+                f"segment column {wanted!r} is not a category of users.parquet; it has {have}"
+            )
         return wanted
     for name in ("segment", "country", "region"):
         if name in sizes:
@@ -145,7 +149,9 @@ def _infer_string(filled: pa.Array, distinct: int) -> ColumnKind:
 def _infer_number(name: str, filled: pa.Array, distinct: int, snapshots: bool) -> ColumnKind:
     words = set(re.split(r"[^a-z]+", name.lower()))
     if snapshots and words & SNAPSHOT_WORDS:
-        reason = "a statistic of interactions by its name: it may know the test period; configure it to use it"
+        reason = (
+            "a statistic of interactions by its name: it may know the test period; configure it to use it"
+        )
         return ColumnKind("ignore", reason, distinct)
     if pa.types.is_boolean(filled.type):
         return ColumnKind("category", "bool", distinct)
@@ -180,7 +186,9 @@ def drop_missing(column: pa.Array) -> pa.Array:
 def to_float(column: pa.Array) -> np.ndarray:
     """float64 [n], NaN where missing; times in seconds."""
     if pa.types.is_temporal(column.type):
-        column = pc.divide(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
+        column = pc.divide(
+            column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6
+        )
     values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
     return np.where(np.isfinite(values), values, np.nan)
 

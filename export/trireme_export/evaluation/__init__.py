@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from trireme_export.evaluation.baselines import evaluate_popularity, popular_order, popularity_lists, score_lists
+from trireme_export.evaluation.baselines import (
+    evaluate_popularity,
+    popular_order,
+    popularity_lists,
+    score_lists,
+)
 from trireme_export.evaluation.metrics import METRICS, evaluate_lists, hits, ndcg_at_k, recall_at_k
 from trireme_export.evaluation.protocol import EvaluationSet, build_evaluation, csr
 

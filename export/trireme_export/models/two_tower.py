@@ -118,3 +118,22 @@ class TwoTower(nn.Module):
     def forward(self, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
         """Query float32 (B, dim); see `UserTower.forward`."""
         return self.user(self.read_table(self.features()), history_index, user_category, user_number)
+
+    def precompute(self) -> ServingTower:
+        """The user side alone, with the table of the history's vectors computed once."""
+        self.eval()
+        with torch.no_grad():
+            return ServingTower(self.user, self.read_table(self.features())).eval()
+
+
+class ServingTower(nn.Module):
+    """What is exported as the user tower."""
+
+    def __init__(self, user: UserTower, table: Tensor) -> None:
+        super().__init__()
+        self.user = user
+        self.register_buffer("table", table.detach().clone())
+
+    def forward(self, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
+        """`query` float32 (B, dim); see `UserTower.forward`."""
+        return self.user(self.table, history_index, user_category, user_number)

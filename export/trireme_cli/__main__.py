@@ -1,0 +1,3 @@
+from trireme_cli import main
+
+main()

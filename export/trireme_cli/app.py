@@ -1,0 +1,55 @@
+"""The commands, in the order in which one needs them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from trireme_cli.demo import demo
+from trireme_cli.evaluate import evaluate
+from trireme_cli.export import export
+from trireme_cli.ledger import ledger
+from trireme_cli.output import fail
+from trireme_cli.perf import perf
+from trireme_cli.recommend import recommend
+from trireme_cli.serve import serve
+from trireme_cli.train import train
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="trireme",
+    help="Recommendations through NVIDIA Triton: train, export, serve, ask, evaluate, measure.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, export, serve, recommend, evaluate, ledger, demo):
+    app.command()(command)
+app.add_typer(perf, name="perf")
+
+#: Modules whose errors tell the user all that he needs; looked up only if the module is loaded, so that
+#: `trireme recommend` does not import torch to learn what may go wrong in training.
+EXPECTED = {
+    "trireme_export.data.errors": "DataError",
+    "trireme_export.config": "ConfigError",
+    "trireme_export.errors": "ExportError",
+    "trireme_stages.errors": "TriremeStageError",
+    "trireme_server.errors": "ServerError",
+    "trireme_client.errors": "TriremeError",
+    "trireme_perf.errors": "PerfError",
+    "trireme_cli.output": "CommandError",
+}
+
+
+def run() -> None:
+    try:
+        app()
+    except Exception as error:
+        expected = tuple(getattr(sys.modules[name], kind) for name, kind in EXPECTED.items() if name in sys.modules)
+        if isinstance(error, expected):
+            fail(str(error))
+        if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("trireme"):
+            fail(f"{error.name} is not installed; pip install 'trireme-recsys[server,export,perf]'")
+        raise

@@ -1,0 +1,105 @@
+"""``trireme evaluate``"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from trireme_cli.data import open_data
+from trireme_cli.output import CommandError, Json, console, figures_table, finish
+
+if TYPE_CHECKING:
+    from trireme_export.checkpoint import Checkpoint
+    from trireme_export.data.dataset import Dataset
+    from trireme_export.evaluation.funnel import Ask
+    from trireme_export.evaluation.protocol import EvaluationSet
+
+__all__ = ["evaluate", "evaluation", "evaluation_tables"]
+
+
+def evaluate(
+    data: Annotated[str, typer.Option(help="The data set that the checkpoint was trained on.")],
+    checkpoint: Annotated[Path, typer.Option(help="What `trireme train` wrote.")] = Path("build/checkpoint"),
+    url: Annotated[str | None, typer.Option(help="Evaluate this server too, over gRPC.")] = None,
+    model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
+    as_json: Json = False,
+) -> None:
+    """Measure NDCG@10, Recall@20 and Recall@200 on the test part: offline, as served, and of popular items."""
+    from trireme_export.checkpoint import Checkpoint
+
+    loaded = Checkpoint.load(checkpoint)
+    dataset = open_data(data, loaded.config)
+    if dataset.name != loaded.data["name"]:
+        raise CommandError(f"{checkpoint} was trained on {loaded.data['name']!r}, --data is {dataset.name!r}")
+    result = evaluation(loaded, dataset, url, model)
+    finish(result, as_json, *evaluation_tables(result))
+
+
+def evaluation(checkpoint: Checkpoint, dataset: Dataset, url: str | None, model: str) -> dict[str, Any]:
+    """The figures of the known users and, where users were held out, of those served by history alone."""
+    from trireme_client import Client
+
+    if url is None:
+        result = _figures(checkpoint, dataset, dataset.test, None)
+        held = dataset.holdout and _figures(checkpoint, dataset, dataset.holdout, None)
+    else:
+        with Client(url, model=model, timeout=60.0) as client:
+            ask = _asker(client)
+            result = _figures(checkpoint, dataset, dataset.test, ask)
+            held = dataset.holdout and _figures(checkpoint, dataset, dataset.holdout, ask)
+    return {"data": dataset.name, **result, **({"history_only": held} if held else {})}
+
+
+def _figures(
+    checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, ask: Ask | None
+) -> dict[str, Any]:
+    from trireme_export.evaluation import evaluate_lists, evaluate_popularity
+    from trireme_export.evaluation.funnel import offline_lists, served_lists
+
+    serving = checkpoint.config.serving
+    console.print(f"evaluating {users.n_users} users")
+    offline = offline_lists(
+        checkpoint.models, checkpoint.tables, users, serving.candidates, serving.list_length
+    )
+    figures: dict[str, Any] = {"users": users.n_users}
+    if ask is not None:
+        figures["served"] = evaluate_lists(served_lists(ask, checkpoint.tables, users), users)
+    figures["offline"] = evaluate_lists(offline, users)
+    figures["popularity"] = evaluate_popularity(dataset.item_popularity, users)
+    return figures
+
+
+def _asker(client: Any) -> Ask:
+    from trireme_client import Request
+
+    info = client.model_info()
+
+    def ask(users: Sequence[int], histories: Sequence[np.ndarray] | None) -> np.ndarray:
+        given = histories or [None] * len(users)
+        requests = [
+            Request(user if user >= 0 else None, info.list_length, history)
+            for user, history in zip(users, given, strict=True)
+        ]
+        lists = np.full((len(users), info.list_length), -1, dtype=np.int64)
+        for row, answer in zip(lists, client.recommend_many(requests), strict=True):
+            row[: len(answer)] = answer.item_ids
+        return lists
+
+    return ask
+
+
+def evaluation_tables(result: dict[str, Any]) -> list[Any]:
+    kinds = ("served", "offline", "popularity")
+    tables = [
+        figures_table(
+            f"{result['data']} · {result['users']} users", {kind: result[kind] for kind in kinds if kind in result}
+        )
+    ]
+    if held := result.get("history_only"):
+        rows = {kind: held[kind] for kind in kinds if kind in held}
+        tables.append(figures_table(f"unknown users, by history alone · {held['users']} users", rows))
+    return tables

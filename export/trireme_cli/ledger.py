@@ -1,0 +1,44 @@
+"""``trireme ledger``"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from trireme_cli.output import Json, finish
+
+__all__ = ["ledger", "ledger_table"]
+
+
+def ledger(
+    url: Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")] = "localhost:8001",
+    model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Watch the server for so long; 0 reads all since it started.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Where the time of a request goes, stage by stage, from Triton's own statistics."""
+    from trireme_perf.ledger import read_ledger
+
+    result = read_ledger(url, model, seconds)
+    finish(result.to_dict(), as_json, ledger_table(result.to_dict()))
+
+
+def ledger_table(result: dict[str, Any]) -> Table:
+    whole = result["end_to_end_us"]
+    table = Table(
+        title=f"{result['model']} · {result['requests']} requests · {whole:.0f} µs on the server, mean",
+        title_justify="left",
+    )
+    table.add_column("stage")
+    for column in ("queue µs", "input µs", "compute µs", "output µs", "batch", "share"):
+        table.add_column(column, justify="right")
+    for stage in result["stages"]:
+        parts = (f"{stage[f'{part}_us']:.0f}" for part in ("queue", "input", "compute", "output"))
+        table.add_row(stage["stage"], *parts, f"{stage['batch']:.1f}", f"{stage['share']:.1%}")
+    rest = result["unaccounted_us"]
+    table.add_row("unaccounted", "", "", "", "", "", f"{rest / whole if whole else 0:.1%}")
+    return table

@@ -1,0 +1,53 @@
+"""What commands print: people read standard error and tables, programs the last line under ``--json``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["CommandError", "Json", "console", "fail", "figures_table", "finish"]
+
+#: Progress and remarks; standard output belongs to results.
+console = Console(stderr=True, highlight=False)
+_results = Console(highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="End with one JSON document on the last line.")]
+
+
+class CommandError(Exception):
+    """A command cannot do what was asked; one line."""
+
+
+def fail(message: str) -> NoReturn:
+    """One line on standard error, exit code 1."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {_escape(message)}")
+    raise SystemExit(1)
+
+
+def finish(result: dict[str, Any], as_json: bool, *tables: Table | str) -> None:
+    """The result of a command: ``tables`` for people, or ``result`` as one line of JSON."""
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    for table in tables:
+        _results.print(table)
+
+
+def figures_table(title: str, rows: dict[str, dict[str, float]]) -> Table:
+    """One row per name, one column per figure, four digits."""
+    table = Table(title=title, title_justify="left")
+    columns = list(next(iter(rows.values())))
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, figures in rows.items():
+        table.add_row(name, *(f"{figures[column]:.4f}" for column in columns))
+    return table
+
+
+def _escape(message: str) -> str:
+    return message.replace("[", "\\[")

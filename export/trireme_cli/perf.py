@@ -1,0 +1,78 @@
+"""``trireme perf``: how fast it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from trireme_cli.output import CommandError, Json, finish
+
+__all__ = ["perf", "sweep_table"]
+
+perf = typer.Typer(help="Measure: perf_analyzer sweeps, and what the bare computation costs.", no_args_is_help=True)
+
+
+@perf.command()
+def sweep(
+    repository: Annotated[Path, typer.Argument(help="The repository that is served; its users are asked.")] = Path(
+        "build/model_repository"
+    ),
+    url: Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")] = "localhost:8001",
+    model: Annotated[
+        list[str] | None, typer.Option(help="Entry model, may be repeated; default all of the repository.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where to write CSV, JSON and the plot.")] = Path("build/sweep"),
+    quick: Annotated[bool, typer.Option("--quick", help="Few loads, short windows: a first impression.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sweep concurrency and request rate with the real perf_analyzer; write CSV, JSON and a plot."""
+    from trireme_perf.sweep import FULL, QUICK, run_sweep
+
+    models = model or entry_models(repository)
+    result = run_sweep(url, models, repository / "perf_input.json", out, QUICK if quick else FULL)
+    finish(result.to_dict(), as_json, sweep_table(result.to_dict()), f"plot, CSV and JSON in {out}")
+
+
+@perf.command()
+def limit(
+    repository: Annotated[Path, typer.Argument(help="A repository with a fused plan.")] = Path(
+        "build/model_repository"
+    ),
+    as_json: Json = False,
+) -> None:
+    """What the bare computation costs: the same stages in this process, on one core, by batch size."""
+    from trireme_perf.limit import measure_limit
+
+    result = measure_limit(repository)
+    table = Table(title="in-process limit, one core, µs per user", title_justify="left")
+    stages = list(result["batches"][0]["stages"])
+    for column in ("batch", *stages, "all", "users/s"):
+        table.add_column(column, justify="right")
+    for row in result["batches"]:
+        cost = (f"{row['stages'][stage]:.0f}" for stage in stages)
+        table.add_row(str(row["batch"]), *cost, f"{row['us_per_user']:.0f}", f"{row['users_per_s']:.0f}")
+    finish(result, as_json, table)
+
+
+def entry_models(repository: Path) -> list[str]:
+    """The entry models of a repository, the ensemble first."""
+    models = [name for name in ("recommend", "recommend_fused") if (repository / name).is_dir()]
+    if not models:
+        raise CommandError(f"{repository} has no entry model; `trireme export` writes a model repository")
+    return models
+
+
+def sweep_table(result: dict[str, Any]) -> Table:
+    table = Table(title=f"perf_analyzer · {result['machine']}", title_justify="left")
+    for column in ("model", "load", "users/s", "p50 µs", "p99 µs", ""):
+        table.add_column(column, justify="left" if column in ("model", "load", "") else "right")
+    for row in result["rows"]:
+        load = f"{row['load']:.0f} {'at once' if row['mode'] == 'concurrency' else 'per s, Poisson'}"
+        remark = "" if row["stable"] else "unstable"
+        table.add_row(
+            row["model"], load, f"{row['users_per_s']:.0f}", f"{row['p50_us']:.0f}", f"{row['p99_us']:.0f}", remark
+        )
+    return table

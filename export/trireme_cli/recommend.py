@@ -1,0 +1,82 @@
+"""``trireme recommend``"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from trireme_cli.output import CommandError, Json, finish
+
+if TYPE_CHECKING:
+    from trireme_client import Recommendations
+
+__all__ = ["parse_history", "recommend", "recommendations_table"]
+
+Url = Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")]
+Model = Annotated[str, typer.Option(help="Entry model.")]
+
+
+def recommend(
+    url: Url = "localhost:8001",
+    user: Annotated[int | None, typer.Option(help="User id; without one, an anonymous user.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Number of items.")] = 10,
+    history: Annotated[
+        str | None, typer.Option(help="Item ids, newest last, comma-separated; replaces the stored history.")
+    ] = None,
+    model: Model = "recommend",
+    as_json: Json = False,
+) -> None:
+    """Ask a server for recommendations."""
+    from trireme_client import Client
+
+    with Client(url, model=model) as client:
+        answer = client.recommend(user, k, history=parse_history(history))
+    finish(to_json(answer), as_json, recommendations_table(answer, {}))
+
+
+def parse_history(text: str | None) -> list[int] | None:
+    """``"1,2,3"`` as ids; an empty text is an empty history.
+
+    Raises:
+        CommandError: naming the part that is not an id.
+    """
+    if text is None:
+        return None
+    ids = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if not part.isdecimal():
+            raise CommandError(f"--history holds {part!r}; allowed: item ids ≥ 0 separated by commas")
+        ids.append(int(part))
+    return ids
+
+
+def to_json(answer: Recommendations) -> dict[str, Any]:
+    return {
+        "user_id": answer.user_id,
+        "items": [{"item_id": item.item_id, "score": item.score} for item in answer],
+        "rung": int(answer.rung),
+        "model": answer.model_name,
+        "version": answer.model_version,
+    }
+
+
+def recommendations_table(answer: Recommendations, titles: Mapping[int, str]) -> Table:
+    """``titles`` by item id; the column is left out where there is none."""
+    who = "anonymous user" if answer.user_id is None else f"user {answer.user_id}"
+    rung = answer.rung.name.lower().replace("_", " ")
+    table = Table(
+        title=f"{who} · rung {int(answer.rung)} ({rung}) · {answer.model_name} version {answer.model_version}",
+        title_justify="left",
+    )
+    table.add_column("", justify="right")
+    table.add_column("item", justify="right")
+    if titles:
+        table.add_column("name")
+    table.add_column("score", justify="right")
+    for place, item in enumerate(answer, start=1):
+        name = [titles.get(item.item_id, "")] if titles else []
+        table.add_row(str(place), str(item.item_id), *name, f"{item.score:.3f}")
+    return table

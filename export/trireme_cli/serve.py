@@ -1,0 +1,46 @@
+"""``trireme serve``"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trireme_cli.output import Json
+
+__all__ = ["serve"]
+
+
+def serve(
+    repository: Annotated[Path, typer.Argument(help="What `trireme export` wrote.")] = Path("build/model_repository"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8001,
+    http_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8002,
+    log: Annotated[Path | None, typer.Option(help="File for tritonserver's log.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Serve a model repository with tritonserver (from PATH, else the one in the PyPI wheel) until stopped.
+
+    Says ready only after the entry models have answered real requests.
+    """
+    from trireme_server import Ready, print_ready
+    from trireme_server import serve as run_server
+
+    def announce(ready: Ready) -> None:
+        if as_json:
+            typer.echo(json.dumps(ready.to_dict()))
+        else:
+            print_ready(ready)
+
+    run_server(
+        repository,
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        log_path=log,
+        announce=announce,
+    )

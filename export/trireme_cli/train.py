@@ -1,0 +1,49 @@
+"""``trireme train``"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trireme_cli.data import open_data
+from trireme_cli.output import Json, console, finish
+
+__all__ = ["train"]
+
+Data = Annotated[
+    str, typer.Option(help="Directory with interactions.parquet, or 'synthetic' for a generated data set.")
+]
+Config = Annotated[Path | None, typer.Option(help="pipeline.yaml; what it leaves out is inferred or default.")]
+
+
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Where to write the checkpoint.")] = Path("build/checkpoint"),
+    config: Config = None,
+    holdout_users: Annotated[
+        float | None, typer.Option(help="Share of users kept out of training, to be served by history alone.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train the two-tower and the ranker on interactions."""
+    from trireme_export.config import load_config
+    from trireme_export.pipeline import train_checkpoint
+
+    settings = load_config(config)
+    if holdout_users is not None:
+        settings = settings.with_holdout(holdout_users)
+    dataset = open_data(data, settings)
+    console.print(
+        f"{dataset.name}: {dataset.n_users} users, {dataset.n_items} items, "
+        f"{dataset.train_items.size} training positives"
+    )
+    start = time.monotonic()
+    checkpoint = train_checkpoint(dataset, settings, progress=not as_json)
+    checkpoint.save(out)
+    seconds = time.monotonic() - start
+    report = checkpoint.models.report
+    result = {"data": dataset.name, "checkpoint": str(out), "seconds": round(seconds, 1), "training": report}
+    finish(result, as_json, f"checkpoint in {out}, trained in {seconds:.0f} s")

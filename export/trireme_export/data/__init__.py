@@ -1,0 +1,27 @@
+"""Reading a data set: parquet files to indices, features and a split."""
+
+from __future__ import annotations
+
+from trireme_export.data.build import SYNTHETIC, load_dataset, read_dataset
+from trireme_export.data.dataset import Dataset
+from trireme_export.data.errors import DataColumnError, DataError, DataFileError, DataValueError
+from trireme_export.data.features import FeatureTable, ListFeature
+from trireme_export.data.report import DataReport
+from trireme_export.data.synthetic import SyntheticConfig, make_synthetic, write_synthetic
+
+__all__ = [
+    "SYNTHETIC",
+    "DataColumnError",
+    "DataError",
+    "DataFileError",
+    "DataReport",
+    "DataValueError",
+    "Dataset",
+    "FeatureTable",
+    "ListFeature",
+    "SyntheticConfig",
+    "load_dataset",
+    "make_synthetic",
+    "read_dataset",
+    "write_synthetic",
+]

@@ -1,0 +1,105 @@
+"""The lists of the funnel, to be evaluated: offline in PyTorch with exact search, and as served.
+
+Both follow one procedure, so that their figures can be compared: candidates leave out what the server knows to be
+seen (all of a known user's training items, the history given for an unknown one); of the ranked list every item of
+the user's past is then dropped, as the protocol asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from trireme_export.evaluation.protocol import EvaluationSet
+from trireme_export.models.trained import TrainedModels
+from trireme_export.tables import Tables
+from trireme_export.training.data import append_history_size, gather_history
+from trireme_stages.arrays import contains, lookup, ragged_rows, stable_partition
+
+__all__ = ["Ask", "offline_lists", "served_lists"]
+
+CHUNK = 256
+
+#: Asks for lists: (user ids, −1 anonymous; histories or None) → item ids int64 [users, K], −1 padding.
+Ask = Callable[[Sequence[int], Sequence[np.ndarray] | None], np.ndarray]
+
+
+def offline_lists(
+    models: TrainedModels, tables: Tables, evaluation: EvaluationSet, candidates: int, k: int
+) -> np.ndarray:
+    """What the trained models answer, in float32 and with exact search: item indices int32 [E, k]."""
+    tower, ranker = models.serving_tower().eval(), models.serving_ranker().eval()
+    with torch.inference_mode():
+        vectors = models.tower.item_vectors().numpy()
+    parts = []
+    for rows in _chunks(evaluation.n_users):
+        history, category, number = _inputs(tables, evaluation, rows)
+        given = tuple(map(torch.from_numpy, (history, category, number)))
+        with torch.inference_mode():
+            query = tower(*given)
+        score = query.numpy() @ vectors.T
+        score[_excluded(tables, evaluation, rows, history)] = -np.inf
+        index = np.argsort(-score, axis=1, kind="stable")[:, :candidates].astype(np.int32)
+        best = np.take_along_axis(score, index, axis=1)
+        index = np.where(np.isfinite(best), index, -1).astype(np.int32)
+        best = np.where(index >= 0, best, 0).astype(np.float32)
+        with torch.inference_mode():
+            ranking = ranker(query, *given, torch.from_numpy(index), torch.from_numpy(best)).numpy()
+        order = np.argsort(-np.where(index >= 0, ranking, -np.inf), axis=1, kind="stable")
+        parts.append(np.take_along_axis(index, order, axis=1)[:, :k])
+    return _drop_past(np.concatenate(parts), evaluation, tables.item_ids.size)
+
+
+def served_lists(ask: Ask, tables: Tables, evaluation: EvaluationSet) -> np.ndarray:
+    """What a server answers: item indices int32 [E, K]. Users the bundle does not know send their history.
+
+    An item id that the checkpoint does not know counts as a miss: −1.
+    """
+    parts = []
+    for rows in _chunks(evaluation.n_users):
+        if (evaluation.user_row[rows] >= 0).all():
+            answer = ask(evaluation.user_id[rows].tolist(), None)
+        else:
+            history, _, _ = _inputs(tables, evaluation, rows)
+            answer = ask([-1] * rows.size, [tables.item_ids[row[row >= 0]] for row in history])
+        parts.append(lookup(tables.item_ids, answer))
+    return _drop_past(np.concatenate(parts), evaluation, tables.item_ids.size)
+
+
+def _chunks(n: int) -> list[np.ndarray]:
+    return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+
+
+def _inputs(
+    tables: Tables, evaluation: EvaluationSet, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """history_index, user_category and user_number of the users at ``rows``."""
+    offsets = evaluation.history_offsets
+    length = tables.history.shape[1]
+    history = gather_history(evaluation.history_items, offsets[rows], offsets[rows + 1], length)
+    user = evaluation.user_row[rows]
+    return history, tables.category[user], append_history_size(tables.number[user], history)
+
+
+def _excluded(tables: Tables, evaluation: EvaluationSet, rows: np.ndarray, history: np.ndarray) -> np.ndarray:
+    """bool [b, N]: what the server leaves out of the candidates."""
+    mask = np.zeros((rows.size, tables.item_ids.size), dtype=bool)
+    user = evaluation.user_row[rows].astype(np.int64)
+    position, item = ragged_rows(
+        tables.seen_offsets, tables.seen_items, np.where(user < 0, tables.seen_offsets.size - 2, user)
+    )
+    mask[position, item] = True
+    row, column = np.nonzero(history >= 0)
+    mask[row, history[row, column]] = True
+    return mask
+
+
+def _drop_past(lists: np.ndarray, evaluation: EvaluationSet, n_items: int) -> np.ndarray:
+    user = np.repeat(np.arange(evaluation.n_users), np.diff(evaluation.history_offsets))
+    keep = (lists >= 0) & ~contains(user, evaluation.history_items, lists, n_items)
+    order = stable_partition(keep, lists.shape[1])
+    return np.where(
+        np.take_along_axis(keep, order, axis=1), np.take_along_axis(lists, order, axis=1), np.int32(-1)
+    )

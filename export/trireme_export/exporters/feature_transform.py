@@ -1,0 +1,15 @@
+"""Exports feature_transform: id maps, stored histories and features of the users."""
+
+from __future__ import annotations
+
+from trireme_export.checkpoint import Checkpoint
+from trireme_stages.feature_transform import FeatureTransform
+
+__all__ = ["export"]
+
+
+def export(checkpoint: Checkpoint) -> FeatureTransform:
+    tables = checkpoint.tables
+    return FeatureTransform(
+        tables.user_ids, tables.item_ids, tables.history, tables.category, tables.number
+    )

@@ -1,0 +1,106 @@
+"""PyTorch → ONNX, and proof that the graph still computes what the module does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from trireme_export.errors import ExportError
+from trireme_stages.runtime import OnnxModel
+
+__all__ = ["OPSET", "Parity", "export_onnx"]
+
+#: Read by ONNX Runtime ≥ 1.12 and TensorRT ≥ 8.6.
+OPSET = 17
+#: Largest difference from PyTorch in float32, relative to the largest value of the output.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a graph is from its module: over ``samples`` rows, absolute and relative to the largest output."""
+
+    samples: int
+    max_difference: float
+    relative: float
+
+
+def export_onnx(
+    module: nn.Module, stage: str, output: str, inputs: Sequence[Mapping[str, np.ndarray]], file: Path
+) -> tuple[OnnxModel, Parity]:
+    """Writes ``module`` as ONNX with a dynamic batch and compares it with PyTorch on every one of ``inputs``.
+
+    Args:
+        module: takes the arrays of an input by position, in their order.
+        stage: for messages.
+        output: name of the output.
+        inputs: at least one set of named arrays; the first one traces the graph.
+        file: where to write.
+
+    Raises:
+        ExportError: the graph has another opset, no dynamic batch, or differs by more than ``TOLERANCE``.
+    """
+    names = list(inputs[0])
+    with warnings.catch_warnings():
+        # The TorchScript exporter is deprecated, but the one that replaces it writes graphs that ONNX Runtime
+        # runs more slowly here (it keeps each Gather's bounds handling); constant tables are traced on purpose.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            tuple(torch.from_numpy(np.ascontiguousarray(inputs[0][name])) for name in names),
+            str(file),
+            input_names=names,
+            output_names=[output],
+            dynamic_axes={name: {0: "batch"} for name in (*names, output)},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    _check_graph(stage, file, names)
+    model = OnnxModel(file)
+    return model, _compare(module, stage, model, inputs)
+
+
+def _check_graph(stage: str, file: Path, names: Sequence[str]) -> None:
+    graph = onnx.load(str(file))
+    onnx.checker.check_model(graph)
+    opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset != OPSET:
+        raise ExportError(f"{stage}: the graph has opset {opset}, expected {OPSET}")
+    for tensor in graph.graph.input:
+        if tensor.name in names and not tensor.type.tensor_type.shape.dim[0].dim_param:
+            raise ExportError(f"{stage}: the batch of input {tensor.name} is fixed, it must be dynamic")
+
+
+def _compare(
+    module: nn.Module, stage: str, model: OnnxModel, inputs: Sequence[Mapping[str, np.ndarray]]
+) -> Parity:
+    largest, difference, samples = 0.0, 0.0, 0
+    for tensors in inputs:
+        # A batch of one takes other paths through a graph than a batch of many.
+        for rows in (slice(None), slice(0, 1)):
+            part = {name: np.ascontiguousarray(array[rows]) for name, array in tensors.items()}
+            with torch.inference_mode():
+                expected = module(*map(torch.from_numpy, part.values())).numpy()
+            found = model(part)
+            if found.shape != expected.shape or found.dtype != expected.dtype:
+                raise ExportError(
+                    f"{stage}: the graph answers {found.dtype} {found.shape}, "
+                    f"PyTorch {expected.dtype} {expected.shape}"
+                )
+            difference = max(difference, float(np.abs(found - expected).max()))
+            largest = max(largest, float(np.abs(expected).max()))
+            samples += len(expected)
+    parity = Parity(samples, difference, difference / max(largest, 1e-9))
+    if not parity.relative <= TOLERANCE:
+        raise ExportError(
+            f"{stage}: ONNX differs from PyTorch by {parity.relative:.1e} of the largest output, "
+            f"at most {TOLERANCE:.0e} is allowed"
+        )
+    return parity

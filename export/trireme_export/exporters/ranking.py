@@ -1,0 +1,32 @@
+"""Exports ranking: the ranker as an ONNX graph in which the item half of its first layer is a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from trireme_export.checkpoint import Checkpoint
+from trireme_export.exporters.onnx_graph import Parity, export_onnx
+from trireme_export.exporters.samples import random_users, real_users, stage_inputs
+from trireme_stages.feature_transform import FeatureTransform
+from trireme_stages.ranking import Ranking
+from trireme_stages.retrieval import Retrieval
+from trireme_stages.schema import STAGES
+from trireme_stages.user_tower import UserTower
+
+__all__ = ["export"]
+
+
+def export(
+    checkpoint: Checkpoint, features: FeatureTransform, tower: UserTower, search: Retrieval, file: Path
+) -> tuple[Ranking, Parity]:
+    """The candidates to compare on are those that retrieval finds."""
+    inputs = []
+    for tensors in (real_users(features), random_users(features, np.random.default_rng(0))):
+        query = tower(**stage_inputs("user_tower", tensors))
+        candidates = search(**stage_inputs("retrieval", tensors, query))
+        inputs.append(stage_inputs("ranking", tensors, query, candidates))
+    output = STAGES["ranking"].outputs[0].name
+    model, parity = export_onnx(checkpoint.models.serving_ranker(), "ranking", output, inputs, file)
+    return Ranking(model), parity

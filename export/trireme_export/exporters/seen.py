@@ -1,0 +1,12 @@
+"""The table of seen items, which retrieval and reranking share."""
+
+from __future__ import annotations
+
+from trireme_export.tables import Tables
+from trireme_stages.seen import SeenItems
+
+__all__ = ["seen_items"]
+
+
+def seen_items(tables: Tables) -> SeenItems:
+    return SeenItems(tables.seen_offsets, tables.seen_items, int(tables.item_ids.size))

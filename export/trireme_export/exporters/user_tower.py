@@ -1,0 +1,24 @@
+"""Exports user_tower: the user side of the two-tower as an ONNX graph that holds the table of history vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from trireme_export.checkpoint import Checkpoint
+from trireme_export.exporters.onnx_graph import Parity, export_onnx
+from trireme_export.exporters.samples import random_users, real_users, stage_inputs
+from trireme_stages.feature_transform import FeatureTransform
+from trireme_stages.user_tower import UserTower
+
+__all__ = ["export"]
+
+
+def export(checkpoint: Checkpoint, features: FeatureTransform, file: Path) -> tuple[UserTower, Parity]:
+    inputs = [
+        stage_inputs("user_tower", tensors)
+        for tensors in (real_users(features), random_users(features, np.random.default_rng(0)))
+    ]
+    model, parity = export_onnx(checkpoint.models.serving_tower(), "user_tower", "query", inputs, file)
+    return UserTower(model), parity

@@ -1,0 +1,148 @@
+"""The ranker: candidates of one user, compared with his newest items and with each other's retrieval scores.
+
+A DLRM-style model (Naumov et al., arXiv:1906.00091) with one cross layer of DCN-v2 (Wang et al., WWW 2021). Its first layer is a
+sum of three halves: one of the user, one of the item, one of their interaction. The item's is a table that export computes
+once; the user's is computed once per user. The comparison with the history follows DIN (Zhou et al., KDD 2018) in a cheap form: fixed
+weights by recency and the maximum, over cosines. The retrieval score is added to the output, so an untrained ranker keeps
+the order of the retrieval.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .features import CategoryEncoder, ItemFeatures
+from .shape import ModelShape
+
+GROUPS = 8
+"""Parts into which the product of user and item vector is summed."""
+
+
+class RankerCore(nn.Module):
+    """All but the item side: takes the item table as an argument."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        hidden, width, heads = shape.rank_hidden, shape.rank_dim, shape.rank_heads
+        self.categories = CategoryEncoder(shape.user_category_sizes, shape.feature_dim)
+        features = shape.feature_dim * len(shape.user_category_sizes) + shape.user_numbers
+        self.user_norm = nn.LayerNorm(features + shape.dim + width)
+        self.user_half = nn.Linear(features + shape.dim + width, hidden)
+        self.user_vector = nn.Linear(features + shape.dim + width, width // GROUPS * GROUPS)
+        age = torch.arange(shape.rank_history - 1, -1, -1).float()
+        decay = torch.linspace(0.0, 2.0, heads)[:, None]
+        self.recency = nn.Parameter(-decay * torch.log1p(age))  # (heads, history)
+        self.interaction = nn.Linear(3 + 1 + heads + GROUPS, hidden, bias=False)
+        self.cross = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.output = nn.Linear(hidden, 1, bias=False)
+        nn.init.zeros_(self.output.weight)
+        self.register_buffer("blend", torch.ones(()))
+
+    def forward(
+        self,
+        table: Tensor,
+        query: Tensor,
+        history_index: Tensor,
+        user_category: Tensor,
+        user_number: Tensor,
+        candidate_index: Tensor,
+        retrieval_score: Tensor,
+    ) -> Tensor:
+        """`ranking_score` float32 (B, C); `table` float32 (N + 1, hidden + rank_dim), its last row for padding.
+
+        `query` float32 (B, dim), `history_index` int32 (B, L), `user_category` int32 (B, F), `user_number` float32 (B, D),
+        `candidate_index` int32 (B, C), -1 = padding, `retrieval_score` float32 (B, C), anything where padding.
+        """
+        hidden, width = self.shape.rank_hidden, self.shape.rank_dim
+        newest = history_index[:, -self.shape.rank_history :]
+        read = table[self._row(newest), hidden:]
+        weight = self._recency_weights(newest)
+        mean = (weight[:, :1] @ read).flatten(1)
+        user = torch.cat([query, mean, self.categories(user_category), user_number], dim=1)
+        user = self.user_norm(user)
+        item = table[self._row(candidate_index)]
+        item_half, item_vector = item[:, :, :hidden], item[:, :, hidden:]
+        cosine = item_vector @ read.transpose(1, 2)  # (B, C, history)
+        score = self._score_features(retrieval_score, (candidate_index >= 0).float())
+        near = torch.cat([cosine @ weight.transpose(1, 2), cosine.amax(dim=2, keepdim=True)], dim=2)
+        product = item_vector[:, :, : width // GROUPS * GROUPS] * self.user_vector(user)[:, None]
+        groups = product.unflatten(2, (GROUPS, width // GROUPS)).sum(dim=3)
+        first = self.user_half(user)[:, None] + item_half + self.interaction(torch.cat([score, near, groups], dim=2))
+        first = torch.relu(first)
+        deep = torch.relu(first * self.cross(first) + first)
+        return score[:, :, 0] + self.blend * self.output(self.dropout(deep)).squeeze(2)
+
+    def _row(self, index: Tensor) -> Tensor:
+        return torch.where(index >= 0, index, self.shape.n_items).long()
+
+    def _recency_weights(self, newest: Tensor) -> Tensor:
+        """float32 (B, heads, history), summing to 1 over valid items, zeros where there are none."""
+        valid = (newest >= 0).float()[:, None]
+        weight = torch.exp(self.recency - self.recency.amax(dim=1, keepdim=True)) * valid
+        return weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-9)
+
+    def _score_features(self, score: Tensor, valid: Tensor) -> Tensor:
+        """(B, C, 3): standardised within the list (so that its scale is free to change), its square, the log share."""
+        score = torch.where(valid > 0, score, torch.zeros_like(score)).clamp(-1e6, 1e6)
+        size = valid.sum(dim=1, keepdim=True).clamp(min=1.0)
+        centred = (score - score.sum(dim=1, keepdim=True) / size) * valid
+        deviation = torch.sqrt((centred**2).sum(dim=1, keepdim=True) / size + 1e-6)
+        standard = (centred / deviation).clamp(-8.0, 8.0)
+        share = centred - torch.log((torch.exp(centred.clamp(max=60.0)) * valid).sum(dim=1, keepdim=True) + 1e-9)
+        return torch.stack([standard, standard**2 / 4.0, share.clamp(min=-30.0) / 4.0 * valid], dim=2)
+
+
+class Ranker(nn.Module):
+    """The ranker as it is trained: the item side is computed from the features in every call."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.core = RankerCore(shape)
+        self.features = ItemFeatures(shape)
+        width = shape.rank_dim + self.features.width + shape.popularity + 1
+        self.item_half = nn.Linear(width, shape.rank_hidden, bias=False)
+        self.register_buffer("vectors", torch.zeros(shape.n_items, shape.rank_dim))
+        self.register_buffer("statistics", torch.zeros(shape.n_items, shape.popularity + 1))
+
+    def item_table(self) -> Tensor:
+        """float32 (N + 1, hidden + rank_dim): the item half of the first layer beside the unit vector; last row zeros."""
+        parts = torch.cat([self.vectors, self.features(), self.statistics], dim=1)
+        table = torch.cat([self.item_half(parts), self.vectors], dim=1)
+        return torch.cat([table, torch.zeros_like(table[:1])])
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """`ranking_score` float32 (B, C); the inputs are those of `RankerCore.forward` after the table."""
+        return self.core(self.item_table(), *inputs)
+
+    def precompute(self) -> ServingRanker:
+        """The same function with the item side computed once."""
+        self.eval()
+        with torch.no_grad():
+            return ServingRanker(self.core, self.item_table()).eval()
+
+
+class ServingRanker(nn.Module):
+    """What is exported: the core and one constant table."""
+
+    def __init__(self, core: RankerCore, table: Tensor) -> None:
+        super().__init__()
+        self.core = core
+        self.register_buffer("table", table.detach().clone())
+
+    def forward(
+        self,
+        query: Tensor,
+        history_index: Tensor,
+        user_category: Tensor,
+        user_number: Tensor,
+        candidate_index: Tensor,
+        retrieval_score: Tensor,
+    ) -> Tensor:
+        """See `RankerCore.forward`."""
+        return self.core(
+            self.table, query, history_index, user_category, user_number, candidate_index, retrieval_score
+        )

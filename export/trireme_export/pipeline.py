@@ -1,0 +1,74 @@
+"""The two steps that make a bundle: ``train_checkpoint`` (data → checkpoint) and ``export_bundle`` (→ repository)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trireme_export.checkpoint import Checkpoint
+from trireme_export.config import PipelineConfig
+from trireme_export.data.dataset import Dataset
+from trireme_export.errors import ExportError
+from trireme_export.exporters import bundle_dims, export_funnel
+from trireme_export.repository import Plan, RealRequests, write_repository
+from trireme_export.tables import Tables, build_tables
+from trireme_export.training import train
+from trireme_export.triton_config import ServingSettings
+from trireme_stages.bundle import Manifest
+
+__all__ = ["export_bundle", "train_checkpoint"]
+
+#: Real users that perf_analyzer and the warm-up ask for.
+REAL_USERS = 2000
+
+
+def train_checkpoint(dataset: Dataset, config: PipelineConfig, progress: bool) -> Checkpoint:
+    """Trains both models on the training part of ``dataset``."""
+    models = train(dataset.training_data(), config.training, progress=progress)
+    tables = build_tables(dataset, config.training.history_length, config.serving.list_length)
+    return Checkpoint(config, models, tables, {"name": dataset.name, **dataset.report.to_dict()})
+
+
+def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "cpu") -> Manifest:
+    """Writes the next version of the model repository ``out``.
+
+    Raises:
+        ExportError: the target is not there yet, or an exported graph is not what was trained.
+    """
+    if target != "cpu":
+        raise ExportError(f"target {target!r} (TensorRT) is not there yet; allowed: cpu")
+    serving = checkpoint.config.serving
+    settings = ServingSettings(
+        serving.max_batch_size,
+        serving.max_queue_delay_us,
+        serving.instances or len(os.sched_getaffinity(0)),
+    )
+    with tempfile.TemporaryDirectory(prefix="trireme-export-") as folder:
+        funnel, parity = export_funnel(checkpoint, Path(folder))
+        source: dict[str, Any] = {
+            "data": checkpoint.data["name"],
+            "parity": {stage: asdict(value) for stage, value in parity.items()},
+        }
+        return write_repository(
+            out,
+            funnel,
+            bundle_dims(checkpoint),
+            plan=plan,
+            settings=settings,
+            requests=_real_requests(checkpoint.tables),
+            source=source,
+        )
+
+
+def _real_requests(tables: Tables) -> RealRequests:
+    """Users with a history, drawn with a fixed seed, so that two exports are measured on the same users."""
+    known = np.flatnonzero(tables.history[:-1, -1] >= 0)
+    rows = np.random.default_rng(0).permutation(known)[:REAL_USERS]
+    history = tables.history[rows]
+    ids = np.where(history >= 0, tables.item_ids[history], -1)
+    return RealRequests(tables.user_ids[rows][:, None], ids)

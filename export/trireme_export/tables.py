@@ -1,0 +1,89 @@
+"""The tables of a bundle: what serving looks up instead of computing. Built once from a data set, in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from trireme_export.data.dataset import Dataset
+from trireme_export.training.data import gather_history
+from trireme_stages.artifacts import load_stage, save_stage
+
+__all__ = ["Tables", "build_tables"]
+
+#: Popular items kept per segment, as a multiple of the longest answer: what is seen already is skipped.
+POPULAR_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Arrays in index space. The last row of a user table stands for unknown users.
+
+    user_ids int64 [U] and item_ids int64 [N], ascending. history int32 [U + 1, L], left-padded with −1.
+    category int32 [U + 1, F], number float32 [U + 1, D − 1]; 0 is unknown. seen_offsets int64 [U + 2] and
+    seen_items int32: what each user interacted with. popular int32 [segments, P] with popular_score float32;
+    row 0 is for everybody. segment int64 [1], the column of category that names the segment.
+    """
+
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    history: np.ndarray
+    category: np.ndarray
+    number: np.ndarray
+    seen_offsets: np.ndarray
+    seen_items: np.ndarray
+    popular: np.ndarray
+    popular_score: np.ndarray
+    segment: np.ndarray
+
+    def save(self, path: Path) -> None:
+        save_stage(path, "tables", {field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Tables:
+        """Raises: trireme_stages.errors.ArtifactError."""
+        return cls(**load_stage(path, "tables")[0])
+
+
+def build_tables(dataset: Dataset, history_length: int, list_length: int) -> Tables:
+    """The tables of ``dataset`` for histories of L and answers of K items."""
+    offsets = dataset.train_offsets
+    history = gather_history(dataset.train_items, offsets[:-1], offsets[1:], history_length)
+    seen_offsets, seen_items = _distinct(offsets, dataset.train_items, dataset.n_items)
+    depth = min(dataset.n_items, POPULAR_DEPTH * list_length)
+    popular, popular_score = _popular(dataset, depth)
+    return Tables(
+        user_ids=dataset.user_ids,
+        item_ids=dataset.item_ids,
+        history=_with_unknown(history, -1),
+        category=_with_unknown(dataset.users.category, 0),
+        number=_with_unknown(dataset.users.number, 0),
+        seen_offsets=np.append(seen_offsets, seen_offsets[-1]),
+        seen_items=seen_items,
+        popular=popular,
+        popular_score=popular_score,
+        segment=np.array([dataset.segment]),
+    )
+
+
+def _with_unknown(table: np.ndarray, value: int) -> np.ndarray:
+    return np.concatenate([table, np.full((1, table.shape[1]), value, dtype=table.dtype)])
+
+
+def _distinct(offsets: np.ndarray, items: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """The CSR table without repeats, ascending within a row."""
+    user = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
+    pair = np.unique(user * np.int64(n_items) + items)
+    count = np.bincount(pair // n_items, minlength=offsets.size - 1)
+    return np.concatenate([[0], np.cumsum(count)]).astype(np.int64), (pair % n_items).astype(np.int32)
+
+
+def _popular(dataset: Dataset, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per segment by its own users' counts, then by everybody's; the score is log1p of the segment's count."""
+    counts = dataset.segment_popularity()
+    counts[0] = dataset.item_popularity
+    order = np.stack([np.lexsort((-dataset.item_popularity, -row))[:depth] for row in counts])
+    score = np.log1p(np.take_along_axis(counts, order, axis=1))
+    return order.astype(np.int32), score.astype(np.float32)

@@ -1,0 +1,189 @@
+"""Training of the ranker, on lists that the retrieval drew for a slice of time which the tower had not seen.
+
+Every user of the slice is judged once by a ranker trained without him (cross-fitting): that chooses the number of epochs and
+the blend, how much the ranker may move the retrieval's order. A blend of 0 means that it did not help and is switched off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models.features import fill_item_features
+from ..models.ranker import Ranker
+from ..models.shape import ModelShape
+from ..models.two_tower import TwoTower
+from .config import TrainingConfig
+from .data import Float32, Int32, TrainingData
+from .examples import clock_of
+from .two_tower import Report, user_queries
+from .validation import Slice, hits_of, list_metrics, top_candidates
+from .warm_start import align, warm_item_vectors
+
+BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
+FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Inputs of the ranker for the users of a slice, and `hits` bool (V, C)."""
+
+    part: Slice
+    query: Float32
+    category: Int32
+    number: Float32
+    candidates: Int32
+    score: Float32
+    hits: np.ndarray
+
+    def tensors(self, index: np.ndarray, unknown: np.ndarray | None = None) -> tuple[Tensor, ...]:
+        """The ranker's inputs for the users at `index`; `unknown` bool (b,) hides the user's features."""
+        category, number = self.category[index], self.number[index]
+        if unknown is not None:
+            category = np.where(unknown[:, None], 0, category)
+            hidden = np.repeat(unknown[:, None], number.shape[1], axis=1)
+            hidden[:, -1] = False  # the length of the history is known of everybody
+            number = np.where(hidden, 0, number).astype(np.float32)
+        arrays = (self.query[index], self.part.history[index], category, number, self.candidates[index], self.score[index])
+        return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+
+
+def draw_lists(tower: TwoTower, data: TrainingData, part: Slice, count: int) -> Lists:
+    """What the ranker would be asked, had the funnel served the users of `part`."""
+    query, vectors = user_queries(tower, data, part)
+    ids, score = top_candidates(part, lambda index: query[index] @ vectors.T, count)
+    category, number = data.user_inputs(part.history, part.rows)
+    return Lists(part, query, category, number, ids, score, hits_of(part, ids))
+
+
+class RankerTrainer:
+    """Builds and trains rankers on one data set."""
+
+    def __init__(self, data: TrainingData, shape: ModelShape, config: TrainingConfig) -> None:
+        self.data, self.shape, self.config = data, shape, config
+
+    def tables(self, model: Ranker, tower: TwoTower, end: float, reference: Float32 | None = None) -> None:
+        """Fill the item side with what is known at the clock `end`; vectors are turned to lie along `reference`."""
+        rng = np.random.default_rng(self.config.seed + 1)
+        past = clock_of(self.data) < end
+        vectors, _ = warm_item_vectors(self.data, past, self.shape.rank_dim, self.config.tower.warm_window, rng)
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+        if reference is not None:
+            vectors = align(vectors, reference)
+        fill_item_features(model.features, self.data)
+        model.vectors.copy_(torch.from_numpy(vectors.astype(np.float32)))
+        with torch.no_grad():
+            statistics = torch.cat([tower.popularity, tower.bias[:, None]], dim=1)
+        model.statistics.copy_(statistics / 4.0)
+
+    def fit(self, tower: TwoTower, part: Slice, end: float, report: Report) -> tuple[Ranker, dict[str, Any]]:
+        """A ranker trained on the lists of `tower`, and its record: metrics per epoch, choice, warnings."""
+        config = self.config.ranker
+        lists = draw_lists(tower, self.data, part, config.candidates)
+        start = self._start(tower, end)
+        total = (FOLDS + 1) * config.max_epochs
+        folds = np.random.default_rng(self.config.seed).permutation(len(part.rows)) % FOLDS
+        kept = np.zeros((config.max_epochs, *lists.hits.shape), dtype=np.float32)
+        for fold in range(FOLDS):
+            out = np.flatnonzero(folds == fold)
+            model = self._start(tower, end, start)
+            for epoch in self._epochs(model, lists, np.flatnonzero(folds != fold), config.max_epochs):
+                kept[epoch, out] = ranking_scores(model, lists, out)
+                report("ranker", fold * config.max_epochs + epoch + 1, total)
+        record, epochs, blend = self._choose(lists, kept)
+        model = self._start(tower, end, start)
+        for epoch in self._epochs(model, lists, np.arange(len(part.rows)), epochs):
+            report("ranker", FOLDS * config.max_epochs + epoch + 1, total)
+        report("ranker", total, total)
+        model.core.blend.fill_(blend)
+        return model.eval(), record
+
+    def _start(self, tower: TwoTower, end: float, like: Ranker | None = None) -> Ranker:
+        torch.manual_seed(self.config.seed)
+        model = Ranker(self.shape)
+        if like is None:
+            self.tables(model, tower, end)
+        else:
+            model.load_state_dict(like.state_dict())
+        return model
+
+    def _epochs(self, model: Ranker, lists: Lists, users: np.ndarray, epochs: int) -> Any:
+        """Train epoch by epoch; yields each epoch's number when it is done. Lists without a hit teach nothing."""
+        config = self.config.ranker
+        rng = np.random.default_rng(self.config.seed)
+        users = users[lists.hits[users].any(axis=1)]
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        for epoch in range(epochs):
+            model.train()
+            order = rng.permutation(users)
+            for low in range(0, len(order), config.batch_size):
+                index = order[low : low + config.batch_size]
+                unknown = rng.random(len(index)) < self.config.tower.user_dropout
+                loss = list_loss(model(*lists.tensors(index, unknown)), lists.candidates[index], lists.hits[index])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+            yield epoch
+
+    def _choose(self, lists: Lists, kept: np.ndarray) -> tuple[dict[str, Any], int, float]:
+        """Epochs and blend with the best NDCG@10 among users the ranker was not trained on."""
+        base = lists.part
+        retrieval = list_metrics(base, lists.hits)
+        order_key = _standard(lists)
+        table: dict[tuple[int, float], dict[str, float]] = {}
+        for epoch, scores in enumerate(kept):
+            for blend in BLENDS[1:]:
+                mixed = order_key + blend * (scores - order_key)
+                table[epoch + 1, blend] = list_metrics(base, reorder(lists, mixed))
+        best = max(table, key=lambda key: table[key]["ndcg@10"]) if table else (0, 0.0)
+        helped = bool(table) and table[best]["ndcg@10"] > retrieval["ndcg@10"]
+        epochs, blend = best if helped else (1, 0.0)
+        record = {
+            "users": len(base.rows),
+            "retrieval": retrieval,
+            "ranked": table[best] if helped else retrieval,
+            "epochs": [{"epoch": e + 1, **table[e + 1, 1.0]} for e in range(len(kept))],
+            "chosen_epochs": epochs,
+            "blend": blend,
+            "beats_retrieval": helped,
+        }
+        return record, epochs, blend
+
+
+def list_loss(score: Tensor, candidates: Int32, hits: np.ndarray) -> Tensor:
+    """Softmax likelihood of the hits within their list, each list weighing alike."""
+    hit = torch.from_numpy(hits)
+    score = score.masked_fill(torch.from_numpy(candidates) < 0, -1e9)
+    log_share = torch.log_softmax(score, dim=1)
+    return -((log_share * hit).sum(dim=1) / hit.sum(dim=1).clamp(min=1)).mean()
+
+
+def ranking_scores(model: Ranker, lists: Lists, users: np.ndarray) -> np.ndarray:
+    """float32 (users, C) at a blend of 1."""
+    model.eval()
+    with torch.inference_mode():
+        table = model.item_table()
+        parts = [
+            model.core(table, *lists.tensors(users[low : low + 256])).numpy() for low in range(0, len(users), 256)
+        ]
+    return np.concatenate(parts) if parts else np.zeros((0, lists.hits.shape[1]), dtype=np.float32)
+
+
+def reorder(lists: Lists, score: np.ndarray) -> np.ndarray:
+    """`hits` in the order of falling `score`; padding last, ties in the retrieval's order."""
+    order = np.argsort(np.where(lists.candidates >= 0, -score, np.inf), axis=1, kind="stable")
+    return np.take_along_axis(lists.hits, order, axis=1)
+
+
+def _standard(lists: Lists) -> np.ndarray:
+    """The part of the ranking score that is the retrieval score, as `RankerCore` computes it."""
+    valid = lists.candidates >= 0
+    score = np.where(valid, lists.score, 0.0)
+    size = np.maximum(valid.sum(axis=1, keepdims=True), 1)
+    centred = (score - score.sum(axis=1, keepdims=True) / size) * valid
+    deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / size + 1e-6)
+    return np.clip(centred / deviation, -8.0, 8.0)

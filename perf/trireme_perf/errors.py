@@ -1,0 +1,12 @@
+"""Errors of this package.
+
+PerfError       a measurement cannot be made
+"""
+
+from __future__ import annotations
+
+__all__ = ["PerfError"]
+
+
+class PerfError(Exception):
+    """A measurement cannot be made; one line with what is missing or wrong."""

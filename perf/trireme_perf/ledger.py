@@ -1,0 +1,157 @@
+"""Where the time of a request went, from the statistics that Triton keeps per composing model.
+
+Triton adds up, per model, how long requests waited, how long their inputs were gathered, how long the model computed
+and how long outputs were scattered, and for the entry how long requests took from end to end. The ledger is the
+difference of two readings, divided by the number of requests: means, no percentiles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from trireme_perf.errors import PerfError
+
+__all__ = ["Ledger", "StageTime", "Watched", "read_ledger", "watch_ledger"]
+
+PARTS = {"queue": "queue", "input": "compute_input", "compute": "compute_infer", "output": "compute_output"}
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Mean µs per request in one stage, the mean batch that was computed, and the share of the end-to-end time."""
+
+    stage: str
+    queue_us: float
+    input_us: float
+    compute_us: float
+    output_us: float
+    batch: float
+    share: float
+
+    @property
+    def total_us(self) -> float:
+        return self.queue_us + self.input_us + self.compute_us + self.output_us
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """``unaccounted_us`` is what no stage claims: the server's own work between the stages."""
+
+    model: str
+    requests: int
+    end_to_end_us: float
+    stages: list[StageTime]
+    unaccounted_us: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Watched:
+    """Filled when the block of ``watch_ledger`` ends."""
+
+    _ledger: Ledger | None = field(default=None)
+
+    @property
+    def result(self) -> Ledger:
+        if self._ledger is None:
+            raise PerfError("the ledger is there when the block has ended")
+        return self._ledger
+
+
+@contextmanager
+def watch_ledger(url: str, model: str) -> Iterator[Watched]:
+    """The ledger of what the server answered during the block.
+
+    Raises:
+        PerfError: no server, no such model, or no request was answered.
+    """
+    watched = Watched()
+    with _Reader(url, model) as reader:
+        before = reader.read()
+        yield watched
+        watched._ledger = _difference(model, reader.stages, before, reader.read())
+
+
+def read_ledger(url: str, model: str, seconds: float = 0.0) -> Ledger:
+    """The ledger of ``seconds`` from now, or, for 0, of all that was answered since the server started.
+
+    Raises:
+        PerfError: as ``watch_ledger``.
+    """
+    with _Reader(url, model) as reader:
+        if not seconds:
+            return _difference(model, reader.stages, {}, reader.read())
+        before = reader.read()
+        time.sleep(seconds)
+        return _difference(model, reader.stages, before, reader.read())
+
+
+class _Reader:
+    """Reads statistics of an entry model and its stages as ``{model: {figure: value}}``."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._client = triton.InferenceServerClient(url)
+        self._model = model
+        try:
+            config = self._client.get_model_config(model).config
+        except InferenceServerException as error:
+            self._client.close()
+            raise PerfError(f"no model {model!r} at {url}: {error.message()}") from None
+        steps = [step.model_name for step in config.ensemble_scheduling.step]
+        #: The fused plan is one stage: itself.
+        self.stages = steps or [model]
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
+
+    def read(self) -> dict[str, dict[str, int]]:
+        return {name: self._read_model(name) for name in {self._model, *self.stages}}
+
+    def _read_model(self, name: str) -> dict[str, int]:
+        figures: dict[str, int] = {}
+        for entry in self._client.get_inference_statistics(name).model_stats:
+            stats = entry.inference_stats
+            found = {
+                "requests": stats.success.count,
+                "success": stats.success.ns,
+                "users": entry.inference_count,
+                "executions": entry.execution_count,
+                **{part: getattr(stats, triton_name).ns for part, triton_name in PARTS.items()},
+            }
+            for key, value in found.items():
+                figures[key] = figures.get(key, 0) + value
+        return figures
+
+
+def _difference(
+    model: str, stages: list[str], before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]
+) -> Ledger:
+    spent = {
+        name: {key: value - before.get(name, {}).get(key, 0) for key, value in figures.items()}
+        for name, figures in after.items()
+    }
+    requests = spent[model].get("requests", 0)
+    if not requests:
+        raise PerfError(f"model {model!r} answered no request in the time watched: send some, or watch for longer")
+    whole = spent[model]["success"] / requests / 1000
+    rows = [_stage(name, spent[name], whole) for name in stages]
+    return Ledger(model, requests, whole, rows, whole - sum(row.total_us for row in rows))
+
+
+def _stage(name: str, spent: dict[str, int], whole: float) -> StageTime:
+    requests = max(spent.get("requests", 0), 1)
+    parts = {f"{part}_us": spent.get(part, 0) / requests / 1000 for part in PARTS}
+    batch = spent.get("users", 0) / max(spent.get("executions", 0), 1)
+    return StageTime(stage=name, batch=batch, share=sum(parts.values()) / whole if whole else 0.0, **parts)

@@ -1,0 +1,98 @@
+"""What the bare computation costs: the stages of a repository's fused plan in this process, on one core."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trireme_perf.errors import PerfError
+
+__all__ = ["measure_limit"]
+
+BATCHES = (1, 8, 32, 64)
+ROUNDS = 9
+
+
+def measure_limit(repository: Path) -> dict[str, Any]:
+    """µs per user and per stage by batch size: medians of interleaved rounds over real users.
+
+    Raises:
+        PerfError: the repository has no fused plan.
+    """
+    # Imported here: the sweep, in the same package, must work beside a server without the stages' libraries.
+    from trireme_stages.bundle import read_manifest
+    from trireme_stages.funnel import STAGE_TYPES, Funnel
+
+    manifest = read_manifest(repository)
+    entry = {"both": "recommend_fused", "fused": "recommend"}.get(manifest.plan)
+    if entry is None:
+        raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: fused, both")
+    funnel = Funnel.load(repository / entry / str(manifest.version))
+    users = np.array(
+        [entry["user_id"] for entry in json.loads((repository / "perf_input.json").read_text())["data"]]
+    )
+    with _one_core():
+        samples: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
+        for turn in range(ROUNDS + 1):
+            for batch in BATCHES:
+                cost = _round(funnel, users, batch)
+                if turn:  # the first round warms caches and allocators
+                    samples[batch].append(cost)
+    rows = [_summary(batch, samples[batch], [kind.name for kind in STAGE_TYPES]) for batch in BATCHES]
+    best = min(rows, key=lambda row: row["us_per_user"])
+    return {
+        "bundle_id": manifest.bundle_id,
+        "rounds": ROUNDS,
+        "users_per_s": best["users_per_s"],
+        "us_per_user": best["us_per_user"],
+        "stages": best["stages"],
+        "batches": rows,
+    }
+
+
+def _round(funnel: Any, users: np.ndarray, batch: int) -> dict[str, float]:
+    """Seconds per user by stage, over at least 128 users."""
+    from trireme_stages.schema import STAGES
+
+    rng = np.random.default_rng(batch)
+    calls = max(1, 128 // batch)
+    spent = dict.fromkeys((stage.name for stage in funnel.stages), 0.0)
+    for _ in range(calls):
+        tensors: dict[str, Any] = {"user_id": users[rng.integers(len(users), size=batch)], "history": None}
+        for stage in funnel.stages:
+            inputs = {tensor.name: tensors[tensor.name] for tensor in STAGES[stage.name].inputs}
+            start = time.perf_counter()
+            outputs = stage(**inputs)
+            spent[stage.name] += time.perf_counter() - start
+            tensors.update(outputs._asdict())
+    return {name: seconds / (calls * batch) for name, seconds in spent.items()}
+
+
+def _summary(batch: int, samples: list[dict[str, float]], stages: list[str]) -> dict[str, Any]:
+    totals = [sum(sample.values()) for sample in samples]
+    middle = statistics.median(totals)
+    return {
+        "batch": batch,
+        "stages": {name: statistics.median(sample[name] for sample in samples) * 1e6 for name in stages},
+        "us_per_user": middle * 1e6,
+        "users_per_s": 1 / middle,
+        "spread": (max(totals) - min(totals)) / middle,
+    }
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
