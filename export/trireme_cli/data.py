@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trireme_cli.output import console
 
 if TYPE_CHECKING:
     from trireme_export.config import PipelineConfig
-    from trireme_export.data.dataset import Dataset
+    from trireme_export.data import Dataset
 
-__all__ = ["SYNTHETIC", "open_data"]
-
-SYNTHETIC = "synthetic"
-SYNTHETIC_DIRECTORY = Path("build/synthetic")
+__all__ = ["open_data"]
 
 
 def open_data(data: str, settings: PipelineConfig) -> Dataset:
-    """Reads the data set, with remarks on what was dropped; ``synthetic`` is generated first.
+    """Reads or generates the data set and says what is notable about it.
 
     Raises:
-        trireme_export.data.errors.DataError: it cannot be read.
+        trireme_export.data.DataError: it cannot be read.
     """
-    from trireme_export.data.dataset import read_dataset
-    from trireme_export.data.synthetic import write_synthetic
+    from trireme_export.data import load_dataset
 
-    directory = Path(data)
-    if data == SYNTHETIC:
-        directory = SYNTHETIC_DIRECTORY
-        write_synthetic(directory)
-    dataset = read_dataset(directory, settings.data)
-    for remark in dataset.report.warnings:
-        console.print(f"[yellow]note:[/yellow] {remark}")
+    dataset = load_dataset(data, settings.data)
+    console.print(f"[bold]{dataset.name}[/bold]")
+    for line in dataset.report.lines():
+        console.print(f"  {line}", markup=False)
     return dataset

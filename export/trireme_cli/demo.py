@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from trireme_cli.data import SYNTHETIC, open_data
+from trireme_cli.data import open_data
 from trireme_cli.evaluate import evaluation, evaluation_tables
 from trireme_cli.ledger import ledger_table
 from trireme_cli.output import console
@@ -20,7 +20,7 @@ __all__ = ["demo"]
 
 
 def demo(
-    data: Annotated[str, typer.Option(help="Directory with interactions.parquet, or 'synthetic'.")] = SYNTHETIC,
+    data: Annotated[str, typer.Option(help="Directory with interactions.parquet, or 'synthetic'.")] = "synthetic",
     out: Annotated[Path, typer.Option(help="Where checkpoint, repository and sweep go.")] = Path("build"),
 ) -> None:
     """Train, export, serve, recommend, evaluate and measure, one after the other."""

@@ -54,17 +54,13 @@ def evaluation(checkpoint: Checkpoint, dataset: Dataset, url: str | None, model:
     return {"data": dataset.name, **result, **({"history_only": held} if held else {})}
 
 
-def _figures(
-    checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, ask: Ask | None
-) -> dict[str, Any]:
+def _figures(checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, ask: Ask | None) -> dict[str, Any]:
     from trireme_export.evaluation import evaluate_lists, evaluate_popularity
     from trireme_export.evaluation.funnel import offline_lists, served_lists
 
     serving = checkpoint.config.serving
     console.print(f"evaluating {users.n_users} users")
-    offline = offline_lists(
-        checkpoint.models, checkpoint.tables, users, serving.candidates, serving.list_length
-    )
+    offline = offline_lists(checkpoint.models, checkpoint.tables, users, serving.candidates, serving.list_length)
     figures: dict[str, Any] = {"users": users.n_users}
     if ask is not None:
         figures["served"] = evaluate_lists(served_lists(ask, checkpoint.tables, users), users)

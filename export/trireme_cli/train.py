@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from trireme_cli.data import open_data
-from trireme_cli.output import Json, console, finish
+from trireme_cli.output import Json, finish
 
 __all__ = ["train"]
 
@@ -36,10 +36,6 @@ def train(
     if holdout_users is not None:
         settings = settings.with_holdout(holdout_users)
     dataset = open_data(data, settings)
-    console.print(
-        f"{dataset.name}: {dataset.n_users} users, {dataset.n_items} items, "
-        f"{dataset.train_items.size} training positives"
-    )
     start = time.monotonic()
     checkpoint = train_checkpoint(dataset, settings, progress=not as_json)
     checkpoint.save(out)

@@ -1,8 +1,8 @@
 """``build/checkpoint``: the trained models, the tables of their data set, and how they came about.
 
-    models/     weights and shapes
-    tables/     npy arrays
-    train.json  format, configuration, data set, figures of the training
+models/     weights and shapes
+tables/     npy arrays
+train.json  format, configuration, data set, figures of the training
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from trireme_export.config import PipelineConfig
 from trireme_export.errors import CheckpointError
-from trireme_export.models.checkpoint import load_models, save_models
-from trireme_export.models.trained import TrainedModels
+from trireme_export.models import TrainedModels, load_models, save_models
 from trireme_export.staging import staged_directory
 from trireme_export.tables import Tables
 from trireme_stages.errors import ArtifactError

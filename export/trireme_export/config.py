@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from trireme_export.data.schema import Kind
-from trireme_export.data.split import SplitBy
+from trireme_export.data.config import DataConfig, Section
+from trireme_export.training.config import TrainingConfig
 
 __all__ = ["ConfigError", "DataConfig", "PipelineConfig", "ServingConfig", "load_config"]
 
@@ -23,66 +23,13 @@ class ConfigError(Exception):
     """pipeline.yaml cannot be used; one line with the file, the key, its value and what is allowed."""
 
 
-class Section(BaseModel):
-    """A part of pipeline.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataConfig(Section):
-    """What the columns mean, and what is the test. Everything unset is inferred from the files."""
-
-    user_features: dict[str, Kind] = Field({}, description="kind of columns of users.parquet, by name")
-    item_features: dict[str, Kind] = Field({}, description="kind of columns of items.parquet, by name")
-    time_column: str | None = Field(None, description="sorts the interactions; default timestamp, else seq")
-    label_column: str | None = Field(None, description="tells positives; default is_click if there is one")
-    label_minimum: float | None = Field(None, description="smallest positive label; default anything above 0")
-    title_column: str | None = Field(
-        None, description="names an item to people; default title, name or a text"
-    )
-    segment_column: str | None = Field(
-        None,
-        description="user category that has its own popular list; default segment, country, region or the first",
-    )
-    split_by: SplitBy | None = Field(
-        None,
-        description="time: the last interactions of all; user: of each user; default user for seq, else time",
-    )
-    test_fraction: float = Field(0.1, gt=0, lt=1, description="share of interactions to test on")
-    holdout_users: float = Field(
-        0.0, ge=0, lt=1, description="share of users kept out of training altogether"
-    )
-    holdout_seed: int = Field(0, ge=0, description="draws the users that are kept out")
-    min_user_interactions: int = Field(
-        1, ge=1, description="training positives a user needs to be trained on"
-    )
-    min_item_interactions: int = Field(
-        1, ge=1, description="training positives an item needs to be recommended"
-    )
-    min_category_count: int = Field(
-        2, ge=1, description="rows a feature value needs to have an index of its own"
-    )
-    max_categories: int = Field(20_000, ge=2, description="most indices of a feature column")
-
-    @model_validator(mode="after")
-    def _label(self) -> DataConfig:
-        if self.label_minimum is not None and self.label_column is None:
-            raise ValueError("label_minimum needs label_column")
-        return self
-
-
 class ServingConfig(Section):
     """Sizes that a bundle fixes, and how Triton runs it."""
 
-    history_length: int = Field(
-        100, ge=1, le=4096, description="L, most recent items of a user that are read"
-    )
     candidates: int = Field(200, ge=1, le=10_000, description="C, items that retrieval hands to ranking")
     list_length: int = Field(200, ge=1, le=10_000, description="K, items in an answer, at most candidates")
     max_batch_size: int = Field(64, ge=1, le=4096, description="most users in one batch")
-    max_queue_delay_us: int = Field(
-        500, ge=0, le=1_000_000, description="longest wait for a batch to fill, µs"
-    )
+    max_queue_delay_us: int = Field(500, ge=0, le=1_000_000, description="longest wait for a batch to fill, µs")
     instances: int | None = Field(None, ge=1, le=256, description="of each model; default one per core")
 
     @model_validator(mode="after")
@@ -96,7 +43,18 @@ class PipelineConfig(Section):
     """The whole of pipeline.yaml."""
 
     data: DataConfig = Field(DataConfig(), description="columns, split and features")
+    training: TrainingConfig = Field(TrainingConfig(), description="models and their training")
     serving: ServingConfig = Field(ServingConfig(), description="sizes and batching of the bundle")
+
+    def with_holdout(self, share: float) -> PipelineConfig:
+        """The same with ``data.holdout_users`` set to ``share``, as far as that is allowed.
+
+        Raises:
+            ConfigError: ``share`` is not in [0, 1).
+        """
+        if not 0 <= share < 1:
+            raise ConfigError(f"data.holdout_users: {share} is not allowed; a share from 0 to below 1")
+        return self.model_copy(update={"data": self.data.model_copy(update={"holdout_users": share})})
 
 
 def load_config(path: Path | str | None) -> PipelineConfig:

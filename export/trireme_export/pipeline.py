@@ -12,7 +12,7 @@ import numpy as np
 
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.config import PipelineConfig
-from trireme_export.data.dataset import Dataset
+from trireme_export.data import Dataset
 from trireme_export.errors import ExportError
 from trireme_export.exporters import bundle_dims, export_funnel
 from trireme_export.repository import Plan, RealRequests, write_repository
@@ -31,7 +31,7 @@ def train_checkpoint(dataset: Dataset, config: PipelineConfig, progress: bool) -
     """Trains both models on the training part of ``dataset``."""
     models = train(dataset.training_data(), config.training, progress=progress)
     tables = build_tables(dataset, config.training.history_length, config.serving.list_length)
-    return Checkpoint(config, models, tables, {"name": dataset.name, **dataset.report.to_dict()})
+    return Checkpoint(config, models, tables, {"name": dataset.name, **dataset.report.as_dict()})
 
 
 def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "cpu") -> Manifest:

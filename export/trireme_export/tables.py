@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trireme_export.data.dataset import Dataset
+from trireme_export.data import Dataset
 from trireme_export.training.data import gather_history
 from trireme_stages.artifacts import load_stage, save_stage
 

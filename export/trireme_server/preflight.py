@@ -26,9 +26,7 @@ def check_repository(repository: Path, *, warm: bool = True) -> Manifest:
     if not (repository / ENTRY_MODELS[0] / "config.pbtxt").is_file():
         raise RepositoryError(f"{repository / ENTRY_MODELS[0]}: has no config.pbtxt; export it again")
     if warm and not (repository / PERF_INPUT).is_file():
-        raise RepositoryError(
-            f"{repository / PERF_INPUT}: is missing, its users warm the server; export it again"
-        )
+        raise RepositoryError(f"{repository / PERF_INPUT}: is missing, its users warm the server; export it again")
     return manifest
 
 

@@ -227,9 +227,7 @@ class TritonServer:
             waiting_for.pop(0)
         try:
             with grpc.InferenceServerClient(self.grpc_url) as client:
-                return bool(client.is_server_live(client_timeout=5)) and bool(
-                    client.is_server_ready(client_timeout=5)
-                )
+                return bool(client.is_server_live(client_timeout=5)) and bool(client.is_server_ready(client_timeout=5))
         except InferenceServerException:
             return False
 

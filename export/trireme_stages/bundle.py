@@ -103,7 +103,5 @@ def verify_repository(repository: Path) -> Manifest:
         if found.bytes != expected.bytes:
             raise BundleError(f"{file}: has {found.bytes} bytes, the manifest says {expected.bytes}")
         if found.sha256 != expected.sha256:
-            raise BundleError(
-                f"{file}: has sha256 {found.sha256[:12]}…, the manifest says {expected.sha256[:12]}…"
-            )
+            raise BundleError(f"{file}: has sha256 {found.sha256[:12]}…, the manifest says {expected.sha256[:12]}…")
     return manifest

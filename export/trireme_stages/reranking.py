@@ -70,9 +70,7 @@ class Reranking:
     ) -> Slate:
         """Args: user_row int32 [batch, 1]; history_index int32 [batch, L]; user_category int32 [batch, F];
         candidate_index int32, retrieval_score and ranking_score float32 [batch, C]."""
-        index, score, rung = self._order(
-            user_row, history_index, candidate_index, retrieval_score, ranking_score
-        )
+        index, score, rung = self._order(user_row, history_index, candidate_index, retrieval_score, ranking_score)
         short = np.flatnonzero(index[:, -1] < 0)
         if short.size:
             segment = user_category[short, self.segment_column]

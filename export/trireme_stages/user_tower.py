@@ -30,15 +30,11 @@ class UserTower:
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
 
-    def __call__(
-        self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray
-    ) -> Query:
+    def __call__(self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray) -> Query:
         """Args: history_index int32 [batch, L]; user_category int32 [batch, F];
         user_number float32 [batch, D]."""
         return Query(
-            self.model(
-                {"history_index": history_index, "user_category": user_category, "user_number": user_number}
-            )
+            self.model({"history_index": history_index, "user_category": user_category, "user_number": user_number})
         )
 
     def save(self, path: Path) -> None:

@@ -36,9 +36,7 @@ def measure_limit(repository: Path) -> dict[str, Any]:
     if entry is None:
         raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: fused, both")
     funnel = Funnel.load(repository / entry / str(manifest.version))
-    users = np.array(
-        [entry["user_id"] for entry in json.loads((repository / "perf_input.json").read_text())["data"]]
-    )
+    users = np.array([entry["user_id"] for entry in json.loads((repository / "perf_input.json").read_text())["data"]])
     with _one_core():
         samples: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
         for turn in range(ROUNDS + 1):

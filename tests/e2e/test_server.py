@@ -132,9 +132,7 @@ def test_models_see_our_packages_one_thread_and_the_given_cpus(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_signal_ends_every_process(
-    serving: subprocess.Popen[str], repository: Path, signum: int
-) -> None:
+def test_a_stop_signal_ends_every_process(serving: subprocess.Popen[str], repository: Path, signum: int) -> None:
     assert re.match(r"ready: grpc 127\.0\.0\.1:\d+ · http://.* plan fused, bundle toy-1", serving.ready_line)  # type: ignore[attr-defined]
     assert len(processes_of(repository)) > 3
     serving.send_signal(signum)
@@ -145,9 +143,7 @@ def test_a_stop_signal_ends_every_process(
     assert shared_memory_of(serving.pid) == []
 
 
-def test_a_second_ctrl_c_does_not_interrupt_the_stop(
-    serving: subprocess.Popen[str], repository: Path
-) -> None:
+def test_a_second_ctrl_c_does_not_interrupt_the_stop(serving: subprocess.Popen[str], repository: Path) -> None:
     serving.send_signal(signal.SIGINT)
     time.sleep(0.3)
     serving.send_signal(signal.SIGINT)
@@ -155,9 +151,7 @@ def test_a_second_ctrl_c_does_not_interrupt_the_stop(
     assert processes_of(repository) == []
 
 
-def test_killing_the_server_is_an_error_and_leaves_no_stub(
-    serving: subprocess.Popen[str], repository: Path
-) -> None:
+def test_killing_the_server_is_an_error_and_leaves_no_stub(serving: subprocess.Popen[str], repository: Path) -> None:
     os.kill(server_pid(repository), signal.SIGKILL)
     _, errors = serving.communicate(timeout=30)
     assert serving.returncode == 1

@@ -60,9 +60,7 @@ def _graph(stage: str, nodes: list[onnx.NodeProto], tables: dict[str, np.ndarray
     signature = STAGES[stage]
 
     def describe(tensor):  # noqa: ANN001, ANN202
-        return helper.make_tensor_value_info(
-            tensor.name, DTYPES[tensor.dtype], ["batch", tensor.length(DIMS)]
-        )
+        return helper.make_tensor_value_info(tensor.name, DTYPES[tensor.dtype], ["batch", tensor.length(DIMS)])
 
     graph = helper.make_graph(
         nodes,

@@ -77,9 +77,7 @@ class TestFeatureTransform:
 class TestUserTower:
     def test_query_is_what_the_graph_says(self, funnel: Funnel) -> None:
         history = np.array([[-1, -1, -1, -1, 4, 9]], dtype=np.int32)
-        query = stage(funnel, UserTower)(
-            history, np.zeros((1, 2), np.int32), np.zeros((1, 2), np.float32)
-        ).query
+        query = stage(funnel, UserTower)(history, np.zeros((1, 2), np.int32), np.zeros((1, 2), np.float32)).query
         np.testing.assert_allclose(query[0], toy.item_vectors()[[4, 9]].sum(axis=0), rtol=1e-6)
 
 
@@ -95,9 +93,7 @@ class TestRetrieval:
             scores[row, history[row][history[row] >= 0]] = -np.inf
         expected = np.argsort(-scores, axis=1, kind="stable")[:, : toy.DIMS.candidates]
         assert found.candidate_index.tolist() == expected.tolist()
-        np.testing.assert_allclose(
-            found.retrieval_score, np.take_along_axis(scores, expected, axis=1), rtol=1e-5
-        )
+        np.testing.assert_allclose(found.retrieval_score, np.take_along_axis(scores, expected, axis=1), rtol=1e-5)
 
     def test_a_small_catalogue_leaves_padding(self, funnel: Funnel) -> None:
         index = toy.faiss.IndexFlatIP(toy.DIMS.query)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from trireme_export.config import DataConfig
+from trireme_export.data.config import DataConfig
 from trireme_export.data.dataset import Dataset, distinct_pairs
 from trireme_export.data.errors import DataColumnError, DataValueError
 from trireme_export.data.features import FeatureTable, encode_features
@@ -109,9 +109,7 @@ def _entities(directory: Path, name: str, config: DataConfig) -> Entities:
     table = read_entities(directory, name)
     if table is None:
         if overrides:
-            raise DataColumnError(
-                f"{directory / name}s.parquet: missing, but {', '.join(overrides)} are configured"
-            )
+            raise DataColumnError(f"{directory / name}s.parquet: missing, but {', '.join(overrides)} are configured")
         return Entities(None, {})
     return Entities(table, infer_kinds(table, overrides, snapshots=name == "item"))
 
@@ -121,9 +119,7 @@ def _split(directory: Path, interactions: Interactions, config: DataConfig, by: 
     positive = interactions.positive
     user_id, item_id = interactions.user_id[positive], interactions.item_id[positive]
     test = test_mask(user_id, config.test_fraction, by)
-    held_users = draw_holdout(
-        user_id[~test], config.holdout_users, np.random.default_rng(config.holdout_seed)
-    )
+    held_users = draw_holdout(user_id[~test], config.holdout_users, np.random.default_rng(config.holdout_seed))
     held = np.isin(user_id, held_users)
     train = ~test & ~held
     train &= _frequent(item_id, train, config.min_item_interactions)

@@ -84,9 +84,7 @@ def read_interactions(
     out_of_order = int(np.count_nonzero(time < np.maximum.accumulate(time)))
     order = np.argsort(time, kind="stable")
     seconds = time // MICROSECONDS if pa.types.is_temporal(table[time_name].type) else time
-    return Interactions(
-        user_id[order], item_id[order], seconds[order], positive[order], time_name, label, out_of_order
-    )
+    return Interactions(user_id[order], item_id[order], seconds[order], positive[order], time_name, label, out_of_order)
 
 
 def read_entities(directory: Path, name: str) -> EntityTable | None:
@@ -216,9 +214,7 @@ def _positive(file: Path, table: pa.Table, name: str | None, minimum: float | No
 def _refuse(where: str, bad: pa.Array, what: str, allowed: str) -> None:
     rows = np.flatnonzero(bad.to_numpy(zero_copy_only=False))
     if rows.size:
-        raise DataValueError(
-            f"{where}: {rows.size} of {len(bad)} rows {what}, such as row {_some(rows)}; {allowed}"
-        )
+        raise DataValueError(f"{where}: {rows.size} of {len(bad)} rows {what}, such as row {_some(rows)}; {allowed}")
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

@@ -62,9 +62,7 @@ class DataReport:
         if self.out_of_order:
             lines.append(f"{self.out_of_order:,} interactions were not in order of time and were sorted")
         if self.items_untrained:
-            lines.append(
-                f"{self.items_untrained:,} items of items.parquet have no training positive: left out"
-            )
+            lines.append(f"{self.items_untrained:,} items of items.parquet have no training positive: left out")
         lines += _unknown("item", self.items_without_features, self.items_without_features_such_as)
         lines += _unknown("user", self.users_without_features, self.users_without_features_such_as)
         for name, columns in (("users", self.user_columns), ("items", self.item_columns)):
@@ -80,6 +78,4 @@ def _unknown(name: str, count: int, examples: tuple[int, ...]) -> list[str]:
     if not count:
         return []
     listed = ", ".join(map(str, examples))
-    return [
-        f"{count:,} {name}s of interactions are not in {name}s.parquet (such as {listed}): features unknown"
-    ]
+    return [f"{count:,} {name}s of interactions are not in {name}s.parquet (such as {listed}): features unknown"]

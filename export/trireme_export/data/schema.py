@@ -29,12 +29,43 @@ NEARLY_UNIQUE = 0.9
 MAX_CODES = 64
 #: Words in a column's name that speak of an amount, however few distinct values it has.
 AMOUNT_WORDS = frozenset(
-    "age amount count days duration height length minutes num number price quantity size width year".split()
+    [
+        "age",
+        "amount",
+        "count",
+        "days",
+        "duration",
+        "height",
+        "length",
+        "minutes",
+        "num",
+        "number",
+        "price",
+        "quantity",
+        "size",
+        "width",
+        "year",
+    ]
 )
-CODE_WORDS = frozenset("id is has type code onehot flag".split())
+CODE_WORDS = frozenset(["id", "is", "has", "type", "code", "onehot", "flag"])
 #: Item statistics of a whole population: they know the test period, so they are used only when asked for.
 SNAPSHOT_WORDS = frozenset(
-    "average avg clicks likes mean median plays popularity purchases rating ratings reviews sales views".split()
+    [
+        "average",
+        "avg",
+        "clicks",
+        "likes",
+        "mean",
+        "median",
+        "plays",
+        "popularity",
+        "purchases",
+        "rating",
+        "ratings",
+        "reviews",
+        "sales",
+        "views",
+    ]
 )
 
 
@@ -47,9 +78,7 @@ class ColumnKind:
     distinct: int
 
 
-def infer_kinds(
-    table: EntityTable, overrides: Mapping[str, Kind], *, snapshots: bool = True
-) -> dict[str, ColumnKind]:
+def infer_kinds(table: EntityTable, overrides: Mapping[str, Kind], *, snapshots: bool = True) -> dict[str, ColumnKind]:
     """The kind of every column of ``table``, in the order of the file.
 
     Args:
@@ -78,9 +107,7 @@ def pick_title(kinds: Mapping[str, ColumnKind], wanted: str | None) -> str | Non
     """The column that names an item to people: the one asked for, one called title or name, or any text."""
     if wanted is not None:
         if wanted not in kinds:
-            raise DataColumnError(
-                f"title column {wanted!r} is not in items.parquet; it has {', '.join(kinds)}"
-            )
+            raise DataColumnError(f"title column {wanted!r} is not in items.parquet; it has {', '.join(kinds)}")
         return wanted
     for name in ("title", "name"):
         if name in kinds:
@@ -101,9 +128,7 @@ def pick_segment(sizes: Mapping[str, int], wanted: str | None) -> str | None:
     if wanted is not None:
         if wanted not in sizes:
             have = ", ".join(sizes) or "no categories"
-            raise DataColumnError(
-                f"segment column {wanted!r} is not a category of users.parquet; it has {have}"
-            )
+            raise DataColumnError(f"segment column {wanted!r} is not a category of users.parquet; it has {have}")
         return wanted
     for name in ("segment", "country", "region"):
         if name in sizes:
@@ -149,9 +174,7 @@ def _infer_string(filled: pa.Array, distinct: int) -> ColumnKind:
 def _infer_number(name: str, filled: pa.Array, distinct: int, snapshots: bool) -> ColumnKind:
     words = set(re.split(r"[^a-z]+", name.lower()))
     if snapshots and words & SNAPSHOT_WORDS:
-        reason = (
-            "a statistic of interactions by its name: it may know the test period; configure it to use it"
-        )
+        reason = "a statistic of interactions by its name: it may know the test period; configure it to use it"
         return ColumnKind("ignore", reason, distinct)
     if pa.types.is_boolean(filled.type):
         return ColumnKind("category", "bool", distinct)
@@ -186,9 +209,7 @@ def drop_missing(column: pa.Array) -> pa.Array:
 def to_float(column: pa.Array) -> np.ndarray:
     """float64 [n], NaN where missing; times in seconds."""
     if pa.types.is_temporal(column.type):
-        column = pc.divide(
-            column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6
-        )
+        column = pc.divide(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
     values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
     return np.where(np.isfinite(values), values, np.nan)
 

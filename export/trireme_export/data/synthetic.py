@@ -76,9 +76,7 @@ def make_synthetic(config: SyntheticConfig | None = None) -> dict[str, pa.Table]
     user, item, day = _interactions(config, rng, cluster, taste)
     timestamp = START + (day * DAY).astype(np.int64)
     return {
-        "interactions": pa.table(
-            {"user_id": user_id[user], "item_id": item_id[item], "timestamp": timestamp}
-        ),
+        "interactions": pa.table({"user_id": user_id[user], "item_id": item_id[item], "timestamp": timestamp}),
         "items": _items(config, rng, item_id, cluster),
         "users": _users(config, rng, user_id, taste),
     }
@@ -95,9 +93,7 @@ def _interactions(
     days = np.zeros(0)
     while days.size < config.interactions:
         n = config.interactions
-        user = np.searchsorted(activity, rng.random(n) * activity[-1], side="right").clip(
-            max=config.users - 1
-        )
+        user = np.searchsorted(activity, rng.random(n) * activity[-1], side="right").clip(max=config.users - 1)
         day = rng.random(n) * config.days
         share = config.drift * (day / config.days)[:, None]
         mixture = np.cumsum(taste[user] * (1 - share) + later[user] * share, axis=1)
@@ -112,9 +108,7 @@ def _interactions(
     return pairs[order, 0], pairs[order, 1], days[order]
 
 
-def _appeal(
-    config: SyntheticConfig, rng: np.random.Generator, cluster: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _appeal(config: SyntheticConfig, rng: np.random.Generator, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log popularity of each item on the middle day, and its change over the whole time: float64 [items] both."""
     shuffled = rng.permutation(config.items)
     order = shuffled[np.argsort(cluster[shuffled], kind="stable")]
@@ -147,9 +141,7 @@ def _draw_items(
     return item
 
 
-def _items(
-    config: SyntheticConfig, rng: np.random.Generator, item_id: np.ndarray, cluster: np.ndarray
-) -> pa.Table:
+def _items(config: SyntheticConfig, rng: np.random.Generator, item_id: np.ndarray, cluster: np.ndarray) -> pa.Table:
     """Features that tell the cluster, though not surely: a place is right for nine items of ten."""
     shown = np.where(rng.random(config.items) < 0.9, cluster, rng.integers(0, config.clusters, config.items))
     mood = rng.integers(0, len(MOODS), config.items)
@@ -161,22 +153,16 @@ def _items(
             "item_id": item_id,
             "title": [f"{MOODS[m]} {p} {i}" for i, (m, p) in enumerate(zip(mood, place, strict=True))],
             "place": place,
-            "tags": [
-                f"{MOODS[m].lower()}|theme-{c}|theme-{e}" for m, c, e in zip(mood, shown, extra, strict=True)
-            ],
+            "tags": [f"{MOODS[m].lower()}|theme-{c}|theme-{e}" for m, c, e in zip(mood, shown, extra, strict=True)],
             "price": np.round(price, 2).astype(np.float32),
         }
     )
 
 
-def _users(
-    config: SyntheticConfig, rng: np.random.Generator, user_id: np.ndarray, taste: np.ndarray
-) -> pa.Table:
+def _users(config: SyntheticConfig, rng: np.random.Generator, user_id: np.ndarray, taste: np.ndarray) -> pa.Table:
     """A segment that goes with the favourite cluster in four users of five, and an age that says a little."""
     favourite = taste.argmax(axis=1)
     guessed = rng.random(config.users) < 0.8
     segment = np.where(guessed, favourite % len(SEGMENTS), rng.integers(0, len(SEGMENTS), config.users))
     age = rng.normal(30 + 20 * favourite / config.clusters, 8.0).clip(16, 90)
-    return pa.table(
-        {"user_id": user_id, "segment": [SEGMENTS[s] for s in segment], "age": age.astype(np.int32)}
-    )
+    return pa.table({"user_id": user_id, "segment": [SEGMENTS[s] for s in segment], "age": age.astype(np.int32)})

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from trireme_export.evaluation.protocol import EvaluationSet
-from trireme_export.models.trained import TrainedModels
+from trireme_export.models import TrainedModels
 from trireme_export.tables import Tables
 from trireme_export.training.data import append_history_size, gather_history
 from trireme_stages.arrays import contains, lookup, ragged_rows, stable_partition
@@ -30,9 +30,9 @@ def offline_lists(
     models: TrainedModels, tables: Tables, evaluation: EvaluationSet, candidates: int, k: int
 ) -> np.ndarray:
     """What the trained models answer, in float32 and with exact search: item indices int32 [E, k]."""
-    tower, ranker = models.serving_tower().eval(), models.serving_ranker().eval()
+    tower, ranker = models.two_tower.precompute(), models.ranker.precompute()
     with torch.inference_mode():
-        vectors = models.tower.item_vectors().numpy()
+        vectors = models.two_tower.item_vectors().numpy()
     parts = []
     for rows in _chunks(evaluation.n_users):
         history, category, number = _inputs(tables, evaluation, rows)
@@ -72,9 +72,7 @@ def _chunks(n: int) -> list[np.ndarray]:
     return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
 
 
-def _inputs(
-    tables: Tables, evaluation: EvaluationSet, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _inputs(tables: Tables, evaluation: EvaluationSet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """history_index, user_category and user_number of the users at ``rows``."""
     offsets = evaluation.history_offsets
     length = tables.history.shape[1]
@@ -100,6 +98,4 @@ def _drop_past(lists: np.ndarray, evaluation: EvaluationSet, n_items: int) -> np
     user = np.repeat(np.arange(evaluation.n_users), np.diff(evaluation.history_offsets))
     keep = (lists >= 0) & ~contains(user, evaluation.history_items, lists, n_items)
     order = stable_partition(keep, lists.shape[1])
-    return np.where(
-        np.take_along_axis(keep, order, axis=1), np.take_along_axis(lists, order, axis=1), np.int32(-1)
-    )
+    return np.where(np.take_along_axis(keep, order, axis=1), np.take_along_axis(lists, order, axis=1), np.int32(-1))

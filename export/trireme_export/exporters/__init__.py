@@ -20,7 +20,7 @@ def bundle_dims(checkpoint: Checkpoint) -> Dims:
         history=tables.history.shape[1],
         candidates=serving.candidates,
         items=serving.list_length,
-        query=checkpoint.models.tower.shape.dim,
+        query=checkpoint.models.shape.dim,
         category=tables.category.shape[1],
         number=tables.number.shape[1] + 1,
     )

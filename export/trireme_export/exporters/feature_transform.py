@@ -10,6 +10,4 @@ __all__ = ["export"]
 
 def export(checkpoint: Checkpoint) -> FeatureTransform:
     tables = checkpoint.tables
-    return FeatureTransform(
-        tables.user_ids, tables.item_ids, tables.history, tables.category, tables.number
-    )
+    return FeatureTransform(tables.user_ids, tables.item_ids, tables.history, tables.category, tables.number)

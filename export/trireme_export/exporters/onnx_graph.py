@@ -78,9 +78,7 @@ def _check_graph(stage: str, file: Path, names: Sequence[str]) -> None:
             raise ExportError(f"{stage}: the batch of input {tensor.name} is fixed, it must be dynamic")
 
 
-def _compare(
-    module: nn.Module, stage: str, model: OnnxModel, inputs: Sequence[Mapping[str, np.ndarray]]
-) -> Parity:
+def _compare(module: nn.Module, stage: str, model: OnnxModel, inputs: Sequence[Mapping[str, np.ndarray]]) -> Parity:
     largest, difference, samples = 0.0, 0.0, 0
     for tensors in inputs:
         # A batch of one takes other paths through a graph than a batch of many.
@@ -91,8 +89,7 @@ def _compare(
             found = model(part)
             if found.shape != expected.shape or found.dtype != expected.dtype:
                 raise ExportError(
-                    f"{stage}: the graph answers {found.dtype} {found.shape}, "
-                    f"PyTorch {expected.dtype} {expected.shape}"
+                    f"{stage}: the graph answers {found.dtype} {found.shape}, PyTorch {expected.dtype} {expected.shape}"
                 )
             difference = max(difference, float(np.abs(found - expected).max()))
             largest = max(largest, float(np.abs(expected).max()))

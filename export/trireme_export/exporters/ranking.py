@@ -28,5 +28,5 @@ def export(
         candidates = search(**stage_inputs("retrieval", tensors, query))
         inputs.append(stage_inputs("ranking", tensors, query, candidates))
     output = STAGES["ranking"].outputs[0].name
-    model, parity = export_onnx(checkpoint.models.serving_ranker(), "ranking", output, inputs, file)
+    model, parity = export_onnx(checkpoint.models.ranker.precompute(), "ranking", output, inputs, file)
     return Ranking(model), parity

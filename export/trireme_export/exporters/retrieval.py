@@ -16,7 +16,7 @@ __all__ = ["export"]
 def export(checkpoint: Checkpoint) -> Retrieval:
     """Exact inner-product search: no recall is lost, at a cost that grows with the catalogue."""
     with torch.inference_mode():
-        vectors = checkpoint.models.tower.item_vectors().numpy()
+        vectors = checkpoint.models.two_tower.item_vectors().numpy()
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors))
     return Retrieval(index, seen_items(checkpoint.tables), checkpoint.config.serving.candidates)

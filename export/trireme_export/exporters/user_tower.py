@@ -20,5 +20,5 @@ def export(checkpoint: Checkpoint, features: FeatureTransform, file: Path) -> tu
         stage_inputs("user_tower", tensors)
         for tensors in (real_users(features), random_users(features, np.random.default_rng(0)))
     ]
-    model, parity = export_onnx(checkpoint.models.serving_tower(), "user_tower", "query", inputs, file)
+    model, parity = export_onnx(checkpoint.models.two_tower.precompute(), "user_tower", "query", inputs, file)
     return UserTower(model), parity

@@ -57,7 +57,9 @@ class ItemFeatures(nn.Module):
         for position, table in enumerate(self.list_tables):
             values = getattr(self, f"item_list_{position}")
             size = (values > 0).sum(dim=1, keepdim=True).clamp(min=1)
-            parts.append(nn.functional.embedding_bag(values.int(), table.weight, mode="sum", padding_idx=0) / size.sqrt())
+            parts.append(
+                nn.functional.embedding_bag(values.int(), table.weight, mode="sum", padding_idx=0) / size.sqrt()
+            )
         return torch.cat(parts, dim=1)
 
 

@@ -143,6 +143,4 @@ class ServingRanker(nn.Module):
         retrieval_score: Tensor,
     ) -> Tensor:
         """See `RankerCore.forward`."""
-        return self.core(
-            self.table, query, history_index, user_category, user_number, candidate_index, retrieval_score
-        )
+        return self.core(self.table, query, history_index, user_category, user_number, candidate_index, retrieval_score)

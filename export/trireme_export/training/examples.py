@@ -37,7 +37,9 @@ def clock_of(data: TrainingData) -> np.ndarray:
 class ExampleSource:
     """Draws cuts and windows. `end` is the clock at which the visible past stops (1 = all of the training data)."""
 
-    def __init__(self, data: TrainingData, window: float, end: float, length: int, targets: int, recency: float) -> None:
+    def __init__(
+        self, data: TrainingData, window: float, end: float, length: int, targets: int, recency: float
+    ) -> None:
         self.data, self.window, self.end, self.length, self.targets = data, window, end, length, targets
         self.clock = clock_of(data)
         counts = np.diff(data.user_offsets)

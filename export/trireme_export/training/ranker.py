@@ -48,7 +48,14 @@ class Lists:
             hidden = np.repeat(unknown[:, None], number.shape[1], axis=1)
             hidden[:, -1] = False  # the length of the history is known of everybody
             number = np.where(hidden, 0, number).astype(np.float32)
-        arrays = (self.query[index], self.part.history[index], category, number, self.candidates[index], self.score[index])
+        arrays = (
+            self.query[index],
+            self.part.history[index],
+            category,
+            number,
+            self.candidates[index],
+            self.score[index],
+        )
         return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
 
 
@@ -167,9 +174,7 @@ def ranking_scores(model: Ranker, lists: Lists, users: np.ndarray) -> np.ndarray
     model.eval()
     with torch.inference_mode():
         table = model.item_table()
-        parts = [
-            model.core(table, *lists.tensors(users[low : low + 256])).numpy() for low in range(0, len(users), 256)
-        ]
+        parts = [model.core(table, *lists.tensors(users[low : low + 256])).numpy() for low in range(0, len(users), 256)]
     return np.concatenate(parts) if parts else np.zeros((0, lists.hits.shape[1]), dtype=np.float32)
 
 
