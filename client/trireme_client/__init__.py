@@ -1,0 +1,49 @@
+"""Recommendations from a Triton server that serves a Trireme funnel, for threads and for asyncio.
+
+with Client("localhost:8001") as client:
+    for item_id, score in client.recommend(13085, k=10):
+        ...
+"""
+
+from __future__ import annotations
+
+from .async_client import AsyncClient
+from .errors import (
+    ClosedError,
+    ConnectError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ProtocolError,
+    ServerError,
+    TimeoutError,
+    TriremeError,
+    UnavailableError,
+    ValidationError,
+)
+from .model import ModelInfo
+from .options import TLS, Timeout
+from .recommendations import Recommendation, Recommendations, Rung
+from .requests import Request
+from .sync_client import Client
+
+__all__ = [
+    "TLS",
+    "AsyncClient",
+    "Client",
+    "ClosedError",
+    "ConnectError",
+    "InvalidRequestError",
+    "ModelInfo",
+    "ModelNotFoundError",
+    "ProtocolError",
+    "Recommendation",
+    "Recommendations",
+    "Request",
+    "Rung",
+    "ServerError",
+    "Timeout",
+    "TimeoutError",
+    "TriremeError",
+    "UnavailableError",
+    "ValidationError",
+]

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from .codec import Codec
 from .errors import ClosedError, InvalidRequestError, ModelNotFoundError, TriremeError
 from .model import ModelInfo, read_model_info
-from .options import TLS, Timeout, check_headers, check_model, check_seconds, check_tls, check_url
+from .options import DEFAULT_TIMEOUT, TLS, Timeout, check_headers, check_model, check_seconds, check_tls, check_url
 from .recommendations import Recommendations
 from .requests import CheckedRequest
 from .status import error_from_status
@@ -62,7 +62,7 @@ class BaseClient:
         *,
         model: str = "recommend",
         model_version: str = "",
-        timeout: Timeout | float | None = Timeout(),
+        timeout: Timeout | float | None = DEFAULT_TIMEOUT,
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -104,10 +104,8 @@ class BaseClient:
 
     def _first_deadline(self, timeout: float | None | EllipsisType) -> Deadline:
         """The deadline of a call's first step; that of all of the call if it was given with it."""
-        if isinstance(timeout, EllipsisType):
-            seconds = self._timeout.connect
-        else:
-            seconds = check_seconds("timeout", timeout)
+        given = not isinstance(timeout, EllipsisType)
+        seconds = check_seconds("timeout", timeout) if given else self._timeout.connect
         if self._closed:
             raise ClosedError(f"{self!r} cannot be used any more: make a new client")
         return Deadline(seconds)

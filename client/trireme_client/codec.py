@@ -15,7 +15,7 @@ from .recommendations import Recommendations, Rung
 from .requests import ANONYMOUS, CheckedRequest
 
 _WIRE_INT64 = np.dtype("<i8")
-_OUTPUT_DTYPES = {
+_OUTPUT_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     ITEM_ID: ("INT64", _WIRE_INT64),
     SCORE: ("FP32", np.dtype("<f4")),
     RUNG: ("UINT8", np.dtype("u1")),
@@ -80,7 +80,7 @@ class Codec:
 
     def recommendations(self, batches: Sequence[Batch], answers: Sequence[Any]) -> list[Recommendations]:
         """The answers (ModelInferResponse, one per batch) in the caller's order. Raises ProtocolError."""
-        ordered = {}
+        ordered: dict[int, Recommendations] = {}
         for batch, answer in zip(batches, answers, strict=True):
             ordered.update(zip(batch.positions, read_answer(batch.requests, answer), strict=True))
         return [ordered[position] for position in range(len(ordered))]

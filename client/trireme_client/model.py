@@ -52,7 +52,7 @@ def _width(model: str, role: str, tensors: dict[str, Any], name: str, data_type:
     tensor = tensors[name]
     found = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name
     dims = list(tensor.dims)
-    if found != data_type or len(dims) != 1 or dims[0] < 1 or width and dims[0] != width:
+    if found != data_type or len(dims) != 1 or dims[0] < 1 or (width and dims[0] != width):
         allowed = f"{data_type} [{width or 'a fixed length'}]"
         raise ProtocolError(f"model {model!r} has the {role} {name!r} as {found} {dims}; allowed: {allowed}")
     return int(dims[0])

@@ -68,6 +68,9 @@ class Timeout:
         return cls(request=seconds, connect=seconds)
 
 
+DEFAULT_TIMEOUT = Timeout()
+
+
 @dataclass(frozen=True, slots=True)
 class TLS:
     """Certificates (PEM files) for an encrypted connection.

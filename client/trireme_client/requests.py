@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,13 +88,13 @@ def check_history(name: str, history: object) -> Ids:
     return np.array([check_int(f"{name}[{i}]", value, 0) for i, value in enumerate(history)], dtype=np.int64)
 
 
-def _check_array(name: str, history: NDArray[np.generic]) -> Ids:
+def _check_array(name: str, history: NDArray[Any]) -> Ids:
     if history.ndim != 1:
         raise ValidationError(f"{name} is an array of shape {history.shape}; allowed: one dimension")
     if history.size and history.dtype.kind not in "iu":
         raise ValidationError(f"{name}[0] is {_short(history[0])}; allowed: an integer dtype, not {history.dtype}")
-    wrong = np.flatnonzero((history < 0) | (history > INT64_MAX)) if history.size else ()
-    if len(wrong):
+    wrong = np.flatnonzero((history < 0) | (history > INT64_MAX))
+    if wrong.size:
         check_int(f"{name}[{wrong[0]}]", history[wrong[0]], 0)
     return history.astype(np.int64, copy=False)
 

@@ -12,7 +12,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from .base import MAX_IN_FLIGHT, BaseClient, Rpc, Steps, T
 from .model import ModelInfo
-from .options import CHANNEL_OPTIONS, TLS, Timeout
+from .options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, TLS, Timeout
 from .recommendations import Recommendations
 from .requests import Ids, Request, check_request, check_requests
 
@@ -36,13 +36,11 @@ class Client(BaseClient):
         *,
         model: str = "recommend",
         model_version: str = "",
-        timeout: Timeout | float | None = Timeout(),
+        timeout: Timeout | float | None = DEFAULT_TIMEOUT,
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(
-            url, model=model, model_version=model_version, timeout=timeout, tls=tls, headers=headers
-        )
+        super().__init__(url, model=model, model_version=model_version, timeout=timeout, tls=tls, headers=headers)
         if self._credentials is None:
             self._channel = grpc.insecure_channel(self._url, options=CHANNEL_OPTIONS)
         else:
@@ -113,10 +111,30 @@ class Client(BaseClient):
         rpc = rpcs[0]
         try:
             if len(rpcs) == 1:  # answered in the calling thread: no hand-over between threads, about 100 us less
-                return [self._method(rpc)(rpc.message, rpc.deadline.remaining(), self._metadata)]
-            for rpc in rpcs:
+                return [self._method(rpc)(rpc.message, timeout=rpc.deadline.remaining(), metadata=self._metadata)]
+            for sent in rpcs:
                 if len(waiting) == MAX_IN_FLIGHT:
+                    rpc = waiting[0][0]
                     answers.append(waiting[0][1].result())
                     waiting.popleft()
-"""
-"""
+                call = self._method(sent).future(
+                    sent.message, timeout=sent.deadline.remaining(), metadata=self._metadata
+                )
+                waiting.append((sent, call))
+            while waiting:
+                rpc = waiting[0][0]
+                answers.append(waiting[0][1].result())
+                waiting.popleft()
+            return answers
+        except grpc.RpcError as error:
+            raise self._failure(error, rpc.deadline) from None
+        except (grpc.FutureCancelledError, ValueError):  # gRPC's words for a channel that was closed meanwhile
+            if not self._closed:
+                raise
+            raise self._closed_meanwhile() from None
+        finally:
+            for _, call in waiting:
+                call.cancel()
+
+    def _method(self, rpc: Rpc) -> Any:
+        return getattr(self._stub, rpc.method)

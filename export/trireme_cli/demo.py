@@ -24,11 +24,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where checkpoint, repository and sweep go.")] = Path("build"),
 ) -> None:
     """Train, export, serve, recommend, evaluate and measure, one after the other."""
+    from trireme_perf.sweep import QUICK, run_sweep
+
     from trireme_client import Client
     from trireme_export.config import PipelineConfig
     from trireme_export.pipeline import export_bundle, train_checkpoint
     from trireme_perf.ledger import watch_ledger
-    from trireme_perf.sweep import QUICK, run_sweep
     from trireme_server import TritonServer
 
     results = Console(highlight=False)

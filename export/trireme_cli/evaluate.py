@@ -75,7 +75,7 @@ def _asker(client: Any) -> Ask:
     info = client.model_info()
 
     def ask(users: Sequence[int], histories: Sequence[np.ndarray] | None) -> np.ndarray:
-        given = histories or [None] * len(users)
+        given = [None] * len(users) if histories is None else list(histories)
         requests = [
             Request(user if user >= 0 else None, info.list_length, history)
             for user, history in zip(users, given, strict=True)

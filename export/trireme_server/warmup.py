@@ -82,7 +82,8 @@ def _warm_model(client: grpc.InferenceServerClient, model: str, samples: Sequenc
             count += SEQUENTIAL + BURSTS * BURST + 1
         return count
     except InferenceServerException as error:
-        raise WarmupError(f"warm-up of model {model} failed: {error.message()}") from error
+        cause = error.message().strip().partition("\n")[0]  # below it comes a traceback
+        raise WarmupError(f"warm-up of model {model} failed: {cause}") from error
 
 
 def _burst(client: grpc.InferenceServerClient, model: str, requests: Sequence[list[grpc.InferInput]]) -> None:

@@ -141,4 +141,11 @@ class Reranking:
     @classmethod
     def load(cls, path: Path) -> Reranking:
         arrays, parameters = load_stage(path, cls.name)
-        return cls(**arrays, seen=SeenItems.load(path / SEEN), **parameters)
+        return cls(
+            arrays["item_ids"],
+            arrays["popular"],
+            arrays["popular_score"],
+            SeenItems.load(path / SEEN),
+            parameters["items"],
+            parameters["segment_column"],
+        )

@@ -11,14 +11,12 @@ __all__ = ["Stage"]
 class Stage(Protocol):
     """Called with the tensors of its ``schema.STAGES`` entry by name, answers with a named tuple.
 
-    All arrays have the batch (users) as first axis. A stage holds no state between calls.
+    All arrays have the batch (users) as first axis. A stage holds no state between calls. What ``save`` wrote, the
+    class method ``load`` reads.
     """
 
     name: ClassVar[str]
 
-    def __call__(self, **tensors: Any) -> Any: ...
+    def __call__(self, *args: Any, **tensors: Any) -> Any: ...
 
     def save(self, path: Path) -> None: ...
-
-    @classmethod
-    def load(cls, path: Path) -> Stage: ...

@@ -59,7 +59,7 @@ def seen_items() -> SeenItems:
 def _graph(stage: str, nodes: list[onnx.NodeProto], tables: dict[str, np.ndarray], file: Path) -> OnnxModel:
     signature = STAGES[stage]
 
-    def describe(tensor):  # noqa: ANN001, ANN202
+    def describe(tensor):
         return helper.make_tensor_value_info(tensor.name, DTYPES[tensor.dtype], ["batch", tensor.length(DIMS)])
 
     graph = helper.make_graph(

@@ -284,7 +284,7 @@ class TestDims:
             Dims(**(sizes | {field: 0}))
 
     def test_an_answer_is_no_longer_than_the_candidates(self) -> None:
-        with pytest.raises(ValueError, match="at most dims.candidates 5"):
+        with pytest.raises(ValueError, match=r"at most dims\.candidates 5"):
             Dims(history=1, candidates=5, items=6, query=1, category=1, number=1)
 
 

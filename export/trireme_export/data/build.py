@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,10 @@ class Entities:
     def lacking(self, ids: np.ndarray) -> np.ndarray:
         """Those of ``ids`` (int64 [n]) that the file has no row for; none where there is no file."""
         return ids[:0] if self.table is None else np.setdiff1d(ids, self.table.ids)
+
+    def beyond(self, ids: np.ndarray) -> np.ndarray:
+        """Ids of the file that are not among ``ids`` (int64 [n]); none where there is no file."""
+        return ids[:0] if self.table is None else np.setdiff1d(self.table.ids, ids)
 
     def encode(self, ids: np.ndarray, config: DataConfig) -> FeatureTable:
         """Features of the rows ``ids`` (int64 [n])."""
@@ -167,6 +172,19 @@ def _assemble(
         (row[parts.test], index[parts.test]),
         n_items,
     )
+    report = DataReport(
+        **_counts(interactions, parts, users, items),
+        split_by=by,
+        users=int(user_ids.size),
+        users_without_history=int(np.count_nonzero(np.diff(offsets) == 0)),
+        users_evaluated=test.n_users,
+        items=int(n_items),
+        items_untrained=int(items.beyond(item_ids).size),
+        user_columns=_explained(users, user_features),
+        item_columns=_explained(items, item_features),
+        title_column=title,
+        segment_column=segment,
+    )
     return Dataset(
         name=name,
         item_ids=item_ids,
@@ -181,18 +199,7 @@ def _assemble(
         item_popularity=np.bincount(distinct_pairs(*train, n_items)[1], minlength=n_items),
         test=test,
         holdout=_holdout(parts, index, n_items) if config.holdout_users else None,
-        report=DataReport(
-            **_counts(interactions, parts, users, items, by),
-            users=int(user_ids.size),
-            users_without_history=int(np.count_nonzero(np.diff(offsets) == 0)),
-            users_evaluated=test.n_users,
-            items=int(n_items),
-            items_untrained=0 if items.table is None else int(np.setdiff1d(items.table.ids, item_ids).size),
-            user_columns=_explained(users, user_features),
-            item_columns=_explained(items, item_features),
-            title_column=title,
-            segment_column=segment,
-        ),
+        report=report,
     )
 
 
@@ -246,9 +253,7 @@ def _holdout(parts: Parts, index: np.ndarray, n_items: int) -> EvaluationSet:
     )
 
 
-def _counts(
-    interactions: Interactions, parts: Parts, users: Entities, items: Entities, by: SplitBy
-) -> dict[str, object]:
+def _counts(interactions: Interactions, parts: Parts, users: Entities, items: Entities) -> dict[str, Any]:
     """The part of the report that the files and the split decide."""
     no_item = items.lacking(np.unique(interactions.item_id))
     no_user = users.lacking(np.unique(interactions.user_id))
@@ -257,7 +262,6 @@ def _counts(
         "positives": int(parts.user_id.size),
         "label": interactions.label,
         "time_column": interactions.time_column,
-        "split_by": by,
         "out_of_order": interactions.out_of_order,
         "train": int(np.count_nonzero(parts.train)),
         "test": int(np.count_nonzero(parts.test | parts.future)),

@@ -124,8 +124,7 @@ def standardise(values: np.ndarray) -> np.ndarray:
     """A number column on a scale that outliers do not set.
 
     Values are pulled in to the quantiles ``TAIL`` and ``1 − TAIL``, put on a logarithmic scale where they are
-    skewed and never negative, shifted and scaled to mean 0 and
-    deviation 1, and pulled in to ±``LIMIT``.
+    skewed and never negative, shifted and scaled to mean 0 and deviation 1, and cut at ±``LIMIT``.
 
     Args:
         values: float64 [n], NaN where missing.

@@ -123,9 +123,12 @@ def _open(file: Path) -> list[str]:
             "items.parquet and users.parquet"
         )
     try:
-        return list(pq.read_schema(file).names)
+        names = list(pq.read_schema(file).names)
     except (pa.ArrowException, OSError) as error:
         raise DataFileError(f"{file}: not a readable parquet file ({_first_line(error)})") from error
+    if not names:
+        raise DataFileError(f"{file}: has no columns")
+    return names
 
 
 def _read(file: Path, names: list[str], wanted: list[str]) -> pa.Table:

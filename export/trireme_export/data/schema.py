@@ -178,8 +178,7 @@ def _infer_number(name: str, filled: pa.Array, distinct: int, snapshots: bool) -
         return ColumnKind("ignore", reason, distinct)
     if pa.types.is_boolean(filled.type):
         return ColumnKind("category", "bool", distinct)
-    whole = pa.types.is_integer(filled.type) or bool(pc.all(pc.equal(pc.floor(filled), filled)).as_py())
-    if pa.types.is_temporal(filled.type) or not whole:
+    if not _is_whole(filled):
         return ColumnKind("number", str(filled.type), distinct)
     code = bool(words & CODE_WORDS)
     if code and distinct > NEARLY_UNIQUE * len(filled):
@@ -187,6 +186,13 @@ def _infer_number(name: str, filled: pa.Array, distinct: int, snapshots: bool) -
     if code or (distinct <= MAX_CODES and not words & AMOUNT_WORDS):
         return ColumnKind("category", f"whole numbers with {distinct} values", distinct)
     return ColumnKind("number", f"whole numbers with {distinct} values", distinct)
+
+
+def _is_whole(filled: pa.Array) -> bool:
+    """Whether all values are whole numbers, whatever their type; times are not numbers of anything."""
+    if pa.types.is_temporal(filled.type):
+        return False
+    return bool(pa.types.is_integer(filled.type) or pc.all(pc.equal(pc.floor(filled), filled)).as_py())
 
 
 def _looks_like_list(filled: pa.Array) -> bool:

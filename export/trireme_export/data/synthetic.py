@@ -26,7 +26,7 @@ PLACES = (
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Sizes and strengths. The interactions made are fewer than asked for only if users × items is nearly full."""
+    """Sizes and strengths. A user takes an item once, so interactions may fill a tenth of users × items at most."""
 
     users: int = 3_000
     items: int = 2_000
@@ -49,10 +49,10 @@ class SyntheticConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
         if self.clusters > self.items:
             raise ValueError(f"clusters is {self.clusters}, must not exceed items ({self.items})")
-        if self.interactions > self.users * self.items // 2:
+        if self.interactions > self.users * self.items // 10:
             raise ValueError(
-                f"interactions is {self.interactions}, must not exceed half of users x items "
-                f"({self.users * self.items // 2})"
+                f"interactions is {self.interactions}, must not exceed a tenth of users x items "
+                f"({self.users * self.items // 10})"
             )
 
 

@@ -69,7 +69,7 @@ def build_evaluation(
         user_id: int64 [n], ascending, the users that may be evaluated.
         user_row: int32 [n], their rows in the bundle, −1 where unknown.
         train: ``(position in user_id int [p], item index int [p])`` of training positives, in ascending time.
-        test: the same of test positives; an item index of −1 (not in training) never counts.
+        test: the same of test positives; a position or an item index of −1 (not in training) never counts.
         n_items: N.
 
     Returns:
@@ -77,7 +77,7 @@ def build_evaluation(
     """
     history_user, history_item = train
     history_offsets, history_items = csr(history_user, history_item, user_id.size)
-    known = test[1] >= 0
+    known = (test[0] >= 0) & (test[1] >= 0)
     pair = np.unique(test[0][known].astype(np.int64) * n_items + test[1][known])
     seen = np.unique(history_user.astype(np.int64) * n_items + history_item)
     pair = np.setdiff1d(pair, seen, assume_unique=True)

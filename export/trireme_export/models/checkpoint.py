@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -42,13 +41,13 @@ def save_models(path: Path | str, models: TrainedModels) -> None:
             for part in _PARTS
             for name, value in getattr(models, part).state_dict().items()
         }
-        np.savez(temporary / "models.npz", **weights)  # type: ignore[arg-type]
+        np.savez(temporary / "models.npz", **weights)
         document = {"format_version": FORMAT_VERSION, "shape": models.shape.to_json(), "report": models.report}
         (temporary / "models.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         if path.exists():
             shutil.rmtree(path)
         temporary.chmod(0o755)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -21,7 +21,7 @@ class CategoryEncoder(nn.Module):
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(size, dim) for size in sizes)
         for table in self.tables:
-            nn.init.normal_(table.weight, std=0.05)
+            nn.init.normal_(_embedding(table).weight, std=0.05)
 
     def forward(self, category: Tensor) -> Tensor:
         """See the class."""
@@ -35,6 +35,9 @@ class ItemFeatures(nn.Module):
     `item_category` int32 (N, Fi); `item_number` float32 (N, Di); each `item_list_<n>` int32 (N, longest), 0 = padding.
     """
 
+    item_category: Tensor
+    item_number: Tensor
+
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         n, dim = shape.n_items, shape.feature_dim
@@ -42,7 +45,7 @@ class ItemFeatures(nn.Module):
         self.categories = CategoryEncoder(shape.item_category_sizes, dim)
         self.list_tables = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in shape.item_list_sizes)
         for table in self.list_tables:
-            nn.init.normal_(table.weight, std=0.05)
+            nn.init.normal_(_embedding(table).weight, std=0.05)
         self.register_buffer("item_category", torch.zeros(n, len(shape.item_category_sizes), dtype=torch.int32))
         self.register_buffer("item_number", torch.zeros(n, shape.item_numbers))
         for position, longest in enumerate(shape.item_list_lengths):
@@ -58,14 +61,22 @@ class ItemFeatures(nn.Module):
             values = getattr(self, f"item_list_{position}")
             size = (values > 0).sum(dim=1, keepdim=True).clamp(min=1)
             parts.append(
-                nn.functional.embedding_bag(values.int(), table.weight, mode="sum", padding_idx=0) / size.sqrt()
+                nn.functional.embedding_bag(values.int(), _embedding(table).weight, mode="sum", padding_idx=0)
+                / size.sqrt()
             )
         return torch.cat(parts, dim=1)
 
 
+def _embedding(module: nn.Module) -> nn.Embedding:
+    """A member of a list of embeddings, by its type."""
+    assert isinstance(module, nn.Embedding)
+    return module
+
+
 def fill_item_features(features: ItemFeatures, data: TrainingData) -> None:
     """Copy the item tables of `data` into the buffers."""
-    assert data.item_category is not None and data.item_number is not None
+    assert data.item_category is not None
+    assert data.item_number is not None
     features.item_category.copy_(torch.from_numpy(data.item_category))
     features.item_number.copy_(torch.from_numpy(data.item_number))
     for position, column in enumerate(data.item_lists):

@@ -2,8 +2,8 @@
 
 A DLRM-style model (Naumov et al., arXiv:1906.00091) with one cross layer of DCN-v2 (Wang et al., WWW 2021). Its first layer is a
 sum of three halves: one of the user, one of the item, one of their interaction. The item's is a table that export computes
-once; the user's is computed once per user. The comparison with the history follows DIN (Zhou et al., KDD 2018) in a cheap form: fixed
-weights by recency and the maximum, over cosines. The retrieval score is added to the output, so an untrained ranker keeps
+once; the user's is computed once per user. The comparison with the history follows DIN (Zhou et al., KDD 2018) in a cheap
+form: fixed weights by recency and the maximum, over cosines. The retrieval score is added to the output, so an untrained ranker keeps
 the order of the retrieval.
 """
 
@@ -21,6 +21,8 @@ GROUPS = 8
 
 class RankerCore(nn.Module):
     """All but the item side: takes the item table as an argument."""
+
+    blend: Tensor
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -98,6 +100,9 @@ class RankerCore(nn.Module):
 class Ranker(nn.Module):
     """The ranker as it is trained: the item side is computed from the features in every call."""
 
+    vectors: Tensor
+    statistics: Tensor
+
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
@@ -127,6 +132,8 @@ class Ranker(nn.Module):
 
 class ServingRanker(nn.Module):
     """What is exported: the core and one constant table."""
+
+    table: Tensor
 
     def __init__(self, core: RankerCore, table: Tensor) -> None:
         super().__init__()

@@ -47,4 +47,5 @@ class ModelShape:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ModelShape:
         """The inverse of `to_json`; TypeError names an unknown key."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in document.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+        return cls(**fields)

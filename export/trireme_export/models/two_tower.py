@@ -84,6 +84,8 @@ class UserTower(nn.Module):
 class TwoTower(nn.Module):
     """Both towers and the tables they share."""
 
+    popularity: Tensor
+
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
@@ -128,6 +130,8 @@ class TwoTower(nn.Module):
 
 class ServingTower(nn.Module):
     """What is exported as the user tower."""
+
+    table: Tensor
 
     def __init__(self, user: UserTower, table: Tensor) -> None:
         super().__init__()

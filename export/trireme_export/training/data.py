@@ -97,7 +97,8 @@ class TrainingData:
         _check_table("user_category", self.user_category, self.n_users, self.user_category_sizes)
         if self.user_category.shape[1] < 1:
             raise ValueError("user_category has no column: at least one is needed (all 0 = unknown)")
-        assert self.item_category is not None and self.item_number is not None
+        assert self.item_category is not None
+        assert self.item_number is not None
         _check_table("item_category", self.item_category, self.n_items, self.item_category_sizes)
         for name, table, rows in (
             ("user_number", self.user_number, self.n_users),

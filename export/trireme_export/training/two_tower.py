@@ -154,7 +154,8 @@ def window_loss(
     )
     columns, correction = _softmax_items(data, batch, config.softmax_items, rng)
     latent = model.shape.latent
-    items, bias = model.latent_items(features), model.bias
+    items: Tensor = model.latent_items(features)
+    bias: Tensor = model.bias
     if columns is not None:
         items, bias = items[columns], bias[columns] - correction
     moment = np.minimum((batch.cut * len(levels)).astype(np.int64), len(levels) - 1)

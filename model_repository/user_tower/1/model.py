@@ -1,7 +1,7 @@
 """user_tower: the query vector of the user."""
 
-from trireme_stages.user_tower import UserTower
 from trireme_stages.triton_model import StageModel
+from trireme_stages.user_tower import UserTower
 
 
 class TritonPythonModel(StageModel):

@@ -1,0 +1,132 @@
+"""Finds perf_analyzer on PATH, or takes it out of the pinned tritonclient wheel into the cache.
+
+The wheel is unpacked, never installed: it would replace the newer tritonclient. Releases from 2.52 on need a newer
+C library than common distributions have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import util
+from pathlib import Path
+
+VERSION = "2.51.0"
+WHEEL = f"tritonclient=={VERSION}"
+WHEEL_SHA256 = "c485bb0123bdf310f90bc8b03d3489b28df2ffed55b30c7eee0b795b48113d52"
+MEMBER = f"tritonclient-{VERSION}.data/data/bin/perf_analyzer"
+# Name it asks the loader for -> pattern of the copy that comes with nvidia-pytriton.
+LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
+
+
+class PerfAnalyzerError(Exception):
+    """perf_analyzer is not to be had, or could not measure; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A perf_analyzer that runs here, and the environment variables it needs."""
+
+    path: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_perf_analyzer(*, cache: Path | None = None) -> Tool:
+    """perf_analyzer on PATH, else the cached one, else the one of the pinned wheel (14 MB, downloaded with pip).
+
+    Raises:
+        PerfAnalyzerError: none of these, or it does not run on this machine.
+    """
+    on_path = shutil.which("perf_analyzer")
+    if on_path:
+        return _checked(Tool(Path(on_path)))
+    target = (cache or _cache_root()) / "perf_analyzer" / VERSION
+    if not (target / "perf_analyzer").is_file():
+        _assemble(target)
+    libraries = os.pathsep.join([str(target / "lib"), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
+    return _checked(Tool(target / "perf_analyzer", {"LD_LIBRARY_PATH": libraries}))
+
+
+def _cache_root() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "trireme"
+
+
+def _assemble(target: Path) -> None:
+    """Fills a temporary sibling, then renames it; whoever is second keeps the first one's."""
+    if platform.machine() != "x86_64":
+        raise PerfAnalyzerError(f"no perf_analyzer for {platform.machine()} on PyPI; put one on PATH")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as work:
+            new = Path(work) / "new"
+            _unpack(_download(Path(work)), new)
+            _copy_libraries(new / "lib")
+            try:
+                new.rename(target)
+            except OSError:
+                if not (target / "perf_analyzer").is_file():
+                    raise
+    except OSError as error:
+        raise PerfAnalyzerError(
+            f"cannot write {target} ({error.strerror}); set XDG_CACHE_HOME to a directory that can be written"
+        ) from error
+
+
+def _download(directory: Path) -> Path:
+    """The pinned wheel, its checksum verified."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--platform", "manylinux1_x86_64", "--dest", str(directory), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(directory.glob("*.whl"))
+    if done.returncode or not wheels:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise PerfAnalyzerError(
+            f"cannot download {WHEEL} for perf_analyzer ({lines[-1] if lines else 'pip said nothing'}); "
+            "put a perf_analyzer on PATH instead"
+        )
+    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+    if found != WHEEL_SHA256:
+        raise PerfAnalyzerError(f"{wheels[0].name} has sha256 {found}, expected {WHEEL_SHA256}")
+    return wheels[0]
+
+
+def _unpack(wheel: Path, target: Path) -> None:
+    target.mkdir()
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(MEMBER) as source,
+        (target / "perf_analyzer").open("wb") as copy,
+    ):
+        shutil.copyfileobj(source, copy)
+    (target / "perf_analyzer").chmod(0o755)
+
+
+def _copy_libraries(target: Path) -> None:
+    """Copies what the wheel of the embedded server carries; without it the machine's own libraries must do."""
+    target.mkdir()
+    spec = util.find_spec("pytriton")
+    for package in (spec.submodule_search_locations or ()) if spec else ():
+        for name, pattern in LIBRARIES.items():
+            for library in (Path(package).parent / "nvidia_pytriton.libs").glob(pattern):
+                shutil.copy2(library, target / name)
+
+
+def _checked(tool: Tool) -> Tool:
+    command = [str(tool.path), "--version"]
+    done = subprocess.run(command, env={**os.environ, **tool.environment}, capture_output=True, text=True, check=False)
+    if "Perf Analyzer" not in done.stdout:
+        reason = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise PerfAnalyzerError(
+            f"{tool.path} does not run ({''.join(reason)}); a missing library comes with "
+            "pip install 'trireme-recsys[server]', then remove that directory"
+        )
+    return tool

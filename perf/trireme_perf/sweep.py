@@ -1,0 +1,133 @@
+"""Load after load on each model with perf_analyzer: rows, CSV, JSON and a plot.
+
+Closed loop first (so many requests in flight), then open loop (Poisson arrivals, as from independent users) at shares
+of what the closed loop reached: with figures of its own, every model is loaded to the same degree.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from trireme_perf.perf_analyzer import Load, Measurement, Mode, Status, Windows, measure
+from trireme_perf.perf_analyzer_binary import PerfAnalyzerError, Tool, find_perf_analyzer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which loads, and how long each.
+
+    Attributes:
+        concurrencies: requests in flight.
+        rates: Poisson rates in requests/s; empty means `rate_shares` of the best closed-loop throughput.
+        windows: measurement windows per load.
+    """
+
+    concurrencies: tuple[int, ...]
+    windows: Windows
+    rate_shares: tuple[float, ...] = ()
+    rates: tuple[float, ...] = ()
+
+
+QUICK = Plan((1, 8, 32), Windows(300, 3, 25.0), rate_shares=(0.4, 0.7))
+FULL = Plan((1, 2, 4, 8, 16, 32, 64), Windows(2000, 3, 10.0), rate_shares=(0.2, 0.4, 0.6, 0.8, 0.9))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One load on one model: `load` is in requests for mode concurrency, in requests/s for poisson; times in µs.
+
+    `errors` is empty or says what failed; see `Measurement` for `status`.
+    """
+
+    model: str
+    mode: Mode
+    load: float
+    throughput_users_per_s: float
+    p50_us: float | None
+    p90_us: float | None
+    p95_us: float | None
+    p99_us: float | None
+    server_queue_us: float | None
+    server_compute_us: float | None
+    status: Status
+    errors: str
+
+    @classmethod
+    def of(cls, model: str, load: Load, measured: Measurement) -> Row:
+        """Joins a measurement with what was measured."""
+        figures = asdict(measured)
+        return cls(model=model, mode=load.mode, load=load.value, errors=figures.pop("error"), **figures)
+
+
+def sweep(
+    url: str,
+    models: Sequence[str],
+    input_data: Path,
+    *,
+    plan: Plan = QUICK,
+    tool: Tool | None = None,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """Measures every load of `plan` on every model at `url` (gRPC); `on_row` sees each row as it comes.
+
+    Raises:
+        PerfAnalyzerError: no perf_analyzer, no such input file, server or model.
+    """
+    if not input_data.is_file():
+        raise PerfAnalyzerError(f"{input_data}: no such input file; `trireme export` writes perf_input.json")
+    tool = tool or find_perf_analyzer()
+    rows: list[Row] = []
+
+    def run(model: str, load: Load) -> Row:
+        measured = measure(tool, url, model, load, input_data=input_data, windows=plan.windows)
+        rows.append(Row.of(model, load, measured))
+        on_row(rows[-1])
+        return rows[-1]
+
+    for model in models:
+        closed = [run(model, Load("concurrency", value)) for value in plan.concurrencies]
+        best = max((row.throughput_users_per_s for row in closed), default=0.0)
+        for rate in plan.rates or [round(share * best) for share in plan.rate_shares]:
+            if rate > 0:
+                run(model, Load("poisson", rate))
+    return rows
+
+
+def machine() -> str:
+    """The machine in a few words: usable cores and processor."""
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} {'core' if cores == 1 else 'cores'}, {_processor()}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def write_report(rows: Sequence[Row], out: Path, *, url: str = "") -> dict[str, Path]:
+    """Writes `sweep.csv`, `sweep.json` and `sweep.png` into `out` (made if missing); their paths by kind."""
+    from trireme_perf.plot import plot_sweep  # matplotlib takes a second to import
+
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {kind: out / f"sweep.{kind}" for kind in ("csv", "json", "png")}
+    with paths["csv"].open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    paths["json"].write_text(json.dumps(to_dict(rows, url=url), indent=2) + "\n")
+    plot_sweep(rows, paths["png"], machine=machine())
+    return paths
+
+
+def to_dict(rows: Sequence[Row], *, url: str = "") -> dict[str, Any]:
+    """The sweep as one JSON document."""
+    return {"machine": machine(), "url": url, "rows": [asdict(row) for row in rows]}

@@ -1,0 +1,123 @@
+"""The adapter: one array call per batch, and errors that stay with the request that caused them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from tests.support import fake_backend, toy
+from tests.support.fake_backend import Request
+from trireme_stages.adapter import Adapter
+from trireme_stages.funnel import Funnel
+from trireme_stages.schema import MODELS
+
+
+class Doubled(NamedTuple):
+    query: np.ndarray
+
+
+class Recorder:
+    """A stage with the signature of user_tower that remembers the batches it was called with."""
+
+    name = "user_tower"
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray) -> Doubled:
+        self.batches.append(len(user_number))
+        if (user_number == 13).any():
+            raise RuntimeError("thirteen")
+        return Doubled(user_number * 2)
+
+
+def tower_request(*values: float) -> Request:
+    number = np.array(values, np.float32)[:, None]
+    zeros = np.zeros((len(values), 1), np.int32)
+    return Request({"history_index": zeros, "user_category": zeros, "user_number": number})
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def tower(recorder: Recorder) -> Adapter:
+    return Adapter(recorder, MODELS["user_tower"], fake_backend)
+
+
+@pytest.fixture(scope="module")
+def funnel(tmp_path_factory: pytest.TempPathFactory) -> Funnel:
+    return toy.funnel(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture
+def recommend(funnel: Funnel) -> Adapter:
+    return Adapter(funnel, MODELS["recommend_fused"], fake_backend)
+
+
+def ask(*users: int, history: list[list[int]] | None = None) -> Request:
+    inputs = {"user_id": np.array(users, np.int64)[:, None]}
+    if history is not None:
+        inputs["history"] = np.array(history, np.int64)
+    return Request(inputs)
+
+
+def test_a_batch_is_one_call_and_every_request_gets_its_rows(tower: Adapter, recorder: Recorder) -> None:
+    responses = tower.execute([tower_request(1), tower_request(2, 3), tower_request(4)])
+    assert recorder.batches == [4]
+    assert [r.output_tensors[0].array.ravel().tolist() for r in responses] == [[2], [4, 6], [8]]
+    assert all(r.error is None for r in responses)
+
+
+def test_no_requests_no_responses(tower: Adapter, recorder: Recorder) -> None:
+    assert tower.execute([]) == []
+    assert recorder.batches == []
+
+
+def test_a_failing_request_fails_alone(tower: Adapter) -> None:
+    responses = tower.execute([tower_request(1), tower_request(13), tower_request(3)])
+    assert [r.error and r.error.message for r in responses] == [None, "RuntimeError: thirteen", None]
+    assert responses[1].error.code == fake_backend.TritonError.INTERNAL
+    assert responses[2].output_tensors[0].array.tolist() == [[6]]
+
+
+def test_a_missing_input_is_named_and_the_neighbours_are_answered(tower: Adapter) -> None:
+    broken = tower_request(1)
+    del broken.inputs["user_number"]
+    responses = tower.execute([broken, tower_request(5)])
+    assert responses[0].error.message == "input user_number is missing, float32 [batch, n] is required"
+    assert responses[0].error.code == fake_backend.TritonError.INVALID_ARG
+    assert responses[1].output_tensors[0].array.tolist() == [[10]]
+
+
+def test_invalid_rows_are_refused_by_request(recommend: Adapter, funnel: Funnel) -> None:
+    requests = [ask(103), ask(106, -5, -9), ask(109), ask(-2)]
+    responses = recommend.execute(requests)
+    assert [r.error and r.error.message for r in responses] == [
+        None,
+        "user_id is -5, allowed are ids ≥ 0 and -1 (anonymous) (row 1 of the request)",
+        None,
+        "user_id is -2, allowed are ids ≥ 0 and -1 (anonymous)",
+    ]
+    for position in (0, 2):
+        expected = funnel(requests[position].inputs["user_id"])
+        assert responses[position].output_tensors[0].array.tolist() == expected.item_id.tolist()
+
+
+def test_only_invalid_requests_do_not_reach_the_stage(recommend: Adapter) -> None:
+    assert [r.error is not None for r in recommend.execute([ask(-2), ask(-3)])] == [True, True]
+
+
+def test_requests_with_and_without_history_are_answered_in_order(recommend: Adapter, funnel: Funnel) -> None:
+    history = [[1007, 1014, -1, -1, -1, -1]]
+    requests = [ask(103), ask(-1, history=history), ask(106), ask(103, history=history)]
+    responses = recommend.execute(requests)
+    for request, response in zip(requests, responses, strict=True):
+        expected = funnel(**request.inputs)
+        names = [tensor.tensor_name for tensor in response.output_tensors]
+        assert names == ["item_id", "score", "rung"]
+        assert response.output_tensors[0].array.tolist() == expected.item_id.tolist()

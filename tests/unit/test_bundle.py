@@ -1,0 +1,152 @@
+"""Repositories: what export writes, and what a reader says of one that is not whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import toy
+from trireme_export.repository import PERF_INPUT, RealRequests, write_repository
+from trireme_export.triton_config import ServingSettings, parse_config
+from trireme_stages.bundle import Manifest, read_manifest, verify_repository
+from trireme_stages.errors import BundleError
+from trireme_stages.funnel import Funnel
+
+SETTINGS = ServingSettings(max_batch_size=32, max_queue_delay_us=300, instances=2)
+
+
+def write(out: Path, plan: str = "both") -> Manifest:
+    requests = RealRequests(toy.user_ids()[:, None], np.full((toy.USERS, toy.DIMS.history), -1, dtype=np.int64))
+    funnel = toy.funnel(out.parent / "onnx")
+    return write_repository(
+        out, funnel, toy.DIMS, plan=plan, settings=SETTINGS, requests=requests, source={"data": "toy"}
+    )
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    write(tmp_path / "repository")
+    return tmp_path / "repository"
+
+
+def test_a_written_repository_verifies_and_loads(repository: Path, tmp_path: Path) -> None:
+    manifest = verify_repository(repository)
+    assert (manifest.version, manifest.plan, manifest.dims) == (1, "both", toy.DIMS)
+    users = toy.user_ids()[:, None]
+    expected = toy.funnel(tmp_path)(users)
+    assert Funnel.load(repository / "recommend_fused" / "1")(users).item_id.tolist() == expected.item_id.tolist()
+
+
+@pytest.mark.parametrize(
+    ("plan", "models"),
+    [
+        ("fused", {"recommend"}),
+        ("ensemble", {"recommend", "feature_transform", "user_tower", "retrieval", "ranking", "reranking"}),
+    ],
+)
+def test_a_plan_has_its_models_and_no_others(tmp_path: Path, plan: str, models: set[str]) -> None:
+    write(tmp_path / "repository")
+    write(tmp_path / "repository", plan)
+    assert {path.name for path in (tmp_path / "repository").iterdir() if path.is_dir()} == models
+    config = parse_config(tmp_path / "repository" / "recommend" / "config.pbtxt")
+    assert config.HasField("ensemble_scheduling") == (plan == "ensemble")
+    assert verify_repository(tmp_path / "repository").version == 2
+
+
+def test_a_second_export_is_the_next_version_and_keeps_the_first(repository: Path) -> None:
+    first = read_manifest(repository)
+    second = write(repository)
+    assert (first.version, second.version) == (1, 2)
+    assert (repository / "recommend" / "1" / "manifest.json").is_file()
+    for model in repository.glob("*/config.pbtxt"):
+        config = parse_config(model)
+        assert list(config.version_policy.specific.versions) == [2]
+        assert {step.model_version for step in config.ensemble_scheduling.step} <= {2}
+
+
+def test_configs_carry_the_settings_and_the_dims(repository: Path) -> None:
+    config = parse_config(repository / "retrieval" / "config.pbtxt")
+    assert config.max_batch_size == 32
+    assert config.dynamic_batching.max_queue_delay_microseconds == 300
+    assert config.instance_group[0].count == 2
+    assert {tensor.name: list(tensor.dims) for tensor in config.output} == {
+        "candidate_index": [toy.DIMS.candidates],
+        "retrieval_score": [toy.DIMS.candidates],
+    }
+    assert {warmup.batch_size for warmup in config.model_warmup} == {1, 16}
+    for warmup in config.model_warmup:
+        for name, entry in warmup.inputs.items():
+            size = (repository / "retrieval" / "warmup" / entry.input_data_file).stat().st_size
+            assert size == 4 * entry.dims[0], name
+
+
+def test_artifacts_that_two_models_need_are_one_file(repository: Path) -> None:
+    pair = [repository / "retrieval" / "1", repository / "recommend_fused" / "1" / "retrieval"]
+    assert len({(folder / "index.faiss").stat().st_ino for folder in pair}) == 1
+
+
+def test_a_failed_export_leaves_the_repository_as_it_was(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(str(path) for path in repository.rglob("*"))
+    monkeypatch.setattr("trireme_export.repository.perf_input", lambda requests: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write(repository)
+    assert sorted(str(path) for path in repository.rglob("*")) == before
+    assert not [path for path in repository.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_perf_input_holds_real_users(repository: Path) -> None:
+    data = json.loads((repository / PERF_INPUT).read_text())["data"]
+    assert [entry["user_id"][0] for entry in data] == toy.user_ids().tolist()
+
+
+def test_the_bundle_id_follows_the_content(tmp_path: Path) -> None:
+    assert write(tmp_path / "a").bundle_id == write(tmp_path / "b").bundle_id
+    assert write(tmp_path / "c", "fused").bundle_id != write(tmp_path / "d", "ensemble").bundle_id
+
+
+class TestDamage:
+    def test_no_directory(self, tmp_path: Path) -> None:
+        with pytest.raises(BundleError, match="no such directory"):
+            verify_repository(tmp_path / "nowhere")
+
+    def test_no_entry_model(self, tmp_path: Path) -> None:
+        with pytest.raises(BundleError, match="has no model 'recommend'"):
+            verify_repository(tmp_path)
+
+    def test_no_version(self, tmp_path: Path) -> None:
+        (tmp_path / "recommend").mkdir()
+        with pytest.raises(BundleError, match="has no version directory"):
+            verify_repository(tmp_path)
+
+    def test_no_manifest(self, repository: Path) -> None:
+        (repository / "recommend" / "1" / "manifest.json").unlink()
+        with pytest.raises(BundleError, match=r"manifest\.json: cannot be read"):
+            verify_repository(repository)
+
+    @pytest.mark.parametrize("text", ["no json", "{}", '{"format_version": 7}'])
+    def test_another_manifest(self, repository: Path, text: str) -> None:
+        (repository / "recommend" / "1" / "manifest.json").write_text(text)
+        with pytest.raises(BundleError, match="is not a manifest of this format"):
+            verify_repository(repository)
+
+    def test_a_missing_file_is_named(self, repository: Path) -> None:
+        (repository / "ranking" / "1" / "model.onnx").unlink()
+        with pytest.raises(BundleError, match=r"ranking/1/model\.onnx: is missing"):
+            verify_repository(repository)
+
+    def test_a_flipped_bit_is_found(self, repository: Path) -> None:
+        file = repository / "feature_transform" / "1" / "history.npy"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(bytes(content))
+        with pytest.raises(BundleError, match=r"history\.npy: has sha256"):
+            verify_repository(repository)
+
+    def test_a_cut_file_is_found(self, repository: Path) -> None:
+        file = repository / "retrieval" / "1" / "index.faiss"
+        file.write_bytes(file.read_bytes()[:-1])
+        with pytest.raises(BundleError, match=r"index\.faiss: has \d+ bytes"):
+            verify_repository(repository)
