@@ -1,11 +1,9 @@
-"""Recommendations from a Triton server that serves a Trireme funnel, for threads and for asyncio.
+"""Clients for recommendations served by Triton.
 
-with Client("localhost:8001") as client:
+with trireme_client.Client("localhost:8001") as client:
     for item_id, score in client.recommend(13085, k=10):
         ...
 """
-
-from __future__ import annotations
 
 from .async_client import AsyncClient
 from .errors import (

@@ -1,8 +1,9 @@
-"""The client for asyncio: the RPCs of `base` over a `grpc.aio` channel."""
+"""The client for asyncio: the RPCs of `base` over gRPC's asyncio channel."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 from types import EllipsisType, TracebackType
 from typing import Any
@@ -18,14 +19,14 @@ from .requests import Ids, Request, check_request, check_requests
 
 
 class AsyncClient(BaseClient):
-    """`Client` for asyncio: the same arguments, methods and errors. Use it in an `async with` block.
+    """`Client` for asyncio: the same arguments, results and errors. Use it in an `async with` block, or call `close` at the end.
 
-    Safe to share between the tasks of one event loop, and meant to be: they use one connection, which belongs to the
-    loop of the first call. Cancelling a call cancels its RPCs and touches no other call.
+    Belongs to the event loop of its first call, which is also when its channel is made; any number of tasks may share
+    it. A task that is cancelled cancels its RPCs.
     """
 
     _channel: grpc.aio.Channel | None = None
-    _stub: Any = None
+    _stub: GRPCInferenceServiceStub | None = None
 
     async def recommend(
         self,
@@ -36,8 +37,8 @@ class AsyncClient(BaseClient):
         timeout: float | None | EllipsisType = ...,
     ) -> Recommendations:
         """See `Client.recommend`."""
-        steps = self._recommend_steps([check_request(Request(user_id, k, history))], timeout)
-        return (await self._run(steps))[0]
+        request = check_request(Request(user_id, k, history))
+        return (await self._run(self._recommend_steps([request], timeout)))[0]
 
     async def recommend_many(
         self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...
@@ -50,7 +51,7 @@ class AsyncClient(BaseClient):
         return await self._run(self._model_info_steps(timeout))
 
     async def close(self) -> None:
-        """Closes the connection; calls under way raise ClosedError. Closing again does nothing."""
+        """Closes the connection; calls under way in other tasks raise ClosedError. Closing again does nothing."""
         self._closed = True
         if self._channel is not None:
             await self._channel.close()
@@ -73,40 +74,40 @@ class AsyncClient(BaseClient):
             return result
 
     async def _exchange(self, rpcs: list[Rpc]) -> list[Any]:
-        """Makes the RPCs, MAX_IN_FLIGHT at a time, and returns their answers in order. The first error ends it."""
-        if len(rpcs) == 1:
-            return [await self._call(rpcs[0])]
-        places = asyncio.Semaphore(MAX_IN_FLIGHT)
-
-        async def take_turns(rpc: Rpc) -> Any:
-            async with places:
-                return await self._call(rpc)
-
-        tasks = [asyncio.ensure_future(take_turns(rpc)) for rpc in rpcs]
+        """Makes the RPCs, MAX_IN_FLIGHT at a time; their answers in order. The first error cancels the rest."""
+        waiting: deque[Any] = deque()
+        answers = []
         try:
-            return list(await asyncio.gather(*tasks))
+            for rpc in rpcs:
+                if len(waiting) == MAX_IN_FLIGHT:
+                    answers.append(await waiting[0])
+                    waiting.popleft()
+                waiting.append(self._method(rpc)(**self._call_arguments(rpc)))
+            while waiting:
+                answers.append(await waiting[0])
+                waiting.popleft()
+            return answers
+        except grpc.RpcError as error:
+            raise self._failure(error, rpcs[0].deadline) from error
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            # Closing the channel cancels its calls, and not the tasks that wait for them: for those it is an error.
+            if self._closed and not _is_cancelling():
+                raise self._closed_meanwhile() from error
+            raise
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for call in waiting:
+                call.cancel()
 
-    async def _call(self, rpc: Rpc) -> Any:
-        method = getattr(self._connected(), rpc.method)
-        try:
-            return await method(rpc.message, timeout=rpc.deadline.remaining(), metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise self._failure(error, rpc.deadline) from None
-        except (asyncio.CancelledError, grpc.aio.UsageError):
-            if not self._closed:
-                raise
-            raise self._closed_meanwhile() from None
-
-    def _connected(self) -> Any:
-        """The stub; its channel is made by the first call, inside the running loop that it will belong to."""
+    def _method(self, rpc: Rpc) -> Any:
         if self._stub is None:
             if self._credentials is None:
                 self._channel = grpc.aio.insecure_channel(self._url, options=CHANNEL_OPTIONS)
             else:
                 self._channel = grpc.aio.secure_channel(self._url, self._credentials, options=CHANNEL_OPTIONS)
             self._stub = GRPCInferenceServiceStub(self._channel)
-        return self._stub
+        return getattr(self._stub, rpc.method)
+
+
+def _is_cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -121,6 +121,10 @@ class BaseClient:
         self._codec = codec = Codec(info, self._model_version)
         return codec
 
+    def _call_arguments(self, rpc: Rpc) -> dict[str, Any]:
+        """What a gRPC method is called with."""
+        return {"request": rpc.message, "timeout": rpc.deadline.remaining(), "metadata": self._metadata}
+
     def _failure(self, error: Any, deadline: Deadline) -> TriremeError:
         """The error to raise for one that gRPC raised.
 

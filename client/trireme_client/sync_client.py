@@ -105,35 +105,29 @@ class Client(BaseClient):
             return result
 
     def _exchange(self, rpcs: list[Rpc]) -> list[Any]:
-        """Makes the RPCs, MAX_IN_FLIGHT at a time, and returns their answers in order. The first error ends it."""
-        waiting: deque[tuple[Rpc, Any]] = deque()
+        """Makes the RPCs, MAX_IN_FLIGHT at a time; their answers in order. The first error cancels the rest."""
+        waiting: deque[Any] = deque()
         answers = []
-        rpc = rpcs[0]
         try:
-            if len(rpcs) == 1:  # answered in the calling thread: no hand-over between threads, about 100 us less
-                return [self._method(rpc)(rpc.message, timeout=rpc.deadline.remaining(), metadata=self._metadata)]
-            for sent in rpcs:
+            if len(rpcs) == 1:  # a blocking call hands nothing over between threads, unlike a future
+                return [self._method(rpcs[0])(**self._call_arguments(rpcs[0]))]
+            for rpc in rpcs:
                 if len(waiting) == MAX_IN_FLIGHT:
-                    rpc = waiting[0][0]
-                    answers.append(waiting[0][1].result())
+                    answers.append(waiting[0].result())
                     waiting.popleft()
-                call = self._method(sent).future(
-                    sent.message, timeout=sent.deadline.remaining(), metadata=self._metadata
-                )
-                waiting.append((sent, call))
+                waiting.append(self._method(rpc).future(**self._call_arguments(rpc)))
             while waiting:
-                rpc = waiting[0][0]
-                answers.append(waiting[0][1].result())
+                answers.append(waiting[0].result())
                 waiting.popleft()
             return answers
         except grpc.RpcError as error:
-            raise self._failure(error, rpc.deadline) from None
-        except (grpc.FutureCancelledError, ValueError):  # gRPC's words for a channel that was closed meanwhile
-            if not self._closed:
-                raise
-            raise self._closed_meanwhile() from None
+            raise self._failure(error, rpcs[0].deadline) from error
+        except ValueError as error:  # gRPC's own for a closed channel
+            if self._closed:
+                raise self._closed_meanwhile() from error
+            raise
         finally:
-            for _, call in waiting:
+            for call in waiting:
                 call.cancel()
 
     def _method(self, rpc: Rpc) -> Any:

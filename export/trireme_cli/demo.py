@@ -13,7 +13,7 @@ from trireme_cli.data import open_data
 from trireme_cli.evaluate import evaluation, evaluation_tables
 from trireme_cli.ledger import ledger_table
 from trireme_cli.output import console
-from trireme_cli.perf import entry_models, sweep_table
+from trireme_cli.perf import entry_models, run_sweep, sweep_table
 from trireme_cli.recommend import recommendations_table
 
 __all__ = ["demo"]
@@ -24,12 +24,11 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where checkpoint, repository and sweep go.")] = Path("build"),
 ) -> None:
     """Train, export, serve, recommend, evaluate and measure, one after the other."""
-    from trireme_perf.sweep import QUICK, run_sweep
-
     from trireme_client import Client
     from trireme_export.config import PipelineConfig
     from trireme_export.pipeline import export_bundle, train_checkpoint
     from trireme_perf.ledger import watch_ledger
+    from trireme_perf.sweep import QUICK
     from trireme_server import TritonServer
 
     results = Console(highlight=False)
@@ -70,8 +69,6 @@ def demo(
             results.print(ledger_table(watched.result.to_dict()))
 
         console.rule("7 · sweep")
-        sweep = run_sweep(
-            server.grpc_url, entry_models(repository), repository / "perf_input.json", out / "sweep", QUICK
-        )
-        results.print(sweep_table(sweep.to_dict()))
+        sweep = run_sweep(server.grpc_url, entry_models(repository), repository, out / "sweep", QUICK)
+        results.print(sweep_table(sweep))
     console.print(f"plot in {out / 'sweep'}; serve it yourself: trireme serve {repository}")

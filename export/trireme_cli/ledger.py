@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from trireme_cli.output import Json, finish
+from trireme_cli.output import Json, console, finish
 
 __all__ = ["ledger", "ledger_table"]
 
@@ -24,6 +24,11 @@ def ledger(
     from trireme_perf.ledger import read_ledger
 
     result = read_ledger(url, model, seconds)
+    if result.warmup_requests > result.requests / 100:
+        console.print(
+            f"note: each stage's means include {result.warmup_requests} requests of its warm-up, the entry's none; "
+            "under load, --seconds 10 leaves them out"
+        )
     finish(result.to_dict(), as_json, ledger_table(result.to_dict()))
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from trireme_cli.output import CommandError, Json, finish
+from trireme_cli.output import CommandError, Json, console, finish
 
-__all__ = ["perf", "sweep_table"]
+if TYPE_CHECKING:
+    from trireme_perf.sweep import Plan, Row
+
+__all__ = ["entry_models", "perf", "run_sweep", "sweep_table"]
 
 perf = typer.Typer(help="Measure: perf_analyzer sweeps, and what the bare computation costs.", no_args_is_help=True)
 
@@ -29,11 +32,10 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Sweep concurrency and request rate with the real perf_analyzer; write CSV, JSON and a plot."""
-    from trireme_perf.sweep import FULL, QUICK, run_sweep
+    from trireme_perf.sweep import FULL, QUICK
 
-    models = model or entry_models(repository)
-    result = run_sweep(url, models, repository / "perf_input.json", out, QUICK if quick else FULL)
-    finish(result.to_dict(), as_json, sweep_table(result.to_dict()), f"plot, CSV and JSON in {out}")
+    result = run_sweep(url, model or entry_models(repository), repository, out, QUICK if quick else FULL)
+    finish(result, as_json, sweep_table(result), f"plot, CSV and JSON in {out}")
 
 
 @perf.command()
@@ -57,6 +59,18 @@ def limit(
     finish(result, as_json, table)
 
 
+def run_sweep(url: str, models: list[str], repository: Path, out: Path, plan: Plan) -> dict[str, Any]:
+    """Measures with a progress line per load, writes CSV, JSON and plot to ``out``, and returns the JSON."""
+    from trireme_perf.sweep import sweep, to_dict, write_report
+
+    def tell(row: Row) -> None:
+        console.print(f"{row.model} {row.mode} {row.load:g}: {row.throughput_users_per_s:.0f} users/s", markup=False)
+
+    rows = sweep(url, models, repository / "perf_input.json", plan=plan, on_row=tell)
+    write_report(rows, out, url=url)
+    return to_dict(rows, url=url)
+
+
 def entry_models(repository: Path) -> list[str]:
     """The entry models of a repository, the ensemble first."""
     models = [name for name in ("recommend", "recommend_fused") if (repository / name).is_dir()]
@@ -71,8 +85,7 @@ def sweep_table(result: dict[str, Any]) -> Table:
         table.add_column(column, justify="left" if column in ("model", "load", "") else "right")
     for row in result["rows"]:
         load = f"{row['load']:.0f} {'at once' if row['mode'] == 'concurrency' else 'per s, Poisson'}"
-        remark = "" if row["stable"] else "unstable"
-        table.add_row(
-            row["model"], load, f"{row['users_per_s']:.0f}", f"{row['p50_us']:.0f}", f"{row['p99_us']:.0f}", remark
-        )
+        remark = "" if row["status"] == "ok" else row["status"]
+        figures = (row["throughput_users_per_s"], row["p50_us"], row["p99_us"])
+        table.add_row(row["model"], load, *("–" if x is None else f"{x:.0f}" for x in figures), remark)
     return table

@@ -1,6 +1,7 @@
 """Errors of this package.
 
-PerfError       a measurement cannot be made
+PerfError               a measurement cannot be made
+└── PerfAnalyzerError   … by perf_analyzer (in perf_analyzer_binary)
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Triton adds up, per model, how long requests waited, how long their inputs were gathered, how long the model computed
 and how long outputs were scattered, and for the entry how long requests took from end to end. The ledger is the
 difference of two readings, divided by the number of requests: means, no percentiles.
+
+Since the start of the server, the stages have also answered the requests of their ``model_warmup``, which the entry
+has not: ``warmup_requests`` says how many, and until they are few against ``requests``, watch for a while instead.
 """
 
 from __future__ import annotations
@@ -49,6 +52,8 @@ class Ledger:
     end_to_end_us: float
     stages: list[StageTime]
     unaccounted_us: float
+    warmup_requests: int
+    """Requests that stages answered beyond those of the entry, per stage."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,7 +152,8 @@ def _difference(
         raise PerfError(f"model {model!r} answered no request in the time watched: send some, or watch for longer")
     whole = spent[model]["success"] / requests / 1000
     rows = [_stage(name, spent[name], whole) for name in stages]
-    return Ledger(model, requests, whole, rows, whole - sum(row.total_us for row in rows))
+    extra = max(spent[name].get("requests", 0) for name in stages) - requests
+    return Ledger(model, requests, whole, rows, whole - sum(row.total_us for row in rows), max(extra, 0))
 
 
 def _stage(name: str, spent: dict[str, int], whole: float) -> StageTime:

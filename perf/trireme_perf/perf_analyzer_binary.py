@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
 
+from trireme_perf.errors import PerfError
+
 VERSION = "2.51.0"
 WHEEL = f"tritonclient=={VERSION}"
 WHEEL_SHA256 = "c485bb0123bdf310f90bc8b03d3489b28df2ffed55b30c7eee0b795b48113d52"
@@ -27,7 +29,7 @@ MEMBER = f"tritonclient-{VERSION}.data/data/bin/perf_analyzer"
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 
 
-class PerfAnalyzerError(Exception):
+class PerfAnalyzerError(PerfError):
     """perf_analyzer is not to be had, or could not measure; the message is one line."""
 
 
@@ -123,7 +125,7 @@ def _copy_libraries(target: Path) -> None:
 def _checked(tool: Tool) -> Tool:
     command = [str(tool.path), "--version"]
     done = subprocess.run(command, env={**os.environ, **tool.environment}, capture_output=True, text=True, check=False)
-    if "Perf Analyzer" not in done.stdout:
+    if "Perf Analyzer" not in done.stdout + done.stderr:
         reason = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise PerfAnalyzerError(
             f"{tool.path} does not run ({''.join(reason)}); a missing library comes with "

@@ -70,8 +70,8 @@ def _draw_model(axes: Axes, rows: Sequence[Row], colour: str) -> None:
 def _dress(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.set_yscale("log")
-    axes.set_xlim(left=0)
     axes.margins(y=0.12)
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.05)
     axes.set_xlabel("throughput (users/s)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -1,0 +1,57 @@
+"""One real tritonserver for all end-to-end tests that need a trained bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from trireme_export.checkpoint import Checkpoint
+from trireme_export.config import PipelineConfig
+from trireme_export.data import Dataset, SyntheticConfig, read_dataset, write_synthetic
+from trireme_export.pipeline import export_bundle, train_checkpoint
+from trireme_server import TritonServer
+
+PLANS = ("recommend", "recommend_fused")
+
+#: Small enough to train in seconds; every path of the pipeline is the real one.
+PIPELINE = PipelineConfig.model_validate(
+    {
+        "data": {"holdout_users": 0.2},
+        "training": {
+            "history_length": 20,
+            "tower": {"dim": 32, "heads": 2, "hidden": 32, "max_epochs": 3, "batch_size": 128},
+            "ranker": {"dim": 16, "hidden": 16, "history": 8, "heads": 2, "candidates": 40, "max_epochs": 2},
+        },
+        "serving": {"candidates": 60, "list_length": 40, "max_batch_size": 32, "instances": 1},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A bundle and the server that serves it."""
+
+    data: Path
+    dataset: Dataset
+    checkpoint: Checkpoint
+    repository: Path
+    server: TritonServer
+
+    @property
+    def url(self) -> str:
+        return self.server.grpc_url
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    write_synthetic(folder / "data", SyntheticConfig(users=600, items=400, interactions=12_000))
+    dataset = read_dataset(folder / "data", PIPELINE.data)
+    train_checkpoint(dataset, PIPELINE, progress=False).save(folder / "checkpoint")
+    checkpoint = Checkpoint.load(folder / "checkpoint")
+    export_bundle(checkpoint, folder / "repository", "both")
+    with TritonServer(folder / "repository", grpc_port=0, http_port=0, metrics_port=0) as server:
+        yield Served(folder / "data", dataset, checkpoint, folder / "repository", server)

@@ -1,0 +1,137 @@
+"""The commands against the served bundle, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import PLANS, Served
+
+TRIREME = [sys.executable, "-m", "trireme_cli"]
+
+
+def trireme(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*TRIREME, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=cwd, check=False
+    )
+
+
+def document(done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("model", PLANS)
+def test_recommend(served: Served, model: str) -> None:
+    user = int(served.dataset.test.user_id[0])
+    result = document(trireme("recommend", "--url", served.url, "--user", user, "-k", 4, "--model", model, "--json"))
+    assert (result["user_id"], result["rung"], len(result["items"])) == (user, 0, 4)
+    scores = [item["score"] for item in result["items"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_recommend_prints_a_table(served: Served) -> None:
+    done = trireme("recommend", "--url", served.url, "--history", "1,2,3", "-k", 3)
+    assert done.returncode == 0, done.stderr
+    assert "anonymous user" in done.stdout
+
+
+def test_evaluate(served: Served, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    served.checkpoint.save(checkpoint)
+    result = document(
+        trireme("evaluate", "--data", served.data, "--checkpoint", checkpoint, "--url", served.url, "--json")
+    )
+    assert result["users"] == served.dataset.test.n_users
+    for part in (result, result["history_only"]):
+        for name, value in part["offline"].items():
+            assert part["served"][name] == pytest.approx(value, abs=1e-3)
+        assert set(part["popularity"]) == {"ndcg@10", "recall@20", "recall@200"}
+
+
+@pytest.mark.parametrize("model", PLANS)
+def test_ledger(served: Served, model: str) -> None:
+    user = int(served.dataset.test.user_id[0])
+    watching = subprocess.Popen(
+        [*TRIREME, "ledger", "--url", served.url, "--model", model, "--seconds", "4", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    from trireme_client import Client
+
+    with Client(served.url, model=model) as client:
+        while watching.poll() is None:
+            client.recommend(user, 10)
+    result = json.loads(watching.communicate()[0].splitlines()[-1])
+    assert result["requests"] > 0
+    assert sum(stage["share"] for stage in result["stages"]) == pytest.approx(1, abs=0.05)
+    assert abs(result["unaccounted_us"]) <= 0.05 * result["end_to_end_us"]
+
+
+def test_export_trains_nothing_and_writes_a_repository(served: Served, tmp_path: Path) -> None:
+    served.checkpoint.save(tmp_path / "checkpoint")
+    result = document(
+        trireme(
+            "export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--plan", "fused", "--json"
+        )
+    )
+    assert (result["version"], result["plan"], result["target"]) == (1, "fused", "cpu")
+    assert result["source"]["parity"]["ranking"]["relative"] < 1e-4
+
+
+def test_serve_says_ready_answers_and_stops_clean(served: Served) -> None:
+    process = subprocess.Popen(
+        [*TRIREME, "serve", str(served.repository), "--grpc-port=0", "--http-port=0", "--metrics-port=0", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    done = trireme("recommend", "--url", ready["grpc_url"], "-k", 1, "--json")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert document(done)["rung"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["recommend", "--url", "localhost:1", "--user", "1"], "no connection"),
+        (["recommend", "--history", "1,x"], "--history holds 'x'"),
+        (["ledger", "--url", "localhost:1"], "localhost:1"),
+        (["export", "--checkpoint", "nowhere"], "nowhere/train.json: cannot be read"),
+        (["export", "--checkpoint", "nowhere", "--target", "gpu"], "nowhere"),
+        (["serve", "nowhere"], "no such directory"),
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["evaluate", "--data", "nowhere", "--checkpoint", "nowhere"], "nowhere"),
+        (["perf", "sweep", "nowhere"], "nowhere has no entry model"),
+        (["perf", "limit", "nowhere"], "no such directory"),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
+)
+def test_what_a_user_can_do_wrong_is_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = trireme(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert lines[-1].startswith("error: ")
+    assert words in lines[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_gpu_target_says_that_it_is_not_there_yet(served: Served, tmp_path: Path) -> None:
+    served.checkpoint.save(tmp_path / "checkpoint")
+    done = trireme("export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--target", "gpu")
+    assert done.returncode == 1
+    assert "target 'gpu' (TensorRT) is not there yet; allowed: cpu" in done.stderr
+    assert not (tmp_path / "repo").exists()
+
+
+def test_holdout_out_of_range_is_named(served: Served, tmp_path: Path) -> None:
+    done = trireme("train", "--data", served.data, "--out", tmp_path / "c", "--holdout-users", "1.5")
+    assert done.returncode == 1
+    assert "data.holdout_users: 1.5 is not allowed" in done.stderr

@@ -1,0 +1,67 @@
+"""The real perf_analyzer, from the pinned wheel, against a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.toy_repository import write_toy_repository
+from trireme_perf.perf_analyzer import Windows
+from trireme_perf.perf_analyzer_binary import PerfAnalyzerError, Tool, find_perf_analyzer
+from trireme_perf.sweep import Plan, sweep
+from trireme_server import TritonServer
+
+SHORT = Windows(200, 3, 1000.0)
+
+
+@pytest.fixture(scope="module")
+def tool() -> Tool:
+    return find_perf_analyzer()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    repository = write_toy_repository(tmp_path_factory.mktemp("toy"), ("recommend", "recommend_fused"))
+    with TritonServer(repository, grpc_port=0, http_port=0, metrics_port=0) as running:
+        yield running
+
+
+def test_sweep_measures_both_plans_in_both_modes(server: TritonServer, tool: Tool) -> None:
+    data = server.repository / "perf_input.json"
+    plan = Plan((1, 4), SHORT, rate_shares=(0.3,))
+    rows = sweep(server.grpc_url, server.models, data, plan=plan, tool=tool)
+    kinds = [(row.model, row.mode) for row in rows]
+    one = ["concurrency", "concurrency", "poisson"]
+    assert kinds == [(model, mode) for model in server.models for mode in one]
+    for row in rows:
+        assert row.errors == ""
+        assert row.throughput_users_per_s > 10
+        assert row.p50_us is not None
+        assert row.p99_us is not None
+        assert row.server_compute_us is not None
+        assert 0 < row.p50_us <= row.p99_us
+        assert row.server_compute_us < row.p99_us
+    poisson = [row for row in rows if row.mode == "poisson"]
+    assert all(row.throughput_users_per_s < 2 * row.load for row in poisson)
+
+
+def test_a_rate_beyond_the_server_is_marked_and_ends(server: TritonServer, tool: Tool) -> None:
+    data = server.repository / "perf_input.json"
+    (row,) = sweep(server.grpc_url, ["recommend"], data, plan=Plan((), SHORT, rates=(50_000,)), tool=tool)
+    assert row.status in ("behind", "failed")
+    assert row.throughput_users_per_s < 50_000
+
+
+def test_an_unknown_model_is_named(server: TritonServer, tool: Tool) -> None:
+    data = server.repository / "perf_input.json"
+    with pytest.raises(PerfAnalyzerError, match="unknown model: 'nosuch'"):
+        sweep(server.grpc_url, ["nosuch"], data, plan=Plan((1,), SHORT), tool=tool)
+
+
+def test_no_server_is_said(tool: Tool, tmp_path: Path) -> None:
+    data = tmp_path / "in.json"
+    data.write_text('{"data": [{"user_id": [1]}]}')
+    with pytest.raises(PerfAnalyzerError, match="failed to connect"):
+        sweep("127.0.0.1:1", ["recommend"], data, plan=Plan((1,), SHORT), tool=tool)

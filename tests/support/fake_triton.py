@@ -1,0 +1,89 @@
+"""A scripted Triton for faults that the real server cannot be made to show on demand: slow answers, statuses, tensors
+of the wrong name, dtype or shape. What it answers otherwise is plain: user u gets the items u·100, u·100 + 1, …"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import model_config_pb2, service_pb2
+from tritonclient.grpc.service_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+
+HISTORY, ITEMS, BATCH = 5, 8, 4
+
+#: Changes an answer, or ends the RPC through the context.
+Fault = Callable[[Any, Any, grpc.ServicerContext], None]
+
+
+def entry_config() -> model_config_pb2.ModelConfig:
+    config = model_config_pb2.ModelConfig(name="recommend", max_batch_size=BATCH)
+    for name, kind, width in (("user_id", "TYPE_INT64", 1), ("history", "TYPE_INT64", HISTORY)):
+        config.input.add(name=name, data_type=kind, dims=[width])
+    for name, kind, width in (
+        ("item_id", "TYPE_INT64", ITEMS),
+        ("score", "TYPE_FP32", ITEMS),
+        ("rung", "TYPE_UINT8", 1),
+    ):
+        config.output.add(name=name, data_type=kind, dims=[width])
+    return config
+
+
+class FakeTriton(GRPCInferenceServiceServicer):
+    """Counts its RPCs, keeps the requests, and applies ``fault`` to every answer."""
+
+    def __init__(self) -> None:
+        self.config = entry_config()
+        self.version = "3"
+        self.requests: list[Any] = []
+        self.headers: list[dict[str, str]] = []
+        self.config_reads = 0
+        self.delay = 0.0
+        self.fault: Fault | None = None
+
+    def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self.config_reads += 1
+        if request.name != self.config.name:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
+        return service_pb2.ModelConfigResponse(config=self.config)
+
+    def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return service_pb2.ModelMetadataResponse(name=request.name, versions=["1", self.version])
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self.requests.append(request)
+        self.headers.append(dict(context.invocation_metadata()))
+        time.sleep(self.delay)
+        users = np.frombuffer(request.raw_input_contents[0], np.int64)
+        items = np.abs(users)[:, None] * 100 + np.arange(ITEMS)
+        scores = np.tile(np.linspace(1, 0, ITEMS, dtype=np.float32), (users.size, 1))
+        answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=self.version)
+        rungs = np.where(users < 0, 3, 0).astype(np.uint8)[:, None]
+        for name, kind, array in (("item_id", "INT64", items), ("score", "FP32", scores), ("rung", "UINT8", rungs)):
+            answer.outputs.add(name=name, datatype=kind, shape=array.shape)
+            answer.raw_output_contents.append(array.tobytes())
+        if self.fault:
+            self.fault(request, answer, context)
+        return answer
+
+
+@contextmanager
+def running(
+    fake: FakeTriton, credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
+) -> Iterator[str]:
+    """Serves ``fake`` and gives its ``host:port``."""
+    server = grpc.server(ThreadPoolExecutor(16))
+    add_GRPCInferenceServiceServicer_to_server(fake, server)
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    server.start()
+    try:
+        yield f"localhost:{port}" if credentials else f"127.0.0.1:{port}"
+    finally:
+        server.stop(grace=None).wait()

@@ -1,0 +1,179 @@
+"""Validation before the wire, and the messages themselves."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trireme_client
+from trireme_client import TLS, Client, Request, Timeout, ValidationError
+from trireme_client.codec import Codec, pad_histories
+from trireme_client.errors import ServerError, TimeoutError
+from trireme_client.model import ModelInfo
+from trireme_client.requests import check_request, check_requests
+
+INFO = ModelInfo("recommend", "3", history_length=4, list_length=8, max_batch_size=3)
+ids = st.integers(0, 2**63 - 1)
+
+
+def test_the_exported_names_are_pinned() -> None:
+    assert sorted(trireme_client.__all__) == sorted(
+        [
+            "AsyncClient",
+            "Client",
+            "ClosedError",
+            "ConnectError",
+            "InvalidRequestError",
+            "ModelInfo",
+            "ModelNotFoundError",
+            "ProtocolError",
+            "Recommendation",
+            "Recommendations",
+            "Request",
+            "Rung",
+            "ServerError",
+            "TLS",
+            "Timeout",
+            "TimeoutError",
+            "TriremeError",
+            "UnavailableError",
+            "ValidationError",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (Request("13"), "user_id is '13' (str)"),  # type: ignore[arg-type]
+        (Request(1.0), "user_id is 1.0 (float)"),  # type: ignore[arg-type]
+        (Request(True), "user_id is True (bool)"),
+        (Request(-1), "user_id is -1; allowed: an integer from 0"),
+        (Request(2**63), f"user_id is {2**63}"),
+        (Request(1, 0), "k is 0; allowed: an integer from 1"),
+        (Request(1, 2.0), "k is 2.0 (float)"),  # type: ignore[arg-type]
+        (Request(1, history=5), "history is 5; allowed: a sequence"),  # type: ignore[arg-type]
+        (Request(1, history="12"), "history is '12' (str)"),  # type: ignore[arg-type]
+        (Request(1, history=[1, -2]), "history[1] is -2"),
+        (Request(1, history=[1, "2"]), "history[1] is '2' (str)"),  # type: ignore[list-item]
+        (Request(1, history=[1, 2.5]), "history[1] is 2.5 (float)"),  # type: ignore[list-item]
+        (Request(1, history=[True]), "history[0] is True (bool)"),
+        (Request(1, history=[[1]]), "history[0] is [1] (list)"),  # type: ignore[list-item]
+        (Request(1, history=[2**63]), f"history[0] is {2**63}"),
+        (Request(1, history=np.ones((2, 2), np.int64)), "history is an array of shape (2, 2)"),
+        (Request(1, history=np.ones(2)), "an integer dtype, not float64"),
+        (Request(1, history=np.array([3, -4])), "history[1] is -4"),
+        (Request(1, history=np.array([2**63], np.uint64)), f"history[0] is {2**63}"),
+    ],
+)
+def test_a_wrong_request_names_field_and_value(request_: Request, words: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        check_request(request_)
+    assert words in str(raised.value)
+
+
+def test_a_wrong_request_among_many_names_its_position() -> None:
+    with pytest.raises(ValidationError, match=r"requests\[1\]\.history\[0\] is -3"):
+        check_requests([Request(1), Request(2, history=[-3])])
+    with pytest.raises(ValidationError, match=r"requests\[0\] is 5; allowed: a Request"):
+        check_requests([5])  # type: ignore[list-item]
+    with pytest.raises(ValidationError, match="requests is a int"):
+        check_requests(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("history", [[], (), [1, 2], (1, 2), np.array([1, 2]), np.array([], float), [np.int32(1), 2]])
+def test_every_sequence_of_ids_is_a_history(history: Any) -> None:
+    checked = check_request(Request(np.int64(3), np.int8(4), history))  # type: ignore[arg-type]
+    assert checked.history is not None
+    assert checked.history.dtype == np.int64
+    assert checked.history.tolist() == [int(item) for item in history]
+
+
+@given(st.lists(st.lists(ids, max_size=9), min_size=1, max_size=4))
+def test_padding_keeps_the_newest_in_order(histories: list[list[int]]) -> None:
+    padded = pad_histories([np.array(h, np.int64) for h in histories], 4)
+    for row, history in zip(padded.tolist(), histories, strict=True):
+        newest = history[-4:]
+        assert row == [-1] * (4 - len(newest)) + newest
+
+
+@given(st.lists(st.tuples(ids, st.booleans()), max_size=20))
+def test_batches_keep_every_request_and_respect_the_batch_size(asked: list[tuple[int, bool]]) -> None:
+    requests = check_requests([Request(user, 1, [1] if given else None) for user, given in asked])
+    batches = Codec(INFO).batches(requests)
+    assert sorted(place for batch in batches for place in batch.positions) == list(range(len(asked)))
+    for batch in batches:
+        assert 1 <= len(batch.positions) <= INFO.max_batch_size
+        users = np.frombuffer(batch.message.raw_input_contents[0], np.int64)
+        assert users.tolist() == [asked[place][0] for place in batch.positions]
+        given = {asked[place][1] for place in batch.positions}
+        assert [len(batch.message.inputs) == 2] == list(given)
+
+
+def test_k_beyond_the_list_length_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"requests\[1\]\.k is 9; allowed: 1 to 8, the list length"):
+        Codec(INFO).batches(check_requests([Request(1, 8), Request(1, 9)]))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"url": "http://localhost:8001"}, "url is 'http://localhost:8001'"),
+        ({"url": "localhost"}, "url is 'localhost'"),
+        ({"url": "localhost:99999"}, "url is 'localhost:99999'"),
+        ({"url": 5}, "url is 5"),
+        ({"model": ""}, "model is ''"),
+        ({"model_version": "latest"}, "model_version is 'latest'"),
+        ({"model_version": 3}, "model_version is 3"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"timeout": float("nan")}, "timeout is nan"),
+        ({"timeout": True}, "timeout is True"),
+        ({"tls": True}, "tls is True"),
+        ({"headers": ["a"]}, "headers is a list"),
+        ({"headers": {"grpc-x": "a"}}, "headers has the name 'grpc-x'"),
+        ({"headers": {"key": 5}}, "headers['key'] is a int"),
+    ],
+)
+def test_a_wrong_option_names_itself_and_its_value(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Client(**options)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["localhost:8001", "[::1]:8001", "ipv4:10.0.0.1:8001,10.0.0.2:8001", "dns:triton:8001"])
+def test_urls_and_grpc_targets_are_allowed(url: str) -> None:
+    with Client(url) as client:
+        assert url in repr(client)
+
+
+def test_timeouts_are_checked_when_made() -> None:
+    assert Timeout.of(3) == Timeout(3, 3)
+    assert Timeout.of(None) == Timeout(None, None)
+    with pytest.raises(ValidationError, match=r"Timeout\.connect is -1"):
+        Timeout(connect=-1)
+
+
+def test_tls_files_are_checked_when_given(tmp_path: Any) -> None:
+    (tmp_path / "no.pem").write_text("hello")
+    for options, words in (
+        ({"cert_file": "c"}, "TLS.cert_file without TLS.key_file"),
+        ({"key_file": "k"}, "TLS.key_file without TLS.cert_file"),
+        ({"ca_file": tmp_path / "nowhere"}, "cannot be read"),
+        ({"ca_file": tmp_path / "no.pem"}, "is not PEM"),
+        ({"ca_file": 5}, "TLS.ca_file is 5"),
+    ):
+        with pytest.raises(ValidationError) as raised:
+            TLS(**options)
+        assert words in str(raised.value)
+
+
+def test_errors_survive_a_process_pool() -> None:
+    timeout = pickle.loads(pickle.dumps(TimeoutError("late", 2.0)))
+    assert (str(timeout), timeout.seconds) == ("late", 2.0)
+    error = pickle.loads(pickle.dumps(ServerError("m", "INTERNAL", "d")))
+    assert (str(error), error.status, error.details) == ("m", "INTERNAL", "d")

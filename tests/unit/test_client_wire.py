@@ -1,0 +1,386 @@
+"""Both clients against a scripted server: right answers, and every way in which an answer can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.support.fake_triton import BATCH, HISTORY, ITEMS, FakeTriton, running
+from trireme_client import (
+    TLS,
+    AsyncClient,
+    Client,
+    ClosedError,
+    ConnectError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ProtocolError,
+    Recommendations,
+    Request,
+    Rung,
+    ServerError,
+    TimeoutError,
+    UnavailableError,
+    ValidationError,
+)
+
+
+@pytest.fixture
+def fake() -> FakeTriton:
+    return FakeTriton()
+
+
+@pytest.fixture
+def url(fake: FakeTriton) -> Iterator[str]:
+    with running(fake) as address:
+        yield address
+
+
+Call = Callable[..., Any]
+
+
+def call_sync(url: str, method: str, *arguments: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
+    with Client(url, **(client or {})) as made:
+        return getattr(made, method)(*arguments, **options)
+
+
+def call_async(url: str, method: str, *arguments: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
+    async def run() -> Any:
+        async with AsyncClient(url, **(client or {})) as made:
+            return await getattr(made, method)(*arguments, **options)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[call_sync, call_async], ids=["sync", "async"])
+def call(request: pytest.FixtureRequest) -> Call:
+    return request.param
+
+
+class TestAnswers:
+    def test_one_user(self, fake: FakeTriton, url: str, call: Call) -> None:
+        answer = call(url, "recommend", 7, 3, client={"headers": {"Key": "v"}})
+        assert answer.item_ids.tolist() == [700, 701, 702]
+        assert (answer.user_id, answer.rung, answer.model_name) == (7, Rung.FULL, "recommend")
+        assert answer.model_version == "3"
+        assert len(fake.requests[0].inputs) == 1
+        assert fake.headers[0]["key"] == "v"
+
+    def test_an_anonymous_user_with_a_history(self, fake: FakeTriton, url: str, call: Call) -> None:
+        answer = call(url, "recommend", history=range(9), k=1)
+        assert (answer.user_id, answer.rung) == (None, Rung.POPULAR)
+        sent = np.frombuffer(fake.requests[0].raw_input_contents[1], np.int64)
+        assert sent.tolist() == list(range(9 - HISTORY, 9))
+
+    def test_many_users_in_the_order_asked(self, fake: FakeTriton, url: str, call: Call) -> None:
+        requests = [Request(user, 1 + user % ITEMS, [user] if user % 3 else None) for user in range(40)]
+        answers = call(url, "recommend_many", requests)
+        assert [answer.user_id for answer in answers] == list(range(40))
+        assert [len(answer) for answer in answers] == [1 + user % ITEMS for user in range(40)]
+        assert all(answer.item_ids[0] == 100 * answer.user_id for answer in answers)
+        assert max(request.inputs[0].shape[0] for request in fake.requests) == BATCH
+
+    def test_no_users(self, fake: FakeTriton, url: str, call: Call) -> None:
+        assert call(url, "recommend_many", []) == []
+        assert fake.config_reads == 0
+
+    def test_model_info(self, url: str, call: Call) -> None:
+        info = call(url, "model_info")
+        assert (info.version, info.history_length, info.list_length, info.max_batch_size) == (
+            "3",
+            HISTORY,
+            ITEMS,
+            BATCH,
+        )
+
+    def test_padding_is_cut_off(self, fake: FakeTriton, url: str, call: Call) -> None:
+        def only_two(request: Any, answer: Any, context: Any) -> None:
+            items = np.full(ITEMS, -1, np.int64)
+            items[:2] = [5, 6]
+            answer.raw_output_contents[0] = items.tobytes()
+
+        fake.fault = only_two
+        answer = call(url, "recommend", 1, 6)
+        assert answer.item_ids.tolist() == [5, 6]
+        assert not answer.item_ids.flags.writeable
+
+    def test_a_pinned_version_is_asked_for(self, fake: FakeTriton, url: str, call: Call) -> None:
+        call(url, "recommend", 1, client={"model_version": "3"})
+        assert fake.requests[0].model_version == "3"
+
+
+def test_a_new_version_is_read_again(fake: FakeTriton, url: str) -> None:
+    with Client(url) as client:
+        client.recommend(1)
+        client.recommend(2)
+        assert fake.config_reads == 1
+        fake.version = "4"
+        client.recommend(3)
+        assert client.model_info().version == "4"
+        assert fake.config_reads == 2
+
+
+def status(code: grpc.StatusCode, details: str) -> Any:
+    return lambda request, answer, context: context.abort(code, details)
+
+
+def change(index: int, **fields: Any) -> Any:
+    def apply(request: Any, answer: Any, context: Any) -> None:
+        for name, value in fields.items():
+            if name == "raw":
+                answer.raw_output_contents[index] = value
+            elif name == "shape":
+                answer.outputs[index].shape[:] = value
+            else:
+                setattr(answer.outputs[index], name, value)
+
+    return apply
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("fault", "kind", "words"),
+        [
+            (status(grpc.StatusCode.INVALID_ARGUMENT, "user_id is -2"), InvalidRequestError, "user_id is -2"),
+            (status(grpc.StatusCode.NOT_FOUND, "unknown model"), ModelNotFoundError, "unknown model"),
+            (status(grpc.StatusCode.NOT_FOUND, "Server is stopping"), UnavailableError, "stopping"),
+            (status(grpc.StatusCode.UNAVAILABLE, "overloaded"), UnavailableError, "overloaded"),
+            (status(grpc.StatusCode.INTERNAL, "stub died"), ServerError, "INTERNAL: stub died"),
+            (change(0, name="other"), ProtocolError, "without the tensor 'item_id'"),
+            (change(0, datatype="INT32"), ProtocolError, "'item_id' as INT32"),
+            (change(1, shape=[1, 3]), ProtocolError, "'score' as FP32 [1, 3]"),
+            (change(2, shape=[1]), ProtocolError, "'rung' as UINT8 [1]"),
+            (change(0, raw=b"123"), ProtocolError, "3 bytes for 'item_id'; expected 64"),
+            (change(0, raw=np.full(ITEMS, -7, np.int64).tobytes()), ProtocolError, "the item id -7"),
+            (change(2, raw=b"\x09"), ProtocolError, "rung 9"),
+        ],
+    )
+    def test_an_error_says_what_came(
+        self, fake: FakeTriton, url: str, call: Call, fault: Any, kind: type[Exception], words: str
+    ) -> None:
+        fake.fault = fault
+        with pytest.raises(kind) as raised:
+            call(url, "recommend", 1)
+        assert type(raised.value) is kind
+        assert words in str(raised.value)
+
+    def test_lists_shorter_than_the_configuration_says(self, fake: FakeTriton, url: str, call: Call) -> None:
+        def shorter(request: Any, answer: Any, context: Any) -> None:
+            for index, size in ((0, 8), (1, 4)):
+                answer.outputs[index].shape[:] = [1, 2]
+                answer.raw_output_contents[index] = answer.raw_output_contents[index][: 2 * size]
+
+        fake.fault = shorter
+        with pytest.raises(ProtocolError, match="lists of 2 items; asked for 5"):
+            call(url, "recommend", 1, 5)
+
+    def test_a_slow_answer_is_a_timeout(self, fake: FakeTriton, url: str, call: Call) -> None:
+        fake.delay = 0.5
+        with pytest.raises(TimeoutError, match=r"within 0\.1 s") as raised:
+            call(url, "recommend", 1, client={"timeout": 0.1})
+        assert isinstance(raised.value, __builtins__["TimeoutError"])
+        with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
+            call(url, "recommend", 1, timeout=0.05)
+
+    def test_one_slow_rpc_of_many_ends_the_call(self, fake: FakeTriton, url: str, call: Call) -> None:
+        fake.delay = 0.4
+        with pytest.raises(TimeoutError):
+            call(url, "recommend_many", [Request(user) for user in range(40)], timeout=0.2)
+
+    def test_nobody_listens(self, call: Call) -> None:
+        with pytest.raises(ConnectError, match="localhost:1"):
+            call("localhost:1", "recommend", 1)
+
+    def test_no_such_model(self, url: str, call: Call) -> None:
+        with pytest.raises(ModelNotFoundError, match="'other'"):
+            call(url, "recommend", 1, client={"model": "other"})
+
+    def test_nothing_is_sent_for_a_wrong_request(self, fake: FakeTriton, url: str, call: Call) -> None:
+        for arguments in (("1",), (1, 0), (1, ITEMS + 1)):
+            with pytest.raises(ValidationError):
+                call(url, "recommend", *arguments)
+        with pytest.raises(ValidationError, match="timeout is 0"):
+            call(url, "recommend", 1, timeout=0)
+        assert fake.requests == []
+
+    def test_a_refused_request_makes_the_dimensions_be_read_again(self, fake: FakeTriton, url: str) -> None:
+        with Client(url) as client:
+            client.recommend(1)
+            fake.fault = status(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape")
+            with pytest.raises(InvalidRequestError):
+                client.recommend(1)
+            fake.fault = None
+            client.recommend(1)
+        assert fake.config_reads == 2
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [
+            (lambda config: config.ClearField("output"), "has no output 'item_id'"),
+            (lambda config: setattr(config.input[1], "data_type", 1), "the input 'history' as TYPE_BOOL"),
+            (lambda config: config.output[0].dims.__setitem__(0, -1), "TYPE_INT64 [-1]"),
+            (lambda config: config.output[1].dims.__setitem__(0, 3), "the output 'score'"),
+            (lambda config: setattr(config, "max_batch_size", 0), "max_batch_size 0"),
+        ],
+    )
+    def test_a_model_of_another_kind(self, fake: FakeTriton, url: str, call: Call, spoil: Any, words: str) -> None:
+        spoil(fake.config)
+        with pytest.raises(ProtocolError) as raised:
+            call(url, "recommend", 1)
+        assert words in str(raised.value)
+
+
+class TestClosing:
+    def test_a_closed_client_says_so(self, url: str) -> None:
+        client = Client(url)
+        client.recommend(1)
+        client.close()
+        client.close()
+        assert client.closed
+        assert "closed" in repr(client)
+        with pytest.raises(ClosedError):
+            client.recommend(1)
+
+    def test_a_closed_async_client_says_so(self, url: str) -> None:
+        async def run() -> None:
+            client = AsyncClient(url)
+            await client.close()
+            with pytest.raises(ClosedError):
+                await client.recommend(1)
+
+        asyncio.run(run())
+
+    @pytest.mark.parametrize("users", [1, 40])
+    def test_closing_ends_calls_of_other_threads(self, fake: FakeTriton, url: str, users: int) -> None:
+        fake.delay = 0.5
+        client = Client(url, timeout=30)
+        client.model_info()
+        raised: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                client.recommend_many([Request(user) for user in range(users)])
+            except Exception as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not fake.requests:
+            time.sleep(0.005)
+        client.close()
+        thread.join(timeout=10)
+        assert [type(error) for error in raised] == [ClosedError]
+
+    def test_closing_ends_calls_of_other_tasks(self, fake: FakeTriton, url: str) -> None:
+        async def run() -> None:
+            fake.delay = 0.5
+            client = AsyncClient(url, timeout=30)
+            await client.model_info()
+            task = asyncio.ensure_future(client.recommend(1))
+            while not fake.requests:
+                await asyncio.sleep(0.005)
+            await client.close()
+            with pytest.raises(ClosedError):
+                await task
+
+        asyncio.run(run())
+
+    def test_cancelling_one_task_leaves_the_others(self, fake: FakeTriton, url: str) -> None:
+        async def run() -> None:
+            fake.delay = 0.2
+            async with AsyncClient(url, timeout=30) as client:
+                tasks = [asyncio.ensure_future(client.recommend(user)) for user in range(4)]
+                while len(fake.requests) < 4:
+                    await asyncio.sleep(0.005)
+                tasks[1].cancel()
+                answers = await asyncio.gather(*tasks, return_exceptions=True)
+            assert isinstance(answers[1], asyncio.CancelledError)
+            assert [a.user_id for a in answers if isinstance(a, Recommendations)] == [0, 2, 3]
+
+        asyncio.run(run())
+
+
+def test_threads_share_a_client(url: str) -> None:
+    answers: dict[int, int] = {}
+    with Client(url) as client:
+
+        def ask(user: int) -> None:
+            answers[user] = int(client.recommend(user, 1).item_ids[0])
+
+        threads = [threading.Thread(target=ask, args=(user,)) for user in range(64)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == {user: user * 100 for user in range(64)}
+
+
+def test_recommendations_are_a_sequence(url: str) -> None:
+    answer = call_sync(url, "recommend", 2, 4)
+    assert len(answer) == 4
+    assert answer[0] == (200, 1.0)
+    assert [item.item_id for item in answer[1:3]] == [201, 202]
+    assert [item_id for item_id, _ in answer] == [200, 201, 202, 203]
+    assert "user_id=2 [200, 201, 202, ...] 4 items FULL recommend/3" in repr(answer)
+
+
+class TestTLS:
+    @pytest.fixture(scope="class")
+    def certificate(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+        """A self-signed certificate for localhost and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+        now = datetime.datetime.now(datetime.timezone.utc)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        folder = tmp_path_factory.mktemp("tls")
+        (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (folder / "key.pem").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return folder / "cert.pem", folder / "key.pem"
+
+    def test_mutual_tls(self, fake: FakeTriton, call: Call, certificate: tuple[Path, Path]) -> None:
+        cert, key = certificate
+        credentials = grpc.ssl_server_credentials(
+            [(key.read_bytes(), cert.read_bytes())], cert.read_bytes(), require_client_auth=True
+        )
+        with running(fake, credentials) as url:
+            answer = call(url, "recommend", 5, 1, client={"tls": TLS(cert, cert, key)})
+            assert answer.item_ids.tolist() == [500]
+            with pytest.raises(ConnectError):
+                call(url, "recommend", 5, client={"tls": TLS(cert), "timeout": 3})
+
+    def test_a_server_of_another_authority_is_not_trusted(
+        self, fake: FakeTriton, call: Call, certificate: tuple[Path, Path]
+    ) -> None:
+        cert, key = certificate
+        with (
+            running(fake, grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])) as url,
+            pytest.raises(ConnectError),
+        ):
+            call(url, "recommend", 5, client={"tls": TLS(), "timeout": 3})

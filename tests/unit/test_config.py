@@ -1,0 +1,97 @@
+"""pipeline.yaml: what it takes, and the one line that says what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from trireme_export.config import ConfigError, PipelineConfig, load_config
+
+
+def write(directory: Path, text: str) -> Path:
+    file = directory / "pipeline.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_a_file_or_with_an_empty_one_there_are_the_defaults(tmp_path: Path) -> None:
+    assert load_config(None) == load_config(write(tmp_path, "")) == PipelineConfig()
+    assert PipelineConfig().data.test_fraction == 0.1
+    assert PipelineConfig().serving.max_batch_size == 64
+
+
+def test_what_is_set_is_set_and_the_rest_keeps_its_default(tmp_path: Path) -> None:
+    text = "data:\n  item_features: {ratings_count: number}\n  label_column: rating\n  label_minimum: 4\n"
+    config = load_config(str(write(tmp_path, text + "serving: {candidates: 300}\ntraining: {seed: 7}\n")))
+    assert config.data.item_features == {"ratings_count": "number"}
+    assert config.data.label_minimum == 4
+    assert config.serving.candidates == 300
+    assert config.serving.list_length == 200
+    assert config.training.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("data: {test_fracton: 0.2}", ["data.test_fracton: unknown key", "did you mean 'test_fraction'?", "allowed: "]),
+        ("trainig: {}", ["trainig: unknown key", "did you mean 'training'?", "data, training, serving"]),
+        ("training: {tower: {dims: 3}}", ["training.tower.dims: unknown key", "did you mean 'dim'?"]),
+        ("serving: {zzz: 1}", ["serving.zzz: unknown key; allowed: candidates"]),
+        ("data: {test_fraction: 1.5}", ["data.test_fraction: 1.5 is not allowed", "less than 1"]),
+        ("data: {test_fraction: many}", ["data.test_fraction: 'many'", "valid number"]),
+        ("data: {item_features: {a: colour}}", ["data.item_features.a: 'colour'", "'category'", "'ignore'"]),
+        ("data: {split_by: day}", ["data.split_by: 'day'", "'time'", "'user'"]),
+        ("data: {label_minimum: 4}", ["data: label_minimum needs label_column"]),
+        ("serving: {max_batch_size: 0}", ["serving.max_batch_size: 0", "greater than or equal to 1"]),
+        ("serving: {list_length: 300}", ["serving: list_length 300 must not exceed candidates 200"]),
+        ("serving: 3", ["serving: 3 is not allowed"]),
+        ("[1, 2]", ["holds [1, 2]; sections are needed: data, training, serving"]),
+        ("data: {a: 1", ["not YAML"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, parts: list[str]) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ")
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+        load_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0])
+def test_a_share_held_out_that_is_none(share: float) -> None:
+    with pytest.raises(ConfigError, match=r"data\.holdout_users"):
+        PipelineConfig().with_holdout(share)
+    assert PipelineConfig().with_holdout(0.3).data.holdout_users == 0.3
+
+
+def sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from sections(field.annotation)
+
+
+def test_every_section_refuses_unknown_keys_is_frozen_and_describes_its_keys() -> None:
+    found = list(sections(PipelineConfig))
+    assert len(found) >= 4
+    for section in found:
+        with pytest.raises(ValidationError, match="Extra inputs"):
+            section(unknown_key=1)
+        assert section.model_config["frozen"]
+        assert all(field.description for field in section.model_fields.values()), section

@@ -1,0 +1,170 @@
+"""Which tritonserver, with which arguments and environment; its log read; nothing is started here."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from trireme_server import BinaryError, PythonVersionError, ServerNotFoundError, find_binaries
+from trireme_server.binaries import Binaries, check_stub
+from trireme_server.command import server_command, server_environment
+from trireme_server.embedded import STUB, Wheel, backend_directory
+from trireme_server.log import telling_lines
+from trireme_server.ports import Ports
+
+EMBEDDED = Binaries(Path("/w/tritonserver"), Path("/b"), Path("/c"), (Path("/w/libs"), Path("/py/lib")), "test")
+
+
+def make_wheel(root: Path) -> Wheel:
+    """The parts of nvidia-pytriton, as small files."""
+    for name in ("bin/tritonserver", "backends/python/libtriton_python.so", f"python_backend_stubs/3.11/{STUB}"):
+        file = root / "pytriton" / "tritonserver" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(name)
+    (root / "pytriton" / "tritonserver" / "python_backend_stubs" / "3.9").mkdir()
+    return Wheel("0.7.0", root / "pytriton" / "tritonserver", root / "nvidia_pytriton.libs")
+
+
+def test_the_command_line() -> None:
+    command = server_command(
+        EMBEDDED,
+        Path("/models"),
+        host="127.0.0.1",
+        ports=Ports(1, 2, 3),
+        shm_prefix="trireme_9_",
+        exit_timeout_s=15,
+        extra_arguments=["--log-verbose=1"],
+    )
+    assert command[0] == "/w/tritonserver"
+    assert command[-1] == "--log-verbose=1"
+    for argument in (
+        *("--model-repository=/models", "--grpc-port=1", "--http-port=2", "--metrics-port=3"),
+        *("--grpc-address=127.0.0.1", "--http-address=127.0.0.1", "--metrics-address=127.0.0.1"),
+        *("--backend-directory=/b", "--cache-directory=/c", "--exit-timeout-secs=15"),
+        "--backend-config=python,shm-region-prefix-name=trireme_9_",
+    ):
+        assert argument in command
+
+
+def test_an_installed_server_keeps_its_own_directories() -> None:
+    installed = Binaries(Path("/opt/tritonserver/bin/tritonserver"), None, None, (), "test")
+    command = server_command(installed, Path("/m"), host="h", ports=Ports(1, 2, 3), shm_prefix="p", exit_timeout_s=1)
+    assert not any("directory" in argument for argument in command)
+    assert server_environment(installed, {"PATH": "/bin"})["LD_LIBRARY_PATH"] == ""
+
+
+def test_the_environment_has_libraries_our_python_and_one_thread() -> None:
+    environment = server_environment(EMBEDDED, {"PATH": "/bin", "LD_LIBRARY_PATH": "/x", "OMP_NUM_THREADS": "9"})
+    assert environment["LD_LIBRARY_PATH"] == "/w/libs:/py/lib:/x"
+    assert environment["PATH"].split(":") == [str(Path(sys.executable).parent), "/bin"]
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        assert environment[name] == "1"
+
+
+def test_the_backend_directory_is_made_once_and_repaired(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path / "wheel")
+    made = backend_directory(wheel, cache=tmp_path / "cache", python_minor="3.11")
+    assert made.name == "0.7.0-py3.11"
+    stub = made / "python" / STUB
+    assert os.access(stub, os.X_OK)
+    before = stub.stat().st_ino
+    assert backend_directory(wheel, cache=tmp_path / "cache", python_minor="3.11") == made
+    assert stub.stat().st_ino == before
+    stub.write_text("cut")
+    backend_directory(wheel, cache=tmp_path / "cache", python_minor="3.11")
+    assert stub.read_text() == f"python_backend_stubs/3.11/{STUB}"
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+
+
+def assemble(arguments: tuple[Wheel, Path]) -> str:
+    wheel, cache = arguments
+    return str(backend_directory(wheel, cache=cache, python_minor="3.11"))
+
+
+def test_processes_that_make_it_at_once_all_get_a_whole_one(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path / "wheel")
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        for attempt in range(5):
+            cache = tmp_path / f"cache{attempt}"
+            directories = set(pool.map(assemble, [(wheel, cache)] * 8, chunksize=1))
+            assert len(directories) == 1
+            (directory,) = directories
+            assert sorted(path.name for path in (Path(directory) / "python").iterdir()) == [
+                "libtriton_python.so",
+                STUB,
+            ]
+            assert len(list(Path(directory).parent.iterdir())) == 1
+
+
+def test_a_python_without_stub_is_named_with_those_that_have_one(tmp_path: Path) -> None:
+    with pytest.raises(PythonVersionError, match=r"Python 3\.99 is not supported .* for 3\.9, 3\.11; use"):
+        backend_directory(make_wheel(tmp_path), cache=tmp_path / "cache", python_minor="3.99")
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(BinaryError, match="XDG_CACHE_HOME"):
+        backend_directory(make_wheel(tmp_path / "w"), cache=tmp_path / "cache", python_minor="3.11")
+
+
+def test_a_stub_for_another_python_is_refused(tmp_path: Path) -> None:
+    stub = tmp_path / STUB
+    stub.write_bytes(b"\x7fELF\0libpython3.10.so.1.0\0")
+    check_stub(stub, "3.10")
+    with pytest.raises(PythonVersionError, match=r"built for Python 3\.10, but Trireme runs on Python 3\.12"):
+        check_stub(stub, "3.12")
+
+
+def test_no_server_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("trireme_server.embedded.util.find_spec", lambda name: None)
+    with pytest.raises(ServerNotFoundError, match=r"pip install 'trireme-recsys\[server\]'"):
+        find_binaries()
+
+
+def test_a_server_on_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = tmp_path / "tritonserver"
+    server.write_text("#!/bin/sh\n")
+    server.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = find_binaries()
+    assert found.server == server
+    assert found.library_path == ()
+
+
+TABLE = """
+E1123 09:41:28.674647 4852 server.cc:241] "CudaDriverHelper has not been initialized."
++-----------+---------+-------------------------------------------------------------------+
+| Model     | Version | Status                                                            |
++-----------+---------+-------------------------------------------------------------------+
+| ranking   | 3       | UNAVAILABLE: Internal: ValueError: weights.npy is truncated       |
+|           |         |                                                                   |
+|           |         | At:                                                               |
+|           |         |   /models/ranking/3/model.py(13): <module>                        |
+|           |         |   <frozen importlib._bootstrap>(241): _call_with_frames_removed   |
+| retrieval | 3       | READY                                                             |
+| recommend | 3       | UNAVAILABLE: Invalid argument: ensemble 'recommend' depends on 'ranking' which has no loaded version |
++-----------+---------+-------------------------------------------------------------------+
+error: creating server: Internal - failed to load all models
+"""
+
+
+def test_the_table_of_models_tells_the_cause_and_not_its_consequences() -> None:
+    assert telling_lines(TABLE) == [
+        "model ranking version 3: Internal: ValueError: weights.npy is truncated"
+        " (at /models/ranking/3/model.py(13): <module>)"
+    ]
+
+
+def test_without_a_table_the_errors_tell_and_without_errors_the_end() -> None:
+    log = 'I1 fine\n[libprotobuf ERROR /a/b.cc:337] no field "x"\nE1123 09:41:28.6 48 a.cc:1] "Poll failed"\nbye\n'
+    assert telling_lines(log) == ['no field "x"', "Poll failed"] or telling_lines(log) == [
+        'no field "x',
+        "Poll failed",
+    ]
+    assert telling_lines("one\ntwo\n") == ["one", "two"]
+    assert telling_lines("") == []
