@@ -55,7 +55,8 @@ def server_environment(binaries: Binaries, base: Mapping[str, str] | None = None
     """
     environment = dict(os.environ if base is None else base)
     libraries = [str(path) for path in binaries.library_path]
-    environment["LD_LIBRARY_PATH"] = _joined([*libraries, environment.get("LD_LIBRARY_PATH", "")])
+    if libraries:
+        environment["LD_LIBRARY_PATH"] = _joined([*libraries, environment.get("LD_LIBRARY_PATH", "")])
     environment["PATH"] = _joined([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     return environment | THREADS
 

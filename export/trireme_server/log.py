@@ -20,7 +20,7 @@ def telling_lines(log: str) -> list[str]:
         return (causes or failed)[:MAX_LINES]
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line) and not _NOISE.search(line)]
-    return [_ERROR.sub("", line).strip('"') for line in errors[-MAX_LINES:]] or lines[-MAX_LINES:]
+    return [_unquoted(_ERROR.sub("", line)) for line in errors[-MAX_LINES:]] or lines[-MAX_LINES:]
 
 
 def _failed_models(log: str) -> list[str]:
@@ -41,3 +41,8 @@ def _failed_models(log: str) -> list[str]:
         elif open_row and "(at " not in found[-1] and re.match(r"\S+\.py\(\d+\):", status):
             found[-1] += f" (at {status})"
     return found
+
+
+def _unquoted(text: str) -> str:
+    """Triton quotes the messages of its own lines, others do not."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text

@@ -17,7 +17,7 @@ from tritonclient.grpc.service_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 
-HISTORY, ITEMS, BATCH = 5, 8, 4
+HISTORY, ITEMS, BATCH = 5, 12, 4
 
 #: Changes an answer, or ends the RPC through the context.
 Fault = Callable[[Any, Any, grpc.ServicerContext], None]

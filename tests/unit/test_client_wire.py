@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import datetime
 import threading
 import time
@@ -162,7 +163,7 @@ class TestFailures:
             (change(0, datatype="INT32"), ProtocolError, "'item_id' as INT32"),
             (change(1, shape=[1, 3]), ProtocolError, "'score' as FP32 [1, 3]"),
             (change(2, shape=[1]), ProtocolError, "'rung' as UINT8 [1]"),
-            (change(0, raw=b"123"), ProtocolError, "3 bytes for 'item_id'; expected 64"),
+            (change(0, raw=b"123"), ProtocolError, "3 bytes for 'item_id'; expected 96"),
             (change(0, raw=np.full(ITEMS, -7, np.int64).tobytes()), ProtocolError, "the item id -7"),
             (change(2, raw=b"\x09"), ProtocolError, "rung 9"),
         ],
@@ -190,7 +191,7 @@ class TestFailures:
         fake.delay = 0.5
         with pytest.raises(TimeoutError, match=r"within 0\.1 s") as raised:
             call(url, "recommend", 1, client={"timeout": 0.1})
-        assert isinstance(raised.value, __builtins__["TimeoutError"])
+        assert isinstance(raised.value, builtins.TimeoutError)
         with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
             call(url, "recommend", 1, timeout=0.05)
 

@@ -54,7 +54,7 @@ def test_an_installed_server_keeps_its_own_directories() -> None:
     installed = Binaries(Path("/opt/tritonserver/bin/tritonserver"), None, None, (), "test")
     command = server_command(installed, Path("/m"), host="h", ports=Ports(1, 2, 3), shm_prefix="p", exit_timeout_s=1)
     assert not any("directory" in argument for argument in command)
-    assert server_environment(installed, {"PATH": "/bin"})["LD_LIBRARY_PATH"] == ""
+    assert "LD_LIBRARY_PATH" not in server_environment(installed, {"PATH": "/bin"})
 
 
 def test_the_environment_has_libraries_our_python_and_one_thread() -> None:
@@ -162,9 +162,6 @@ def test_the_table_of_models_tells_the_cause_and_not_its_consequences() -> None:
 
 def test_without_a_table_the_errors_tell_and_without_errors_the_end() -> None:
     log = 'I1 fine\n[libprotobuf ERROR /a/b.cc:337] no field "x"\nE1123 09:41:28.6 48 a.cc:1] "Poll failed"\nbye\n'
-    assert telling_lines(log) == ['no field "x"', "Poll failed"] or telling_lines(log) == [
-        'no field "x',
-        "Poll failed",
-    ]
+    assert telling_lines(log) == ['no field "x"', "Poll failed"]
     assert telling_lines("one\ntwo\n") == ["one", "two"]
     assert telling_lines("") == []

@@ -3,8 +3,8 @@
 A DLRM-style model (Naumov et al., arXiv:1906.00091) with one cross layer of DCN-v2 (Wang et al., WWW 2021). Its first layer is a
 sum of three halves: one of the user, one of the item, one of their interaction. The item's is a table that export computes
 once; the user's is computed once per user. The comparison with the history follows DIN (Zhou et al., KDD 2018) in a cheap
-form: fixed weights by recency and the maximum, over cosines. The retrieval score is added to the output, so an untrained ranker keeps
-the order of the retrieval.
+form: fixed weights by recency and the maximum, over cosines. The retrieval score is added to the output, so an untrained
+ranker keeps the order of the retrieval.
 """
 
 from __future__ import annotations
