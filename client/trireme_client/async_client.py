@@ -19,7 +19,8 @@ from .requests import Ids, Request, check_request, check_requests
 
 
 class AsyncClient(BaseClient):
-    """`Client` for asyncio: the same arguments, results and errors. Use it in an `async with` block, or call `close` at the end.
+    """`Client` for asyncio: the same arguments, results and errors. Use it in an `async with` block, or call
+    `close` at the end.
 
     Belongs to the event loop of its first call, which is also when its channel is made; any number of tasks may share
     it. A task that is cancelled cancels its RPCs.
@@ -88,11 +89,11 @@ class AsyncClient(BaseClient):
                 waiting.popleft()
             return answers
         except grpc.RpcError as error:
-            raise self._failure(error, rpcs[0].deadline) from error
-        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            raise self._failure(error, rpcs[0].deadline) from None
+        except (asyncio.CancelledError, grpc.aio.UsageError):
             # Closing the channel cancels its calls, and not the tasks that wait for them: for those it is an error.
             if self._closed and not _is_cancelling():
-                raise self._closed_meanwhile() from error
+                raise self._closed_meanwhile() from None
             raise
         finally:
             for call in waiting:
@@ -109,5 +110,5 @@ class AsyncClient(BaseClient):
 
 
 def _is_cancelling() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    """Whether somebody cancels the current task. Python 3.10 cannot tell; there it counts as no."""
+    return bool(getattr(asyncio.current_task(), "cancelling", int)())

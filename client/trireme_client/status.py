@@ -20,6 +20,7 @@ _NOT_CONNECTED = (
     "dns resolution failed",
     "name resolution failure",
     "socket closed",
+    "stream removed",
     "connection reset",
     "recvmsg",
     "sendmsg",

@@ -121,10 +121,10 @@ class Client(BaseClient):
                 waiting.popleft()
             return answers
         except grpc.RpcError as error:
-            raise self._failure(error, rpcs[0].deadline) from error
-        except ValueError as error:  # gRPC's own for a closed channel
+            raise self._failure(error, rpcs[0].deadline) from None
+        except (grpc.FutureCancelledError, ValueError):  # gRPC's words for a channel that was closed meanwhile
             if self._closed:
-                raise self._closed_meanwhile() from error
+                raise self._closed_meanwhile() from None
             raise
         finally:
             for call in waiting:

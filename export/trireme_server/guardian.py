@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     finally:
         _stop(server, float(grace_s))
         _sweep()
-        _remove_shared_memory(shm_prefix)
+        remove_shared_memory(shm_prefix)
     _tell(f"exit {server.returncode}")
     return server.returncode
 
@@ -128,11 +128,22 @@ def _children(parent: int) -> list[int]:
     return found
 
 
-def _remove_shared_memory(prefix: str) -> None:
+def remove_shared_memory(prefix: str) -> None:
     """The prefix is random and was given to this server alone, so what carries it is this server's."""
     for region in Path("/dev/shm").glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             region.unlink()
+
+
+def end_unguarded(group: int, grace_s: float, shm_prefix: str) -> None:
+    """For the owner of a guardian that was killed: the kernel has told the server to stop; waits, then kills."""
+    deadline = time.monotonic() + grace_s
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
+    remove_shared_memory(shm_prefix)
 
 
 def _tell(line: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -144,9 +142,8 @@ class TritonServer:
             guardian_process.wait()
         finally:
             guardian_process.stdout.close()
-        if b"exit" not in told and self.pid is not None:  # the guardian itself was killed
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        if b"exit" not in told and self.pid is not None:
+            guardian.end_unguarded(self.pid, self._grace_s, self._shm_prefix)
         if self._own_log and self.log_path is not None:
             self.log_path.unlink(missing_ok=True)
             self.log_path = None
@@ -182,18 +179,18 @@ class TritonServer:
             os.close(descriptor)
             self.log_path = Path(name)
         assert self.log_path is not None
-        shm_prefix = f"trireme_{os.getpid()}_{secrets.token_hex(4)}_"
+        self._shm_prefix = f"trireme_{os.getpid()}_{secrets.token_hex(4)}_"
         command = server_command(
             binaries,
             self.repository,
             host=self.host,
             ports=self._ports,
-            shm_prefix=shm_prefix,
+            shm_prefix=self._shm_prefix,
             exit_timeout_s=max(1, int(self._grace_s)),
             extra_arguments=self._extra,
         )
         cpus = ",".join(map(str, sorted(self._affinity or os.sched_getaffinity(0))))
-        guard = [sys.executable, "-I", "-S", guardian.__file__, str(self._grace_s), cpus, shm_prefix]
+        guard = [sys.executable, "-I", "-S", guardian.__file__, str(self._grace_s), cpus, self._shm_prefix]
         self._started_at = time.monotonic()
         with self.log_path.open("wb") as log:
             self._guardian = subprocess.Popen(

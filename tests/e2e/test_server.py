@@ -172,6 +172,7 @@ def test_killing_the_guardian_ends_server_and_stubs(serving: subprocess.Popen[st
     os.kill(guardian, signal.SIGKILL)
     assert serving.wait(timeout=30) == 1
     assert eventually(lambda: not processes_of(repository))
+    assert shared_memory_of(serving.pid) == []
 
 
 def test_a_frozen_server_is_killed_after_the_grace(tmp_path: Path) -> None:

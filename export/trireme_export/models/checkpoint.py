@@ -42,7 +42,11 @@ def save_models(path: Path | str, models: TrainedModels) -> None:
             for name, value in getattr(models, part).state_dict().items()
         }
         np.savez(temporary / "models.npz", **weights)
-        document = {"format_version": FORMAT_VERSION, "shape": models.shape.to_json(), "report": models.report}
+        document = {
+            "format_version": FORMAT_VERSION,
+            "shape": models.shape.to_json(),
+            "report": models.report,
+        }
         (temporary / "models.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         if path.exists():
             shutil.rmtree(path)

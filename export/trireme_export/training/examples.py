@@ -63,7 +63,10 @@ class ExampleSource:
         """The examples of `rows` int64 (B,) cut at the clock `cut` float64 (B,). With `rng`, a long window is sampled."""
         low = np.searchsorted(self.key, rows + cut)
         high = np.searchsorted(self.key, rows + np.minimum(cut + self.window, self.end))
-        low, high = np.maximum(low, self.data.user_offsets[rows]), np.minimum(high, self.data.user_offsets[rows + 1])
+        low, high = (
+            np.maximum(low, self.data.user_offsets[rows]),
+            np.minimum(high, self.data.user_offsets[rows + 1]),
+        )
         history = gather_history(self.data.user_items, self.data.user_offsets[rows], low, self.length)
         return Batch(rows, history, self._targets(low, high, rng), cut)
 

@@ -1,11 +1,14 @@
 """Training of the ranker, on lists that the retrieval drew for a slice of time which the tower had not seen.
 
-Every user of the slice is judged once by a ranker trained without him (cross-fitting): that chooses the number of epochs and
-the blend, how much the ranker may move the retrieval's order. A blend of 0 means that it did not help and is switched off.
+Every user of the slice is judged once by a ranker trained without him, and only by what he took in the later half of the slice,
+while that ranker learned from what others took in the earlier half: a ranker that merely remembers what was in fashion does not
+pass. That chooses the number of epochs and the blend, how much the ranker may move the retrieval's order. A blend of 0
+means that it did not help and is switched off.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +33,7 @@ FOLDS = 3
 
 @dataclass(frozen=True)
 class Lists:
-    """Inputs of the ranker for the users of a slice, and `hits` bool (V, C)."""
+    """Inputs of the ranker for the users of a slice; `hits` and `late` bool (V, C), `late` as in `Slice`."""
 
     part: Slice
     query: Float32
@@ -39,6 +42,12 @@ class Lists:
     candidates: Int32
     score: Float32
     hits: np.ndarray
+    late: np.ndarray
+
+    @property
+    def early(self) -> np.ndarray:
+        """bool (V, C): hits of the earlier half alone; all of them where the slice has no halves."""
+        return self.hits & ~self.late if self.part.halves else self.hits
 
     def tensors(self, index: np.ndarray, unknown: np.ndarray | None = None) -> tuple[Tensor, ...]:
         """The ranker's inputs for the users at `index`; `unknown` bool (b,) hides the user's features."""
@@ -64,7 +73,7 @@ def draw_lists(tower: TwoTower, data: TrainingData, part: Slice, count: int) -> 
     query, vectors = user_queries(tower, data, part)
     ids, score = top_candidates(part, lambda index: query[index] @ vectors.T, count)
     category, number = data.user_inputs(part.history, part.rows)
-    return Lists(part, query, category, number, ids, score, hits_of(part, ids))
+    return Lists(part, query, category, number, ids, score, hits_of(part.relevant, ids), hits_of(part.late, ids))
 
 
 class RankerTrainer:
@@ -98,12 +107,13 @@ class RankerTrainer:
         for fold in range(FOLDS):
             out = np.flatnonzero(folds == fold)
             model = self._start(tower, end, start)
-            for epoch in self._epochs(model, lists, np.flatnonzero(folds != fold), config.max_epochs):
+            train = np.flatnonzero(folds != fold)
+            for epoch in self._epochs(model, lists, train, lists.early, config.max_epochs):
                 kept[epoch, out] = ranking_scores(model, lists, out)
                 report("ranker", fold * config.max_epochs + epoch + 1, total)
         record, epochs, blend = self._choose(lists, kept)
         model = self._start(tower, end, start)
-        for epoch in self._epochs(model, lists, np.arange(len(part.rows)), epochs):
+        for epoch in self._epochs(model, lists, np.arange(len(part.rows)), lists.hits, epochs):
             report("ranker", FOLDS * config.max_epochs + epoch + 1, total)
         report("ranker", total, total)
         model.core.blend.fill_(blend)
@@ -118,11 +128,11 @@ class RankerTrainer:
             model.load_state_dict(like.state_dict())
         return model
 
-    def _epochs(self, model: Ranker, lists: Lists, users: np.ndarray, epochs: int) -> Any:
+    def _epochs(self, model: Ranker, lists: Lists, users: np.ndarray, hits: np.ndarray, epochs: int) -> Iterator[int]:
         """Train epoch by epoch; yields each epoch's number when it is done. Lists without a hit teach nothing."""
         config = self.config.ranker
         rng = np.random.default_rng(self.config.seed)
-        users = users[lists.hits[users].any(axis=1)]
+        users = users[hits[users].any(axis=1)]
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         for epoch in range(epochs):
             model.train()
@@ -130,27 +140,26 @@ class RankerTrainer:
             for low in range(0, len(order), config.batch_size):
                 index = order[low : low + config.batch_size]
                 unknown = rng.random(len(index)) < self.config.tower.user_dropout
-                loss = list_loss(model(*lists.tensors(index, unknown)), lists.candidates[index], lists.hits[index])
+                loss = list_loss(model(*lists.tensors(index, unknown)), lists.candidates[index], hits[index])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
             yield epoch
 
     def _choose(self, lists: Lists, kept: np.ndarray) -> tuple[dict[str, Any], int, float]:
-        """Epochs and blend with the best NDCG@10 among users the ranker was not trained on."""
-        base = lists.part
-        retrieval = list_metrics(base, lists.hits)
-        order_key = _standard(lists)
-        table: dict[tuple[int, float], dict[str, float]] = {}
-        for epoch, scores in enumerate(kept):
-            for blend in BLENDS[1:]:
-                mixed = order_key + blend * (scores - order_key)
-                table[epoch + 1, blend] = list_metrics(base, reorder(lists, mixed))
-        best = max(table, key=lambda key: table[key]["ndcg@10"]) if table else (0, 0.0)
-        helped = bool(table) and table[best]["ndcg@10"] > retrieval["ndcg@10"]
+        """Epochs and blend with the best NDCG@10 in the later half, among users the ranker was not trained on."""
+        base = _standard(lists)
+        retrieval = late_metrics(lists, base)
+        table = {
+            (epoch + 1, blend): late_metrics(lists, base + blend * (scores - base))
+            for epoch, scores in enumerate(kept)
+            for blend in BLENDS[1:]
+        }
+        best = max(table, key=lambda key: table[key]["ndcg@10"])
+        helped = table[best]["ndcg@10"] > retrieval["ndcg@10"]
         epochs, blend = best if helped else (1, 0.0)
         record = {
-            "users": len(base.rows),
+            "users": len(lists.part.rows),
             "retrieval": retrieval,
             "ranked": table[best] if helped else retrieval,
             "epochs": [{"epoch": e + 1, **table[e + 1, 1.0]} for e in range(len(kept))],
@@ -159,6 +168,15 @@ class RankerTrainer:
             "beats_retrieval": helped,
         }
         return record, epochs, blend
+
+
+def late_metrics(lists: Lists, score: np.ndarray) -> dict[str, float]:
+    """Metrics of the lists ordered by `score`, on the later half; what was taken in the earlier half is out of the lists."""
+    users = np.flatnonzero(np.diff(lists.part.late.indptr))
+    taken = lists.hits & ~lists.late
+    key = np.where((lists.candidates >= 0) & ~taken, -score, np.inf)[users]
+    order = np.argsort(key, axis=1, kind="stable")
+    return list_metrics(lists.part.late[users], np.take_along_axis(lists.late[users], order, axis=1))
 
 
 def list_loss(score: Tensor, candidates: Int32, hits: np.ndarray) -> Tensor:

@@ -26,6 +26,9 @@ from .examples import Batch, ExampleSource, clock_of, popularity_snapshots
 from .validation import Slice, hits_of, list_metrics, top_candidates
 from .warm_start import warm_item_vectors
 
+MOMENT_VALUES = 1 << 27
+"""At most so many numbers are kept for popularity in the past: large catalogues get fewer moments."""
+
 Report = Callable[[str, int, int], None]
 """Called with (what, steps done, steps in all)."""
 
@@ -45,8 +48,9 @@ class TowerTrainer:
     def __init__(self, data: TrainingData, shape: ModelShape, config: TrainingConfig) -> None:
         self.data, self.shape, self.config = data, shape, config
         tower = config.tower
-        levels, self.latest = popularity_snapshots(data, tower.half_lives, tower.moments)
-        self.levels = torch.from_numpy(levels)
+        moments = min(tower.moments, max(2, MOMENT_VALUES // (data.n_items * shape.popularity)))
+        levels, self.latest = popularity_snapshots(data, tower.half_lives, moments)
+        self.levels = torch.from_numpy(np.ascontiguousarray(levels.transpose(0, 2, 1)))
 
     def start(self, end: float) -> TwoTower:
         """An untrained tower that knows the past before the clock `end`, from the configured seed."""
@@ -68,7 +72,7 @@ class TowerTrainer:
         """Put the log popularity as of the clock `end` into the item vectors."""
         last = end >= 1.0 or len(self.levels) == 1
         moment = min(round(end * len(self.levels)), len(self.levels) - 1)
-        model.popularity.copy_(torch.from_numpy(self.latest) if last else self.levels[moment])
+        model.popularity.copy_(torch.from_numpy(self.latest) if last else self.levels[moment].T)
 
     def fit(self, end: float, part: Slice, report: Report) -> TowerRun:
         """Train on the past before `end`; keep the weights of the epoch that was best on `part`."""
@@ -84,7 +88,12 @@ class TowerTrainer:
             run.epochs.append({"epoch": epoch, "steps": loop.done, "loss": loss, **metrics})
             waited += 1
             if value > best_value:
-                best, best_value, waited, run.steps = copy.deepcopy(loop.average.state_dict()), value, 0, loop.done
+                best, best_value, waited, run.steps = (
+                    copy.deepcopy(loop.average.state_dict()),
+                    value,
+                    0,
+                    loop.done,
+                )
             if waited >= tower.patience:
                 break
         report("two-tower", total, total)
@@ -144,13 +153,16 @@ class _Loop:
 def window_loss(
     model: TwoTower, data: TrainingData, batch: Batch, levels: Tensor, config: Any, rng: np.random.Generator
 ) -> Tensor:
-    """Mean negative log likelihood of the targets of `batch`; `levels` float32 (moments, N, K) of log popularity."""
+    """Mean negative log likelihood of the targets of `batch`; `levels` float32 (moments, K, N) of log popularity."""
     history = _hide(batch.history, config.history_dropout, rng)
     rows = np.where(rng.random(len(batch.rows)) < config.user_dropout, -1, batch.rows)
     category, number = data.user_inputs(history, rows)
     features = model.features()
     query = model.user(
-        model.read_table(features), torch.from_numpy(history), torch.from_numpy(category), torch.from_numpy(number)
+        model.read_table(features),
+        torch.from_numpy(history),
+        torch.from_numpy(category),
+        torch.from_numpy(number),
     )
     columns, correction = _softmax_items(data, batch, config.softmax_items, rng)
     latent = model.shape.latent
@@ -187,17 +199,18 @@ def _softmax_items(
 
 def _popularity_logits(weight: Tensor, levels: Tensor, moment: np.ndarray, columns: Tensor | None) -> Tensor:
     """float32 (B, S): each row's weights (B, K) times the log popularity at its own moment int64 (B,)."""
-    order = np.argsort(moment, kind="stable")
-    parts = []
-    for rows in np.split(order, np.flatnonzero(np.diff(moment[order])) + 1):
-        level = levels[moment[rows[0]] if len(levels) > 1 else 0]
-        parts.append(weight[torch.from_numpy(rows)] @ (level if columns is None else level[columns]).T)
-    return torch.cat(parts)[torch.from_numpy(np.argsort(order, kind="stable"))]
+    count, kinds, _ = levels.shape
+    table = levels.flatten(0, 1) if columns is None else levels.flatten(0, 1)[:, columns]
+    row = torch.from_numpy(np.minimum(moment, count - 1))[:, None] * kinds + torch.arange(kinds)
+    return nn.functional.embedding_bag(row, table, mode="sum", per_sample_weights=weight)
 
 
 def _likelihood(logits: Tensor, batch: Batch, columns: Tensor | None, n_items: int) -> Tensor:
     """Items of the history cannot be recommended: they are neither targets nor in the denominator."""
-    history, targets = _to_columns(batch.history, columns, n_items), _to_columns(batch.targets, columns, n_items)
+    history, targets = (
+        _to_columns(batch.history, columns, n_items),
+        _to_columns(batch.targets, columns, n_items),
+    )
     width = logits.shape[1]
     seen = torch.zeros(len(logits), width + 1, dtype=torch.bool).scatter_(1, history, True)
     wanted = (targets < width) & ~torch.gather(seen, 1, targets)
@@ -246,4 +259,4 @@ def evaluate_tower(model: TwoTower, data: TrainingData, part: Slice) -> dict[str
     """Metrics of exact retrieval on a slice."""
     query, vectors = user_queries(model, data, part)
     ids, _ = top_candidates(part, lambda index: query[index] @ vectors.T, 200)
-    return list_metrics(part, hits_of(part, ids))
+    return list_metrics(part.relevant, hits_of(part.relevant, ids))

@@ -18,35 +18,52 @@ Scorer = Callable[[np.ndarray], np.ndarray]
 class Slice:
     """Users with a past before the cut and something new after it.
 
-    `rows` int64 (V,), `history` int32 (V, L), `seen` and `relevant` sparse (V, N) of zeros and ones.
+    `rows` int64 (V,), `history` int32 (V, L), `seen` and `relevant` sparse (V, N) of zeros and ones. `late` is the part of
+    `relevant` from the later half of the slice; without a clock shared by all users it is all of it.
     """
 
     rows: np.ndarray
     history: Int32
     seen: sp.csr_matrix
     relevant: sp.csr_matrix
+    late: sp.csr_matrix
+
+    @property
+    def halves(self) -> bool:
+        """Whether `late` is only a part of `relevant`."""
+        return self.late is not self.relevant
 
     def take(self, index: np.ndarray) -> Slice:
         """The users at `index`."""
-        return Slice(self.rows[index], self.history[index], self.seen[index], self.relevant[index])
+        relevant = self.relevant[index]
+        late = self.late[index] if self.halves else relevant
+        return Slice(self.rows[index], self.history[index], self.seen[index], relevant, late)
 
 
 def cut_slice(data: TrainingData, cut: float, length: int, max_users: int, rng: np.random.Generator) -> Slice:
     """The slice after the clock `cut`; items must occur before it, seen items are not relevant."""
     user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))
-    past = clock_of(data) < cut
+    clock = clock_of(data)
+    past = clock < cut
     seen = _incidence(data, user, past)
     known = (np.asarray(seen.sum(axis=0)).ravel() > 0).astype(np.float32)
-    later = _incidence(data, user, ~past)
-    relevant = ((later - later.multiply(seen)) @ sp.diags(known)).tocsr()
-    relevant.eliminate_zeros()
+    relevant = _new_items(_incidence(data, user, ~past), seen, known)
+    late = relevant
+    if data.user_times is not None:
+        late = _new_items(_incidence(data, user, clock >= (1.0 + cut) / 2), seen, known)
     rows = np.flatnonzero((np.diff(relevant.indptr) > 0) & (np.diff(seen.indptr) > 0))
     if len(rows) > max_users:
         rows = np.sort(rng.choice(rows, max_users, replace=False))
-    before = np.bincount(user[past], minlength=data.n_users)[rows]
-    start = data.user_offsets[rows]
+    start = data.user_offsets[:-1]
+    before = np.bincount(user[past], minlength=data.n_users)
     history = gather_history(data.user_items, start, start + before, length)
-    return Slice(rows, history, seen[rows], relevant[rows])
+    return Slice(np.arange(data.n_users), history, seen, relevant, late).take(rows)
+
+
+def _new_items(taken: sp.csr_matrix, seen: sp.csr_matrix, known: np.ndarray) -> sp.csr_matrix:
+    new = ((taken - taken.multiply(seen)) @ sp.diags(known)).tocsr()
+    new.eliminate_zeros()
+    return new
 
 
 def _incidence(data: TrainingData, user: np.ndarray, chosen: np.ndarray) -> sp.csr_matrix:
@@ -80,24 +97,24 @@ def top_candidates(part: Slice, score: Scorer, count: int, block: int = 512) -> 
     return ids, scores
 
 
-def hits_of(part: Slice, ids: Int32, block: int = 1024) -> np.ndarray:
-    """bool, the shape of `ids`: whether the candidate is relevant."""
+def hits_of(relevant: sp.csr_matrix, ids: Int32, block: int = 1024) -> np.ndarray:
+    """bool, the shape of `ids`: whether the candidate is in the user's row of `relevant` (V, N)."""
     out = np.zeros(ids.shape, dtype=bool)
     for low in range(0, len(ids), block):
         rows = slice(low, low + block)
-        dense = part.relevant[rows].toarray() > 0
+        dense = relevant[rows].toarray() > 0
         out[rows] = np.take_along_axis(dense, np.maximum(ids[rows], 0), axis=1) & (ids[rows] >= 0)
     return out
 
 
-def list_metrics(part: Slice, hits: np.ndarray) -> dict[str, float]:
+def list_metrics(relevant: sp.csr_matrix, hits: np.ndarray) -> dict[str, float]:
     """Means over users of NDCG@10, Recall@20 (over min(20, relevant)) and Recall@200 (all of the list)."""
-    relevant = np.diff(part.relevant.indptr)
+    count = np.diff(relevant.indptr)
     gain = 1.0 / np.log2(np.arange(2, 12))
     first = hits[:, :10]
-    ideal = np.cumsum(gain)[np.minimum(relevant, 10) - 1]
+    ideal = np.cumsum(gain)[np.minimum(count, 10) - 1]
     return {
         "ndcg@10": float((first @ gain[: first.shape[1]] / ideal).mean()),
-        "recall@20": float((hits[:, :20].sum(axis=1) / np.minimum(20, relevant)).mean()),
-        "recall@200": float((hits.sum(axis=1) / np.minimum(200, relevant)).mean()),
+        "recall@20": float((hits[:, :20].sum(axis=1) / np.minimum(20, count)).mean()),
+        "recall@200": float((hits.sum(axis=1) / np.minimum(200, count)).mean()),
     }
