@@ -29,7 +29,9 @@ class ServingConfig(Section):
     candidates: int = Field(200, ge=1, le=10_000, description="C, items that retrieval hands to ranking")
     list_length: int = Field(200, ge=1, le=10_000, description="K, items in an answer, at most candidates")
     max_batch_size: int = Field(64, ge=1, le=4096, description="most users in one batch")
-    max_queue_delay_us: int = Field(500, ge=0, le=1_000_000, description="longest wait for a batch to fill, µs")
+    max_queue_delay_us: int = Field(
+        0, ge=0, le=1_000_000, description="longest wait of each model for a batch to fill, µs; 0 = only what queues"
+    )
     instances: int | None = Field(None, ge=1, le=256, description="of each model; default one per core")
 
     @model_validator(mode="after")
