@@ -58,6 +58,8 @@ def _figures(checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, ask
     from trireme_export.evaluation import evaluate_lists, evaluate_popularity
     from trireme_export.evaluation.funnel import offline_lists, served_lists
 
+    if users.n_users == 0:
+        raise CommandError(f"{dataset.name}: no user has both training history and test items that are new to him")
     serving = checkpoint.config.serving
     console.print(f"evaluating {users.n_users} users")
     offline = offline_lists(checkpoint.models, checkpoint.tables, users, serving.candidates, serving.list_length)

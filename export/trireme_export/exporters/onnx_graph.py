@@ -49,8 +49,8 @@ def export_onnx(
     """
     names = list(inputs[0])
     with warnings.catch_warnings():
-        # The TorchScript exporter is deprecated, but the one that replaces it writes graphs that ONNX Runtime
-        # runs more slowly here (it keeps each Gather's bounds handling); constant tables are traced on purpose.
+        # The TorchScript exporter is deprecated in favour of one that needs onnxscript; these graphs are straight
+        # lines without control flow, which tracing exports whole. `_compare` holds it to that.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..staging import staged_directory
 from .ranker import Ranker
 from .shape import ModelShape
 from .two_tower import TwoTower
@@ -32,29 +31,15 @@ class TrainedModels:
 
 def save_models(path: Path | str, models: TrainedModels) -> None:
     """Write the directory `path`; one that is there is replaced when the new one is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        weights = {
-            f"{part}/{name}": value.detach().cpu().numpy()
-            for part in _PARTS
-            for name, value in getattr(models, part).state_dict().items()
-        }
-        np.savez(temporary / "models.npz", **weights)
-        document = {
-            "format_version": FORMAT_VERSION,
-            "shape": models.shape.to_json(),
-            "report": models.report,
-        }
-        (temporary / "models.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.chmod(0o755)
-        temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    weights = {
+        f"{part}/{name}": value.detach().cpu().numpy()
+        for part in _PARTS
+        for name, value in getattr(models, part).state_dict().items()
+    }
+    document = {"format_version": FORMAT_VERSION, "shape": models.shape.to_json(), "report": models.report}
+    with staged_directory(Path(path)) as staging:
+        np.savez(staging / "models.npz", **weights)
+        (staging / "models.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def load_models(path: Path | str) -> TrainedModels:

@@ -196,12 +196,6 @@ def ranking_scores(model: Ranker, lists: Lists, users: np.ndarray) -> np.ndarray
     return np.concatenate(parts) if parts else np.zeros((0, lists.hits.shape[1]), dtype=np.float32)
 
 
-def reorder(lists: Lists, score: np.ndarray) -> np.ndarray:
-    """`hits` in the order of falling `score`; padding last, ties in the retrieval's order."""
-    order = np.argsort(np.where(lists.candidates >= 0, -score, np.inf), axis=1, kind="stable")
-    return np.take_along_axis(lists.hits, order, axis=1)
-
-
 def _standard(lists: Lists) -> np.ndarray:
     """The part of the ranking score that is the retrieval score, as `RankerCore` computes it."""
     valid = lists.candidates >= 0

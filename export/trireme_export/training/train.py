@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..errors import TrainingError
 from ..models.checkpoint import TrainedModels
 from ..models.shape import ModelShape
 from .config import TrainingConfig
@@ -28,7 +29,7 @@ def train(data: TrainingData, config: TrainingConfig | None = None, progress: bo
 
     A first tower learns from the past before a cut; the slice after it chooses the steps and teaches the ranker on that
     tower's candidates. A second tower then learns from all data. `progress` shows bars on the terminal.
-    Raises ValueError where the data is too small to hold out a slice.
+    Raises TrainingError where the data is too small to hold out a slice.
     """
     config = config or TrainingConfig()
     shape = shape_of(data, config)
@@ -38,7 +39,7 @@ def train(data: TrainingData, config: TrainingConfig | None = None, progress: bo
     cut = 1.0 - config.validation
     part = cut_slice(data, cut, config.history_length, config.ranker.max_users, np.random.default_rng(config.seed))
     if len(part.rows) == 0:
-        raise ValueError(
+        raise TrainingError(
             f"no user has positives both before and in the last {config.validation:.0%} of the data: more data is needed"
         )
     towers, rankers = TowerTrainer(data, shape, config), RankerTrainer(data, shape, config)

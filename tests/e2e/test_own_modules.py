@@ -1,0 +1,65 @@
+"""A ranker of one's own, exported the way the README tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.e2e.conftest import Served
+from trireme_export.errors import ExportError
+from trireme_export.pipeline import export_bundle
+from trireme_stages.funnel import Funnel
+
+
+class Backwards(nn.Module):
+    """Turns the order of retrieval round."""
+
+    def precompute(self) -> nn.Module:
+        return self
+
+    def forward(
+        self,
+        query: Tensor,
+        history_index: Tensor,
+        user_category: Tensor,
+        user_number: Tensor,
+        candidate_index: Tensor,
+        retrieval_score: Tensor,
+    ) -> Tensor:
+        rest = query.sum(1) + history_index.sum(1) + user_category.sum(1) + user_number.sum(1) + candidate_index.sum(1)
+        return -retrieval_score + 0 * rest[:, None]
+
+
+class Restless(Backwards):
+    """Answers otherwise each time: ONNX cannot be what PyTorch was."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return super().forward(*inputs) + torch.rand(1)
+
+
+def export_with(served: Served, ranker: nn.Module, out: Path) -> Funnel:
+    checkpoint = replace(served.checkpoint, models=replace(served.checkpoint.models, ranker=ranker))
+    manifest = export_bundle(checkpoint, out, "fused")
+    return Funnel.load(out / "recommend" / str(manifest.version))
+
+
+def test_an_own_ranker_decides_the_order(served: Served, tmp_path: Path) -> None:
+    funnel = export_with(served, Backwards(), tmp_path / "repository")
+    slate = funnel(served.dataset.test.user_id[:20, None])
+    search, reranked = funnel.stages[2], slate.score
+    assert (np.diff(reranked, axis=1) <= 0).all()
+    features = funnel.stages[0](served.dataset.test.user_id[:20, None])
+    query = funnel.stages[1](features.history_index, features.user_category, features.user_number).query
+    found = search(query, features.user_row, features.history_index)
+    np.testing.assert_allclose(reranked[:, 0], -found.retrieval_score.min(axis=1), rtol=1e-4)
+
+
+def test_a_graph_that_differs_from_pytorch_is_refused(served: Served, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="ranking: ONNX differs from PyTorch"):
+        export_with(served, Restless(), tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
