@@ -94,6 +94,7 @@ def server_pid(repository: Path) -> int:
 
 def test_is_ready_only_after_warm_up_and_leaves_nothing_behind(tmp_path: Path) -> None:
     repository = write_toy_repository(tmp_path / "repository", ("recommend", "recommend_fused"))
+    others = set(shared_memory_of(os.getpid()))
     with TritonServer(repository, cpu_affinity=(0,), log_path=tmp_path / "server.log", **ANY_PORT) as server:
         ready = Ready.of(server)
         for model in ("recommend", "recommend_fused"):
@@ -109,9 +110,9 @@ def test_is_ready_only_after_warm_up_and_leaves_nothing_behind(tmp_path: Path) -
         assert (ready.plan, ready.bundle_id, ready.version) == ("fused", "toy-1", 1)
         assert ready.load_s > 0
         assert ready.warmup_requests == 2 * 2 * (8 + 3 * 64 + 1)
-        assert len(shared_memory_of(os.getpid())) == 4
+        assert len(set(shared_memory_of(os.getpid())) - others) == 4
     assert processes_of(repository) == []
-    assert shared_memory_of(os.getpid()) == []
+    assert set(shared_memory_of(os.getpid())) <= others
     assert "recommend" in (tmp_path / "server.log").read_text()
 
 
