@@ -4,6 +4,9 @@ Triton adds up, per model, how long requests waited, how long their inputs were 
 and how long outputs were scattered, and for the entry how long requests took from end to end. The ledger is the
 difference of two readings, divided by the number of requests: means, no percentiles.
 
+In an ensemble the next stage begins when the one before has sent its outputs, while Triton still counts the end of that sending
+as output. What is counted twice so is taken off the outputs of the stages before the last, and reported as ``overlap_us``.
+
 Since the start of the server, the stages have also answered the requests of their ``model_warmup``, which the entry
 has not: ``warmup_requests`` says how many, and until they are few against ``requests``, watch for a while instead.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import tritonclient.grpc as triton
@@ -52,6 +55,8 @@ class Ledger:
     end_to_end_us: float
     stages: list[StageTime]
     unaccounted_us: float
+    overlap_us: float
+    """Output time that ran beside the next stage; it is not in ``stages``."""
     warmup_requests: int
     """Requests that stages answered beyond those of the entry, per stage."""
 
@@ -151,9 +156,20 @@ def _difference(
     if not requests:
         raise PerfError(f"model {model!r} answered no request in the time watched: send some, or watch for longer")
     whole = spent[model]["success"] / requests / 1000
-    rows = [_stage(name, spent[name], whole) for name in stages]
+    rows, overlap = _without_overlap([_stage(name, spent[name], whole) for name in stages], whole)
     extra = max(spent[name].get("requests", 0) for name in stages) - requests
-    return Ledger(model, requests, whole, rows, whole - sum(row.total_us for row in rows), max(extra, 0))
+    return Ledger(model, requests, whole, rows, whole - sum(row.total_us for row in rows), overlap, max(extra, 0))
+
+
+def _without_overlap(rows: list[StageTime], whole: float) -> tuple[list[StageTime], float]:
+    """Takes what exceeds ``whole`` off the outputs of all stages but the last, in proportion; also returns it, in µs."""
+    outputs = sum(row.output_us for row in rows[:-1])
+    overlap = min(max(sum(row.total_us for row in rows) - whole, 0.0), outputs)
+    if not overlap:
+        return rows, 0.0
+    kept = 1 - overlap / outputs
+    shorter = [replace(row, output_us=row.output_us * kept) for row in rows[:-1]] + rows[-1:]
+    return [replace(row, share=row.total_us / whole) for row in shorter], overlap
 
 
 def _stage(name: str, spent: dict[str, int], whole: float) -> StageTime:

@@ -1,0 +1,48 @@
+"""The ledger's arithmetic on statistics as Triton counts them."""
+
+from __future__ import annotations
+
+import pytest
+
+from trireme_perf.errors import PerfError
+from trireme_perf.ledger import _difference
+
+
+def figures(requests: int, success_us: float, output_us: float = 10.0) -> dict[str, int]:
+    """``requests`` that each spent 20 µs in the queue, 5 on inputs, 65 computing, in batches of 2."""
+    spent = {"success": success_us, "queue": 20, "input": 5, "compute": 65, "output": output_us}
+    counts = {"requests": requests, "users": requests, "executions": requests // 2}
+    return counts | {name: int(us * 1000 * requests) for name, us in spent.items()}
+
+
+def test_shares_and_the_rest_add_up() -> None:
+    ledger = _difference("m", ["a", "b"], {}, {"m": figures(10, 250), "a": figures(10, 100), "b": figures(10, 100)})
+    assert [stage.total_us for stage in ledger.stages] == [100, 100]
+    assert [stage.share for stage in ledger.stages] == [0.4, 0.4]
+    assert [stage.batch for stage in ledger.stages] == [2, 2]
+    assert (ledger.end_to_end_us, ledger.unaccounted_us, ledger.overlap_us, ledger.requests) == (250, 50, 0, 10)
+
+
+def test_output_beside_the_next_stage_is_not_counted_twice() -> None:
+    ledger = _difference("m", ["a", "b"], {}, {"m": figures(10, 194), "a": figures(10, 100), "b": figures(10, 100)})
+    assert [stage.output_us for stage in ledger.stages] == pytest.approx([4, 10])
+    assert (ledger.overlap_us, ledger.unaccounted_us) == pytest.approx((6, 0))
+    assert sum(stage.share for stage in ledger.stages) == pytest.approx(1)
+
+
+def test_no_more_than_the_outputs_can_overlap() -> None:
+    ledger = _difference("m", ["a", "b"], {}, {"m": figures(10, 180), "a": figures(10, 100), "b": figures(10, 100)})
+    assert (ledger.overlap_us, ledger.unaccounted_us) == pytest.approx((10, -10))
+
+
+def test_only_the_time_watched_counts_and_warm_ups_are_told() -> None:
+    before = {"m": figures(0, 0), "a": figures(34, 900)}
+    after = {"m": figures(10, 100), "a": figures(44, 900)}
+    watched = _difference("m", ["a"], before, after)
+    assert (watched.requests, watched.warmup_requests) == (10, 0)
+    assert _difference("m", ["a"], {}, after).warmup_requests == 34
+
+
+def test_nothing_answered_is_said() -> None:
+    with pytest.raises(PerfError, match="'m' answered no request"):
+        _difference("m", ["a"], {"m": figures(5, 9), "a": {}}, {"m": figures(5, 9), "a": {}})
