@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from trireme_export.data import Dataset
+from trireme_export.data.dataset import distinct_pairs
+from trireme_export.evaluation.protocol import csr
 from trireme_export.training.data import gather_history
 from trireme_stages.artifacts import load_stage, save_stage
 
@@ -51,7 +53,8 @@ def build_tables(dataset: Dataset, history_length: int, list_length: int) -> Tab
     """The tables of ``dataset`` for histories of L and answers of K items."""
     offsets = dataset.train_offsets
     history = gather_history(dataset.train_items, offsets[:-1], offsets[1:], history_length)
-    seen_offsets, seen_items = _distinct(offsets, dataset.train_items, dataset.n_items)
+    user = np.repeat(np.arange(dataset.n_users), np.diff(offsets))
+    seen_offsets, seen_items = csr(*distinct_pairs(user, dataset.train_items, dataset.n_items), dataset.n_users)
     depth = min(dataset.n_items, POPULAR_DEPTH * list_length)
     popular, popular_score = _popular(dataset, depth)
     return Tables(
@@ -70,14 +73,6 @@ def build_tables(dataset: Dataset, history_length: int, list_length: int) -> Tab
 
 def _with_unknown(table: np.ndarray, value: int) -> np.ndarray:
     return np.concatenate([table, np.full((1, table.shape[1]), value, dtype=table.dtype)])
-
-
-def _distinct(offsets: np.ndarray, items: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
-    """The CSR table without repeats, ascending within a row."""
-    user = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
-    pair = np.unique(user * np.int64(n_items) + items)
-    count = np.bincount(pair // n_items, minlength=offsets.size - 1)
-    return np.concatenate([[0], np.cumsum(count)]).astype(np.int64), (pair % n_items).astype(np.int32)
 
 
 def _popular(dataset: Dataset, depth: int) -> tuple[np.ndarray, np.ndarray]:
