@@ -11,6 +11,7 @@ from .errors import (
     ConnectError,
     InvalidRequestError,
     ModelNotFoundError,
+    OverloadedError,
     ProtocolError,
     ServerError,
     TimeoutError,
@@ -19,7 +20,7 @@ from .errors import (
     ValidationError,
 )
 from .model import ModelInfo
-from .options import TLS, Timeout
+from .options import TLS, Coalescing, Timeout
 from .recommendations import Recommendation, Recommendations, Rung
 from .requests import Request
 from .sync_client import Client
@@ -29,10 +30,12 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClosedError",
+    "Coalescing",
     "ConnectError",
     "InvalidRequestError",
     "ModelInfo",
     "ModelNotFoundError",
+    "OverloadedError",
     "ProtocolError",
     "Recommendation",
     "Recommendations",

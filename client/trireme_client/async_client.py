@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import EllipsisType, TracebackType
 from typing import Any
 
 import grpc
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from .async_coalescer import AsyncCoalescer
 from .base import MAX_IN_FLIGHT, BaseClient, Rpc, Steps, T
 from .model import ModelInfo
-from .options import CHANNEL_OPTIONS
+from .options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, TLS, Coalescing, Timeout, check_coalescing
 from .recommendations import Recommendations
-from .requests import Ids, Request, check_request, check_requests
+from .requests import Ids, Request, check_arguments, check_requests
 
 
 class AsyncClient(BaseClient):
@@ -29,6 +30,21 @@ class AsyncClient(BaseClient):
     _channel: grpc.aio.Channel | None = None
     _stub: GRPCInferenceServiceStub | None = None
 
+    def __init__(
+        self,
+        url: str = "localhost:8001",
+        *,
+        model: str = "recommend",
+        model_version: str = "",
+        timeout: Timeout | float | None = DEFAULT_TIMEOUT,
+        tls: TLS | None = None,
+        headers: Mapping[str, str] | None = None,
+        coalescing: Coalescing | None = None,
+    ) -> None:
+        super().__init__(url, model=model, model_version=model_version, timeout=timeout, tls=tls, headers=headers)
+        checked = check_coalescing(coalescing)
+        self._coalescer = None if checked is None else AsyncCoalescer(self, checked, self._start, self._run)
+
     async def recommend(
         self,
         user_id: int | None = None,
@@ -38,8 +54,10 @@ class AsyncClient(BaseClient):
         timeout: float | None | EllipsisType = ...,
     ) -> Recommendations:
         """See `Client.recommend`."""
-        request = check_request(Request(user_id, k, history))
-        return (await self._run(self._recommend_steps([request], timeout)))[0]
+        request = check_arguments(user_id, k, history)
+        if self._coalescer is None:
+            return (await self._run(self._recommend_steps([request], timeout)))[0]
+        return await self._coalescer.recommend(request, timeout)
 
     async def recommend_many(
         self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...
@@ -54,6 +72,8 @@ class AsyncClient(BaseClient):
     async def close(self) -> None:
         """Closes the connection; calls under way in other tasks raise ClosedError. Closing again does nothing."""
         self._closed = True
+        if self._coalescer is not None:
+            self._coalescer.close()
         if self._channel is not None:
             await self._channel.close()
 
@@ -83,7 +103,7 @@ class AsyncClient(BaseClient):
                 if len(waiting) == MAX_IN_FLIGHT:
                     answers.append(await waiting[0])
                     waiting.popleft()
-                waiting.append(self._method(rpc)(**self._call_arguments(rpc)))
+                waiting.append(self._start(rpc))
             while waiting:
                 answers.append(await waiting[0])
                 waiting.popleft()
@@ -99,14 +119,15 @@ class AsyncClient(BaseClient):
             for call in waiting:
                 call.cancel()
 
-    def _method(self, rpc: Rpc) -> Any:
+    def _start(self, rpc: Rpc) -> Any:
+        """A gRPC call under way; awaiting it gives its answer."""
         if self._stub is None:
             if self._credentials is None:
                 self._channel = grpc.aio.insecure_channel(self._url, options=CHANNEL_OPTIONS)
             else:
                 self._channel = grpc.aio.secure_channel(self._url, self._credentials, options=CHANNEL_OPTIONS)
             self._stub = GRPCInferenceServiceStub(self._channel)
-        return getattr(self._stub, rpc.method)
+        return getattr(self._stub, rpc.method)(**self._call_arguments(rpc))
 
 
 def _is_cancelling() -> bool:

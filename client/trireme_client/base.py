@@ -107,8 +107,16 @@ class BaseClient:
         given = not isinstance(timeout, EllipsisType)
         seconds = check_seconds("timeout", timeout) if given else self._timeout.connect
         if self._closed:
-            raise ClosedError(f"{self!r} cannot be used any more: make a new client")
+            raise self._closed_before()
         return Deadline(seconds)
+
+    def _allowed_seconds(self, timeout: float | None | EllipsisType) -> float | None:
+        """The seconds for a call's next step; those of all of the call if they were given with it."""
+        if self._closed:
+            raise self._closed_before()
+        if not isinstance(timeout, EllipsisType):
+            return check_seconds("timeout", timeout)
+        return self._timeout.connect if self._codec is None else self._timeout.request
 
     def _codec_steps(self, deadline: Deadline) -> Steps[Codec]:
         """Reads the model's configuration. Callers that come here at once each read it: the same, and once."""
@@ -131,13 +139,21 @@ class BaseClient:
         If the server does not take a request that was right by what is known of its model, the model has changed:
         its dimensions are forgotten, so that the next call reads them again.
         """
-        where = f"model {self._model!r} at {self._url}"
-        failure = error_from_status(error.code().name, error.details() or "", where, deadline.seconds)
+        failure = error_from_status(error.code().name, error.details() or "", self._where(), deadline.seconds)
         if self._closed and error.code().name == "CANCELLED":
             return self._closed_meanwhile()
         if isinstance(failure, (InvalidRequestError, ModelNotFoundError)):
             self._codec = None
         return failure
+
+    def _timed_out(self, seconds: float | None) -> TriremeError:
+        return error_from_status("DEADLINE_EXCEEDED", "", self._where(), seconds)
+
+    def _where(self) -> str:
+        return f"model {self._model!r} at {self._url}"
+
+    def _closed_before(self) -> ClosedError:
+        return ClosedError(f"{self!r} cannot be used any more: make a new client")
 
     def _closed_meanwhile(self) -> ClosedError:
         return ClosedError(f"{self!r} was closed during the call")

@@ -15,6 +15,7 @@ from .recommendations import Recommendations, Rung
 from .requests import ANONYMOUS, CheckedRequest
 
 _WIRE_INT64 = np.dtype("<i8")
+_RUNGS = tuple(Rung)  # by value: a look-up in an enum costs ten times that in a tuple
 _OUTPUT_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     ITEM_ID: ("INT64", _WIRE_INT64),
     SCORE: ("FP32", np.dtype("<f4")),
@@ -26,7 +27,7 @@ class Batch(NamedTuple):
     """Users of one RPC: their positions in the caller's order, their requests, and the ModelInferRequest."""
 
     positions: list[int]
-    requests: list[CheckedRequest]
+    requests: Sequence[CheckedRequest]
     message: Any
 
 
@@ -45,10 +46,9 @@ class Codec:
         Raises ValidationError for a k beyond the model's list length.
         """
         for request in requests:
-            if request.k > self.info.list_length:
-                name, version = self.info.name, self.info.version
-                allowed = f"1 to {self.info.list_length}, the list length of model {name!r} version {version!r}"
-                raise ValidationError(f"{request.where}k is {request.k}; allowed: {allowed}")
+            self.check_k(request)
+        if len(requests) == 1:
+            return [Batch([0], requests, self.message(requests))]
         stored = [i for i, request in enumerate(requests) if request.history is None]
         given = [i for i, request in enumerate(requests) if request.history is not None]
         return [self._batch(chunk, requests) for group in (stored, given) for chunk in self._chunks(group)]
@@ -57,15 +57,26 @@ class Codec:
         size = self.info.max_batch_size
         return (positions[start : start + size] for start in range(0, len(positions), size))
 
+    def check_k(self, request: CheckedRequest) -> None:
+        """Raises ValidationError for a k beyond the model's list length."""
+        if request.k > self.info.list_length:
+            name, version = self.info.name, self.info.version
+            allowed = f"1 to {self.info.list_length}, the list length of model {name!r} version {version!r}"
+            raise ValidationError(f"{request.where}k is {request.k}; allowed: {allowed}")
+
     def _batch(self, positions: list[int], requests: Sequence[CheckedRequest]) -> Batch:
         chosen = [requests[i] for i in positions]
-        histories = [request.history for request in chosen if request.history is not None]
+        return Batch(positions, chosen, self.message(chosen))
+
+    def message(self, requests: Sequence[CheckedRequest]) -> Any:
+        """The ModelInferRequest for 1 to max_batch_size users, all of them with a history or none of them."""
+        histories = [request.history for request in requests if request.history is not None]
         message = service_pb2.ModelInferRequest()
-        message.CopyFrom(self._header(len(chosen), bool(histories)))
-        message.raw_input_contents.append(np.array([request.user_id for request in chosen], _WIRE_INT64).tobytes())
+        message.CopyFrom(self._header(len(requests), bool(histories)))
+        message.raw_input_contents.append(np.array([request.user_id for request in requests], _WIRE_INT64).tobytes())
         if histories:
             message.raw_input_contents.append(pad_histories(histories, self.info.history_length).tobytes())
-        return Batch(positions, chosen, message)
+        return message
 
     def _header(self, rows: int, with_history: bool) -> Any:
         """All of a request but its data: the same for every batch of this size, so built once."""
@@ -82,7 +93,8 @@ class Codec:
         """The answers (ModelInferResponse, one per batch) in the caller's order. Raises ProtocolError."""
         ordered: dict[int, Recommendations] = {}
         for batch, answer in zip(batches, answers, strict=True):
-            ordered.update(zip(batch.positions, read_answer(batch.requests, answer), strict=True))
+            read = Answer(answer, len(batch.requests))
+            ordered.update(zip(batch.positions, map(read.of, range(len(batch.requests)), batch.requests), strict=True))
         return [ordered[position] for position in range(len(ordered))]
 
 
@@ -95,48 +107,60 @@ def pad_histories(histories: Sequence[NDArray[np.int64]], length: int) -> NDArra
     return padded
 
 
-def read_answer(requests: Sequence[CheckedRequest], answer: Any) -> list[Recommendations]:
-    """One Recommendations per request, from a ModelInferResponse; the arrays are views of its bytes.
+class Answer:
+    """A ModelInferResponse, checked once for all of its users: what is left per user is to take views of its bytes.
 
     A list longer than the one in the model's configuration is read too: a newer version may have come meanwhile.
-    Raises ProtocolError for a missing tensor, a wrong dtype, shape or size, an unknown rung or a list shorter than k.
+    Raises ProtocolError for a missing tensor, a wrong dtype, shape or size, a negative item id or an unknown rung.
     """
-    item_ids = _tensor(answer, ITEM_ID, len(requests))
-    width = item_ids.shape[1]
-    scores = _tensor(answer, SCORE, len(requests), width)
-    rungs = _tensor(answer, RUNG, len(requests), 1)[:, 0]
-    longest = max(request.k for request in requests)
-    if width < longest:
-        raise ProtocolError(f"{_name(answer)} answered with lists of {width} items; asked for {longest}")
-    if item_ids.min() < -1:
-        raise ProtocolError(f"{_name(answer)} answered with the item id {item_ids.min()}; allowed: >= -1")
-    if rungs.max() > max(Rung):
-        raise ProtocolError(f"{_name(answer)} answered with rung {rungs.max()}; allowed: 0 to {max(Rung):d}")
-    return [
-        _recommendations(request, item_ids[row], scores[row], Rung(rungs[row]), answer)
-        for row, request in enumerate(requests)
-    ]
+
+    __slots__ = ("_item_ids", "_message", "_name", "_padded", "_rungs", "_scores", "_version")
+
+    def __init__(self, message: Any, rows: int) -> None:
+        self._message = message
+        self._name: str = message.model_name
+        self._version: str = message.model_version
+        # An output without bytes is as one that is missing.
+        outputs = zip(message.outputs, message.raw_output_contents, strict=False)
+        tensors = {output.name: (output, raw) for output, raw in outputs}
+        self._item_ids = _tensor(message, tensors, ITEM_ID, rows)
+        self._scores = _tensor(message, tensors, SCORE, rows, self._item_ids.shape[1])
+        self._rungs: list[int] = _tensor(message, tensors, RUNG, rows, 1)[:, 0].tolist()
+        lowest, highest = int(self._item_ids.min()), max(self._rungs)
+        if lowest < -1:
+            raise ProtocolError(f"{_name(message)} answered with the item id {lowest}; allowed: >= -1")
+        if highest >= len(_RUNGS):
+            raise ProtocolError(f"{_name(message)} answered with rung {highest}; allowed: 0 to {len(_RUNGS) - 1}")
+        self._padded = lowest < 0
+
+    def of(self, row: int, request: CheckedRequest) -> Recommendations:
+        """The answer to the request in this row. Raises ProtocolError if the lists are shorter than its k."""
+        user_id, k, _, _ = request
+        item_ids, scores = self._item_ids[row, :k], self._scores[row, :k]
+        if len(item_ids) < k:
+            raise ProtocolError(f"{_name(self._message)} answered with lists of {len(item_ids)} items; asked for {k}")
+        if self._padded and item_ids.min() < 0:
+            found = item_ids >= 0
+            item_ids, scores = item_ids[found], scores[found]
+            item_ids.flags.writeable = scores.flags.writeable = False
+        return Recommendations(
+            None if user_id == ANONYMOUS else user_id,
+            item_ids,
+            scores,
+            _RUNGS[self._rungs[row]],
+            self._name,
+            self._version,
+        )
 
 
-def _recommendations(
-    request: CheckedRequest, item_ids: NDArray[np.int64], scores: NDArray[np.float32], rung: Rung, answer: Any
-) -> Recommendations:
-    item_ids, scores = item_ids[: request.k], scores[: request.k]
-    if item_ids.min() < 0:  # -1: padding
-        found = item_ids >= 0
-        item_ids, scores = item_ids[found], scores[found]
-        item_ids.flags.writeable = scores.flags.writeable = False
-    user_id = None if request.user_id == ANONYMOUS else request.user_id
-    return Recommendations(user_id, item_ids, scores, rung, answer.model_name, answer.model_version)
-
-
-def _tensor(answer: Any, name: str, rows: int, width: int | None = None) -> NDArray[Any]:
+def _tensor(
+    answer: Any, tensors: dict[str, tuple[Any, bytes]], name: str, rows: int, width: int | None = None
+) -> NDArray[Any]:
     """One output (rows, width), as a read-only view of the answer's bytes."""
-    index = next((i for i, output in enumerate(answer.outputs) if output.name == name), None)
-    if index is None or index >= len(answer.raw_output_contents):
+    if name not in tensors:
         raise ProtocolError(f"{_name(answer)} answered without the tensor {name!r}")
     datatype, dtype = _OUTPUT_DTYPES[name]
-    output, raw = answer.outputs[index], answer.raw_output_contents[index]
+    output, raw = tensors[name]
     shape = list(output.shape)
     right = len(shape) == 2 and shape[0] == rows and (shape[1] >= 1 if width is None else shape[1] == width)
     if output.datatype != datatype or not right:

@@ -3,6 +3,7 @@
 TriremeError
 ├── ValidationError       (also ValueError) an argument is wrong; nothing was sent
 ├── ClosedError           the client was closed, before or during the call
+├── OverloadedError       too many calls wait in this client already; nothing was sent
 ├── ConnectError          no connection to the server: refused, unknown host, TLS refused, or lost before the answer
 ├── TimeoutError          (also the built-in TimeoutError) no answer within the time allowed
 ├── ServerError           the server answered with an error status
@@ -29,6 +30,10 @@ class ValidationError(TriremeError, ValueError):
 
 class ClosedError(TriremeError):
     """The client was closed, before or during the call."""
+
+
+class OverloadedError(TriremeError):
+    """As many calls as `Coalescing.max_pending` allows wait in this client already; this one was not sent."""
 
 
 class ConnectError(TriremeError):

@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 
 from .errors import ValidationError
+from .requests import check_int
 
 CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # Each client has its own connection: closing one never touches another, and several add up.
@@ -69,6 +70,33 @@ class Timeout:
 
 
 DEFAULT_TIMEOUT = Timeout()
+
+
+@dataclass(frozen=True, slots=True)
+class Coalescing:
+    """How concurrent calls of `recommend` share RPCs.
+
+    max_users: users per RPC; None: as many as the model takes. More than its max_batch_size are never sent.
+    max_in_flight: RPCs under way at most. How many are under way below that follows the server's latency.
+    max_pending: calls that may wait for an RPC; beyond that, `recommend` raises OverloadedError at once.
+    """
+
+    max_users: int | None = None
+    max_in_flight: int = 16
+    max_pending: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.max_users is not None:
+            object.__setattr__(self, "max_users", check_int("Coalescing.max_users", self.max_users, 1, " or None"))
+        for name in ("max_in_flight", "max_pending"):
+            object.__setattr__(self, name, check_int(f"Coalescing.{name}", getattr(self, name), 1))
+
+
+def check_coalescing(coalescing: object) -> Coalescing | None:
+    """A Coalescing as it is, or None for one RPC per call."""
+    if coalescing is None or isinstance(coalescing, Coalescing):
+        return coalescing
+    raise ValidationError(f"coalescing is {coalescing!r}; allowed: a Coalescing(...), or None for one RPC per call")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from .base import MAX_IN_FLIGHT, BaseClient, Rpc, Steps, T
 from .model import ModelInfo
-from .options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, TLS, Timeout
+from .options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, TLS, Coalescing, Timeout, check_coalescing
 from .recommendations import Recommendations
-from .requests import Ids, Request, check_request, check_requests
+from .requests import Ids, Request, check_arguments, check_requests
+from .sync_coalescer import SyncCoalescer
 
 
 class Client(BaseClient):
@@ -22,7 +23,8 @@ class Client(BaseClient):
 
     url: "host:port" of Triton's gRPC endpoint, or a gRPC target. model, model_version: the entry model; "" follows
     the newest version. timeout: a Timeout, or seconds for both of its limits, or None. tls: None sends in the clear.
-    headers: sent with every RPC.
+    headers: sent with every RPC. coalescing: a Coalescing lets concurrent calls of `recommend` share RPCs: far cheaper
+    under load, for client and server; None makes one RPC per call.
 
     Making a client connects to nothing. The first call connects and reads the model's dimensions from the server;
     they are kept until the server answers with another version or refuses a request.
@@ -39,6 +41,7 @@ class Client(BaseClient):
         timeout: Timeout | float | None = DEFAULT_TIMEOUT,
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
+        coalescing: Coalescing | None = None,
     ) -> None:
         super().__init__(url, model=model, model_version=model_version, timeout=timeout, tls=tls, headers=headers)
         if self._credentials is None:
@@ -46,6 +49,8 @@ class Client(BaseClient):
         else:
             self._channel = grpc.secure_channel(self._url, self._credentials, options=CHANNEL_OPTIONS)
         self._stub = GRPCInferenceServiceStub(self._channel)
+        checked = check_coalescing(coalescing)
+        self._coalescer = None if checked is None else SyncCoalescer(self, checked, self._start, self._run)
 
     def recommend(
         self,
@@ -60,7 +65,10 @@ class Client(BaseClient):
         timeout: seconds for all of this call, None for no limit; left out, the client's Timeout holds.
         Raises ValidationError before anything is sent, and any other TriremeError (see `errors`).
         """
-        return self._run(self._recommend_steps([check_request(Request(user_id, k, history))], timeout))[0]
+        request = check_arguments(user_id, k, history)
+        if self._coalescer is None:
+            return self._run(self._recommend_steps([request], timeout))[0]
+        return self._coalescer.recommend(request, timeout)
 
     def recommend_many(
         self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...
@@ -85,6 +93,8 @@ class Client(BaseClient):
     def close(self) -> None:
         """Closes the connection; calls under way in other threads raise ClosedError. Closing again does nothing."""
         self._closed = True
+        if self._coalescer is not None:
+            self._coalescer.close()
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -115,7 +125,7 @@ class Client(BaseClient):
                 if len(waiting) == MAX_IN_FLIGHT:
                     answers.append(waiting[0].result())
                     waiting.popleft()
-                waiting.append(self._method(rpc).future(**self._call_arguments(rpc)))
+                waiting.append(self._start(rpc))
             while waiting:
                 answers.append(waiting[0].result())
                 waiting.popleft()
@@ -129,6 +139,10 @@ class Client(BaseClient):
         finally:
             for call in waiting:
                 call.cancel()
+
+    def _start(self, rpc: Rpc) -> Any:
+        """A gRPC call under way, as a future."""
+        return self._method(rpc).future(**self._call_arguments(rpc))
 
     def _method(self, rpc: Rpc) -> Any:
         return getattr(self._stub, rpc.method)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from trireme_cli.output import CommandError, Json, console, finish
+from trireme_cli.perf_compare import compare
 
 if TYPE_CHECKING:
     from trireme_perf.sweep import Plan, Row
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["entry_models", "perf", "run_sweep", "sweep_table"]
 
 perf = typer.Typer(help="Measure: perf_analyzer sweeps, and what the bare computation costs.", no_args_is_help=True)
+perf.command()(compare)
 
 
 @perf.command()
@@ -89,3 +91,6 @@ def sweep_table(result: dict[str, Any]) -> Table:
         figures = (row["throughput_users_per_s"], row["p50_us"], row["p99_us"])
         table.add_row(row["model"], load, *("–" if x is None else f"{x:.0f}" for x in figures), remark)
     return table
+
+
+import trireme_cli.perf_growth  # noqa: E402, F401  (its commands join `perf`, which must exist by then)

@@ -2,13 +2,14 @@
 
 models/     weights and shapes
 tables/     npy arrays
+test/       the test part of the data, for the gate; absent where there is none
 train.json  format, configuration, data set, figures of the training
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from pydantic import ValidationError
 
 from trireme_export.config import PipelineConfig
 from trireme_export.errors import CheckpointError
+from trireme_export.evaluation.protocol import EvaluationSet
 from trireme_export.models import TrainedModels, load_models, save_models
 from trireme_export.staging import staged_directory
 from trireme_export.tables import Tables
+from trireme_stages.artifacts import load_stage, save_stage
 from trireme_stages.errors import ArtifactError
 
 __all__ = ["Checkpoint"]
@@ -31,19 +34,22 @@ DESCRIPTION = "train.json"
 class Checkpoint:
     """Everything that export and evaluation need.
 
-    ``data`` describes the data set: name, path, counts and what was dropped.
+    ``data`` describes the data set: name, path, counts and what was dropped. ``test`` is what the gate asks.
     """
 
     config: PipelineConfig
     models: TrainedModels
     tables: Tables
     data: dict[str, Any]
+    test: EvaluationSet | None = None
 
     def save(self, path: Path) -> None:
         """Replaces ``path``, all or nothing."""
         with staged_directory(path) as staging:
             save_models(staging / "models", self.models)
             self.tables.save(staging / "tables")
+            if self.test is not None:
+                save_stage(staging / "test", "test", asdict(self.test))
             description = {
                 "format_version": FORMAT_VERSION,
                 "config": self.config.model_dump(mode="json"),
@@ -67,6 +73,7 @@ class Checkpoint:
             config = PipelineConfig.model_validate(description["config"])
             models = load_models(path / "models")
             tables = Tables.load(path / "tables")
+            test = EvaluationSet(**load_stage(path / "test", "test")[0]) if (path / "test").is_dir() else None
         except (ArtifactError, ValidationError, OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path}: {error}") from None
-        return cls(config, models, tables, description["data"])
+        return cls(config, models, tables, description["data"], test)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from trireme_export.data.config import DataConfig, Section
 from trireme_export.training.config import TrainingConfig
 
-__all__ = ["ConfigError", "DataConfig", "PipelineConfig", "ServingConfig", "load_config"]
+__all__ = ["ConfigError", "DataConfig", "GateConfig", "PipelineConfig", "ServingConfig", "load_config"]
 
 
 class ConfigError(Exception):
@@ -32,6 +32,12 @@ class ServingConfig(Section):
     max_queue_delay_us: int = Field(
         0, ge=0, le=1_000_000, description="longest wait of each model for a batch to fill, µs; 0 = only what queues"
     )
+    index: Literal["auto", "exact", "ivf"] = Field(
+        "auto", description="how retrieval searches; auto = exact until an approximate index is clearly faster"
+    )
+    precision: Literal["auto", "float32", "int8"] = Field(
+        "auto", description="of the ranker on a CPU; auto = int8 where it is clearly faster and the gate accepts it"
+    )
     instances: int | None = Field(None, ge=1, le=256, description="of each model; default one per core")
 
     @model_validator(mode="after")
@@ -41,12 +47,25 @@ class ServingConfig(Section):
         return self
 
 
+class GateConfig(Section):
+    """What an export may lose against the float32 models with exact search. One that loses more fails."""
+
+    index_recall: float = Field(0.98, gt=0, le=1, description="share of the exact candidates that the index must find")
+    score_difference: float = Field(
+        0.03, ge=0, description="root mean square error of a quantised ranker's scores, over their standard deviation"
+    )
+    ndcg_loss: float = Field(0.005, ge=0, le=1, description="relative loss of NDCG@10 of the whole funnel")
+    recall_loss: float = Field(0.005, ge=0, le=1, description="relative loss of Recall@200 of the whole funnel")
+    users: int = Field(10_000, ge=1, description="at most so many test users are asked")
+
+
 class PipelineConfig(Section):
     """The whole of pipeline.yaml."""
 
     data: DataConfig = Field(DataConfig(), description="columns, split and features")
     training: TrainingConfig = Field(TrainingConfig(), description="models and their training")
     serving: ServingConfig = Field(ServingConfig(), description="sizes and batching of the bundle")
+    gate: GateConfig = Field(GateConfig(), description="what approximation may cost")
 
     def with_holdout(self, share: float) -> PipelineConfig:
         """The same with ``data.holdout_users`` set to ``share``, as far as that is allowed.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from trireme_export.config import PipelineConfig
 from trireme_export.data import Dataset
 from trireme_export.errors import ExportError
 from trireme_export.exporters import bundle_dims, export_funnel
+from trireme_export.gate import check_gate
+from trireme_export.memory import measure_memory
 from trireme_export.repository import Plan, RealRequests, write_repository
 from trireme_export.tables import Tables, build_tables
 from trireme_export.training import train
@@ -31,14 +32,15 @@ def train_checkpoint(dataset: Dataset, config: PipelineConfig, progress: bool) -
     """Trains both models on the training part of ``dataset``."""
     models = train(dataset.training_data(), config.training, progress=progress)
     tables = build_tables(dataset, config.training.history_length, config.serving.list_length)
-    return Checkpoint(config, models, tables, {"name": dataset.name, **dataset.report.as_dict()})
+    described = {"name": dataset.name, **dataset.report.as_dict()}
+    return Checkpoint(config, models, tables, described, dataset.test if dataset.test.n_users else None)
 
 
 def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "cpu") -> Manifest:
     """Writes the next version of the model repository ``out``.
 
     Raises:
-        ExportError: the target is not there yet, or an exported graph is not what was trained.
+        ExportError: the target is not there yet, an exported graph is not what was trained, or the gate is broken.
     """
     if target != "cpu":
         raise ExportError(f"target {target!r} (TensorRT) is not there yet; allowed: cpu")
@@ -48,11 +50,14 @@ def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "
         serving.max_queue_delay_us,
         serving.instances or len(os.sched_getaffinity(0)),
     )
+    requests = _real_requests(checkpoint.tables)
     with tempfile.TemporaryDirectory(prefix="trireme-export-") as folder:
-        funnel, parity = export_funnel(checkpoint, Path(folder))
+        funnel, choices = export_funnel(checkpoint, Path(folder))
         source: dict[str, Any] = {
             "data": checkpoint.data["name"],
-            "parity": {stage: asdict(value) for stage, value in parity.items()},
+            **choices,
+            "gate": check_gate(checkpoint, funnel),
+            "memory": measure_memory(funnel, requests.user_id),
         }
         return write_repository(
             out,
@@ -60,7 +65,7 @@ def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "
             bundle_dims(checkpoint),
             plan=plan,
             settings=settings,
-            requests=_real_requests(checkpoint.tables),
+            requests=requests,
             source=source,
         )
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -28,7 +28,7 @@ from trireme_export.triton_config import (
 )
 from trireme_stages.bundle import MANIFEST, Artifact, Manifest, describe_file
 from trireme_stages.funnel import Funnel
-from trireme_stages.schema import ENTRY, FUSED, STAGES, Dims
+from trireme_stages.schema import CHAINS, ENTRY, FUSED, MODELS, STAGES, STEPS, Dims
 
 __all__ = ["PERF_INPUT", "Plan", "RealRequests", "authored_repository", "write_repository"]
 
@@ -86,11 +86,11 @@ def write_repository(
 
 def _models(plan: Plan) -> dict[str, str]:
     """Authored model by the name it gets in the repository."""
-    stages = {name: name for name in STAGES}
+    steps = {name: name for name in STEPS}
     return {
-        "ensemble": {ENTRY: ENTRY, **stages},
+        "ensemble": {ENTRY: ENTRY, **steps},
         "fused": {ENTRY: FUSED},
-        "both": {ENTRY: ENTRY, FUSED: FUSED, **stages},
+        "both": {ENTRY: ENTRY, FUSED: FUSED, **steps},
     }[plan]
 
 
@@ -110,7 +110,8 @@ def _write_model(repository: Path, name: str, authored: str, bundle: Path, versi
     if authored == ENTRY:
         return
     shutil.copyfile(authored_repository() / authored / "1" / "model.py", target / "model.py")
-    _link_tree(bundle if authored == FUSED else bundle / authored, target)
+    for stage in CHAINS[authored]:
+        _link_tree(bundle / stage, target / stage)
 
 
 def _link_tree(source: Path, target: Path) -> None:
@@ -133,22 +134,22 @@ def _write_configs(
     settings: ServingSettings,
     requests: RealRequests,
 ) -> None:
-    tensors = dict(_trace(funnel, requests))
+    tensors = _trace(funnel, requests)
     for name, authored in names.items():
         config = parse_config(authored_repository() / authored / "config.pbtxt")
-        warmup = () if authored == ENTRY else _write_warmup(repository / name, tensors[authored])
+        inputs = {tensor.name: tensors[tensor.name] for tensor in MODELS[authored].inputs if tensor.name in tensors}
+        warmup = () if authored == ENTRY else _write_warmup(repository / name, inputs)
         config = specialise(config, name, version, dims, settings, warmup)
         (repository / name / "config.pbtxt").write_text(print_config(config))
 
 
-def _trace(funnel: Funnel, requests: RealRequests) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """The inputs of every model for one real user without and with an explicit history."""
-    tensors: dict[str, Any] = {"user_id": requests.user_id[:1], "history": requests.history[:1]}
-    yield FUSED, {"user_id": tensors["user_id"]}
+def _trace(funnel: Funnel, requests: RealRequests) -> dict[str, np.ndarray]:
+    """Every tensor of the pipeline for one real user with his stored history."""
+    tensors: dict[str, Any] = {"user_id": requests.user_id[:1]}
     for stage in funnel.stages:
-        inputs = {tensor.name: tensors[tensor.name] for tensor in STAGES[stage.name].inputs}
-        yield stage.name, inputs
-        tensors.update(stage(**inputs)._asdict())
+        outputs = stage(**{tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs})
+        tensors.update(outputs._asdict())
+    return tensors
 
 
 def _write_warmup(model: Path, inputs: Mapping[str, np.ndarray]) -> list[WarmupSample]:

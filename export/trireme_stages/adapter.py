@@ -1,4 +1,4 @@
-"""Requests ↔ arrays: a list of Triton requests becomes one array call of a stage, and its outputs responses.
+"""Requests ↔ arrays: a list of Triton requests becomes one array call of a chain of stages, and its outputs responses.
 
 The adapter knows Triton's request objects only by the four names of ``Backend``, so that it can be
 tested without a server.
@@ -7,16 +7,19 @@ tested without a server.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from trireme_stages.schema import Signature
+from trireme_stages.funnel import Chain
 
 __all__ = ["Adapter", "Backend"]
 
 log = logging.getLogger(__name__)
+
+#: Requests by their position, with their inputs.
+Group = list[tuple[int, dict[str, np.ndarray]]]
 
 
 class Backend(Protocol):
@@ -30,28 +33,26 @@ class Backend(Protocol):
 
 
 class Adapter:
-    """Serves a stage, or the whole funnel, to Triton's Python backend.
+    """Serves a chain of stages to Triton's Python backend.
 
     A request that is wrong gets an error of its own; the others of its batch are answered as if it had
     not been there.
 
     Args:
-        stage: called with the signature's inputs by name, answers with a named tuple of its outputs; may
-            have ``invalid_rows(**inputs) -> {row: message}``.
-        signature: the tensors of the stage.
+        chain: ``run(**inputs)`` takes the signature's inputs by name and answers with its outputs in order;
+            ``invalid_rows(**inputs)`` says by row what is wrong.
         backend: the module ``triton_python_backend_utils``.
     """
 
-    def __init__(self, stage: Any, signature: Signature, backend: Backend) -> None:
-        self._stage = stage
-        self._signature = signature
+    def __init__(self, chain: Chain, backend: Backend) -> None:
+        self._chain = chain
+        self._signature = chain.signature
         self._backend = backend
-        self._invalid_rows = getattr(stage, "invalid_rows", None)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response per request, in order. Never raises for what a request holds."""
         responses: list[Any] = [None] * len(requests)
-        groups: dict[tuple[str, ...], list[tuple[int, dict[str, np.ndarray]]]] = {}
+        groups: dict[tuple[str, ...], Group] = {}
         for position, request in enumerate(requests):
             try:
                 inputs = self._read(request)
@@ -75,39 +76,25 @@ class Adapter:
                 raise ValueError(f"input {tensor.name} is missing, {tensor.dtype} [batch, n] is required")
         return inputs
 
-    def _run_group(self, group: list[tuple[int, dict[str, np.ndarray]]]) -> list[tuple[int, Any]]:
-        """Responses of requests that carry the same inputs, in one call of the stage where possible."""
-        if self._invalid_rows is None:
-            return self._call(group)
-        problems = self._find_problems(group)
+    def _run_group(self, group: Group) -> list[tuple[int, Any]]:
+        """Responses of requests that carry the same inputs, in one call of the chain where possible."""
+        batch = _concatenate(group)
+        rows = self._chain.invalid_rows(**batch)
+        if not rows:
+            return self._call(group, batch)
+        problems = _by_request(rows, group)
         answered = [(position, self._error(message)) for position, message in problems.items()]
         valid = [entry for entry in group if entry[0] not in problems]
-        return answered + (self._call(valid) if valid else [])
+        return answered + (self._call(valid, _concatenate(valid)) if valid else [])
 
-    def _find_problems(self, group: list[tuple[int, dict[str, np.ndarray]]]) -> dict[int, str]:
-        """Message by position for every request with a row that the stage refuses."""
-        assert self._invalid_rows is not None
-        rows = self._invalid_rows(**_concatenate([inputs for _, inputs in group]))
-        if not rows:
-            return {}
-        ends = np.cumsum([_rows(inputs) for _, inputs in group])
-        problems: dict[int, str] = {}
-        for row in sorted(rows):
-            entry = int(np.searchsorted(ends, row, side="right"))
-            position, inputs = group[entry]
-            first = int(ends[entry]) - _rows(inputs)
-            where = f" (row {row - first} of the request)" if _rows(inputs) > 1 else ""
-            problems.setdefault(position, f"{rows[row]}{where}")
-        return problems
-
-    def _call(self, group: list[tuple[int, dict[str, np.ndarray]]]) -> list[tuple[int, Any]]:
+    def _call(self, group: Group, batch: dict[str, np.ndarray]) -> list[tuple[int, Any]]:
         try:
-            outputs = self._stage(**_concatenate([inputs for _, inputs in group]))
+            outputs = self._chain.run(**batch)
         except Exception as error:
             if len(group) > 1:
                 # Find the culprit alone, so that its neighbours are still answered.
-                return [answer for entry in group for answer in self._call([entry])]
-            log.exception("stage failed")
+                return [answer for entry in group for answer in self._call([entry], entry[1])]
+            log.exception("a stage failed")
             return [(group[0][0], self._error(f"{type(error).__name__}: {error}", internal=True))]
         answers, start = [], 0
         for position, inputs in group:
@@ -133,7 +120,20 @@ def _rows(inputs: dict[str, np.ndarray]) -> int:
     return int(next(iter(inputs.values())).shape[0])
 
 
-def _concatenate(batch: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    if len(batch) == 1:
-        return batch[0]
-    return {name: np.concatenate([inputs[name] for inputs in batch]) for name in batch[0]}
+def _concatenate(group: Group) -> dict[str, np.ndarray]:
+    if len(group) == 1:
+        return group[0][1]
+    return {name: np.concatenate([inputs[name] for _, inputs in group]) for name in group[0][1]}
+
+
+def _by_request(rows: Mapping[int, str], group: Group) -> dict[int, str]:
+    """Message by position of the request for every row of the batch that is wrong."""
+    ends = np.cumsum([_rows(inputs) for _, inputs in group])
+    problems: dict[int, str] = {}
+    for row in sorted(rows):
+        entry = int(np.searchsorted(ends, row, side="right"))
+        position, inputs = group[entry]
+        first = int(ends[entry]) - _rows(inputs)
+        where = f" (row {row - first} of the request)" if _rows(inputs) > 1 else ""
+        problems.setdefault(position, f"{rows[row]}{where}")
+    return problems

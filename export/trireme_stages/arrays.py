@@ -54,9 +54,16 @@ def contains(row: np.ndarray, value: np.ndarray, wanted: np.ndarray, size: int) 
     keys = np.sort(row.astype(np.int64) * size + value)
     # −1 would alias the last value of the row before, so it is looked up and then cleared.
     wanted_keys = np.arange(wanted.shape[0], dtype=np.int64)[:, None] * size + wanted
-    position = np.searchsorted(keys, wanted_keys)
-    np.minimum(position, keys.size - 1, out=position)
-    return (keys[position] == wanted_keys) & (wanted >= 0)
+    # Most are not contained: a table of the keys' low bits rules nearly all of them out without a search.
+    bits = np.int64(max(1 << 10, 1 << int(8 * keys.size).bit_length()) - 1)
+    marked = np.zeros(int(bits) + 1, dtype=bool)
+    marked[keys & bits] = True
+    found = marked[wanted_keys & bits]
+    likely = np.nonzero(found)
+    asked = wanted_keys[likely]
+    position = np.minimum(np.searchsorted(keys, asked), keys.size - 1)
+    found[likely] = keys[position] == asked
+    return found & (wanted >= 0)
 
 
 def stable_partition(keep: np.ndarray, n: int) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""The funnel: all five stages in one process. The fused plan serves it, offline evaluation calls it."""
+"""Stages one after another in one process: a step of the ensemble, or the whole funnel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -12,39 +12,58 @@ from trireme_stages.feature_transform import FeatureTransform
 from trireme_stages.ranking import Ranking
 from trireme_stages.reranking import Reranking, Slate
 from trireme_stages.retrieval import Retrieval
-from trireme_stages.schema import ENTRY, STAGES
+from trireme_stages.schema import CHAINS, FUSED, MODELS, STAGES
 from trireme_stages.stage import Stage
 from trireme_stages.user_tower import UserTower
 
-__all__ = ["STAGE_TYPES", "Funnel"]
+__all__ = ["STAGE_TYPES", "Chain", "Funnel", "load_stages"]
 
 #: The classes of the stages, in the order of a request.
 STAGE_TYPES: tuple[type[Any], ...] = (FeatureTransform, UserTower, Retrieval, Ranking, Reranking)
 
 
-class Funnel:
-    """Chains the stages by the names of their tensors, as the ensemble's config does.
+def load_stages(path: Path, model: str) -> list[Stage]:
+    """The stages of ``model`` (a key of ``schema.CHAINS``) from the folders under ``path``. Raises: ArtifactError."""
+    types = {kind.name: kind for kind in STAGE_TYPES}
+    return [types[name].load(path / name) for name in CHAINS[model]]
+
+
+class Chain:
+    """Hands tensors from stage to stage by their names, as the ensemble's config does.
 
     Args:
-        stages: one object per entry of ``schema.STAGES``, in that order.
+        model: a key of ``schema.CHAINS``.
+        stages: the stages named there, in that order.
     """
 
-    name: ClassVar[str] = ENTRY
-
-    def __init__(self, stages: Sequence[Stage]) -> None:
+    def __init__(self, model: str, stages: Sequence[Stage]) -> None:
+        self.signature = MODELS[model]
         self.stages = tuple(stages)
 
     @staticmethod
-    def invalid_rows(user_id: np.ndarray, history: np.ndarray | None = None) -> dict[int, str]:
-        return FeatureTransform.invalid_rows(user_id, history)
+    def invalid_rows(**inputs: np.ndarray) -> dict[int, str]:
+        """What is wrong with a request, by row: only what comes from outside can be wrong."""
+        return FeatureTransform.invalid_rows(**inputs) if "user_id" in inputs else {}
+
+    def run(self, **inputs: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        """The outputs of the signature for its inputs, in their orders."""
+        tensors: dict[str, Any] = dict(inputs)
+        for stage in self.stages:
+            outputs = stage(**{tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs})
+            tensors.update(outputs._asdict())
+        return tuple(tensors[tensor.name] for tensor in self.signature.outputs)
+
+
+
+class Funnel(Chain):
+    """All five stages. The fused plan serves it, offline evaluation calls it."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        super().__init__(FUSED, stages)
 
     def __call__(self, user_id: np.ndarray, history: np.ndarray | None = None) -> Slate:
         """Args: user_id int64 [batch, 1]; history int64 [batch, L] or None for the stored one."""
-        tensors: dict[str, Any] = {"user_id": user_id, "history": history}
-        for stage in self.stages:
-            inputs = {tensor.name: tensors[tensor.name] for tensor in STAGES[stage.name].inputs}
-            tensors.update(stage(**inputs)._asdict())
-        return Slate(tensors["item_id"], tensors["score"], tensors["rung"])
+        return Slate(*self.run(user_id=user_id, history=history))
 
     def save(self, path: Path) -> None:
         for stage in self.stages:
@@ -52,4 +71,4 @@ class Funnel:
 
     @classmethod
     def load(cls, path: Path) -> Funnel:
-        return cls([stage.load(path / stage.name) for stage in STAGE_TYPES])
+        return cls(load_stages(path, FUSED))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -12,8 +11,6 @@ from trireme_stages.artifacts import load_stage, save_stage
 from trireme_stages.runtime import OnnxModel
 
 __all__ = ["Ranking", "RankingScores"]
-
-MODEL = "model.onnx"
 
 
 class RankingScores(NamedTuple):
@@ -56,10 +53,9 @@ class Ranking:
 
     def save(self, path: Path) -> None:
         save_stage(path, self.name, {})
-        if self.model.file != path / MODEL:
-            shutil.copyfile(self.model.file, path / MODEL)
+        self.model.save(path)
 
     @classmethod
     def load(cls, path: Path) -> Ranking:
         load_stage(path, cls.name)
-        return cls(OnnxModel(path / MODEL))
+        return cls(OnnxModel(path))

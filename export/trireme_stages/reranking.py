@@ -1,4 +1,4 @@
-"""reranking: the final list. Order, exclusions, popular items where candidates run out, and the rung."""
+"""reranking: the final list. Order, popular items where candidates run out, and the rung."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from trireme_stages.arrays import contains, stable_partition
 from trireme_stages.artifacts import load_stage, save_stage
 from trireme_stages.seen import SeenItems
+from trireme_stages.select import descending
 
 __all__ = ["FULL", "POPULAR", "RETRIEVAL_ORDER", "SEGMENT_POPULAR", "Reranking", "Slate"]
 
@@ -69,8 +70,9 @@ class Reranking:
         ranking_score: np.ndarray,
     ) -> Slate:
         """Args: user_row int32 [batch, 1]; history_index int32 [batch, L]; user_category int32 [batch, F];
-        candidate_index int32, retrieval_score and ranking_score float32 [batch, C]."""
-        index, score, rung = self._order(user_row, history_index, candidate_index, retrieval_score, ranking_score)
+        candidate_index int32, retrieval_score and ranking_score float32 [batch, C]. Candidates are items that the user
+        has not seen."""
+        index, score, rung = self._order(history_index, candidate_index, retrieval_score, ranking_score)
         short = np.flatnonzero(index[:, -1] < 0)
         if short.size:
             segment = user_category[short, self.segment_column]
@@ -84,25 +86,23 @@ class Reranking:
 
     def _order(
         self,
-        user_row: np.ndarray,
         history_index: np.ndarray,
         candidate_index: np.ndarray,
         retrieval_score: np.ndarray,
         ranking_score: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The best K candidates: item index int32 and score float32 [batch, K], rung uint8 [batch]."""
-        keep = (candidate_index >= 0) & ~self.seen.mask(user_row, history_index, candidate_index)
         # A user of whom nothing is known gets the popular list, not the model's idea of nobody.
-        keep &= history_index[:, -1:] >= 0
+        keep = (candidate_index >= 0) & (history_index[:, -1:] >= 0)
         ranked = (np.isfinite(ranking_score) | ~keep).all(axis=1)
-        score = np.where(ranked[:, None], ranking_score, retrieval_score)
+        score = ranking_score if ranked.all() else np.where(ranked[:, None], ranking_score, retrieval_score)
         score = np.where(keep, score, LOWEST)
-        order = np.argsort(-score, axis=1, kind="stable")[:, : self.items]
-        keep = np.take_along_axis(keep, order, axis=1)
-        index = np.where(keep, np.take_along_axis(candidate_index, order, axis=1), np.int32(-1))
+        order = descending(score)[:, : self.items]
+        score = np.take_along_axis(score, order, axis=1)
+        index = np.where(score > LOWEST, np.take_along_axis(candidate_index, order, axis=1), np.int32(-1))
         rung = np.where(ranked, FULL, RETRIEVAL_ORDER)
         rung = np.where(keep.any(axis=1), rung, POPULAR).astype(np.uint8)
-        return index, np.take_along_axis(score, order, axis=1), rung
+        return index, score, rung
 
     def _fill(
         self,

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import faiss
 import numpy as np
 import onnxruntime
+from threadpoolctl import threadpool_limits
 
 from trireme_stages.errors import ArtifactError
 
-__all__ = ["OnnxModel"]
+__all__ = ["CONSTANTS", "MODEL", "OnnxModel", "one_thread"]
+
+MODEL = "model.onnx"
+#: Large constants beside the graph: ONNX Runtime maps this file, so that instances share them.
+CONSTANTS = "model.data"
+
+
+def one_thread() -> None:
+    """Hold BLAS, OpenMP and Faiss in this process to one thread each: instances are the parallelism, one per core."""
+    threadpool_limits(1)
+    faiss.omp_set_num_threads(1)
 
 
 class OnnxModel:
-    """An ONNX file as an array function with one output."""
+    """The ONNX graph of a folder as an array function with one output."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -24,14 +37,20 @@ class OnnxModel:
         # A spinning thread pool takes the core from the next stage; instances = cores instead.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        self.file = folder / MODEL
         try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(self.file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            raise ArtifactError(f"{file}: cannot be loaded by ONNX Runtime ({error})") from None
-        self.file = file
+            raise ArtifactError(f"{self.file}: cannot be loaded by ONNX Runtime ({error})") from None
         self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
 
     def __call__(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
         """Run on the inputs the graph asks for; others are ignored."""
         output: np.ndarray = self._session.run(None, {name: tensors[name] for name in self.inputs})[0]
         return output
+
+    def save(self, folder: Path) -> None:
+        """Copy the graph and its constants."""
+        for file in (self.file, self.file.with_name(CONSTANTS)):
+            if file.is_file() and file.parent != folder:
+                shutil.copyfile(file, folder / file.name)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-__all__ = ["ENTRY", "FUSED", "MODELS", "STAGES", "Dims", "Signature", "Tensor"]
+__all__ = ["CHAINS", "ENTRY", "FUSED", "MODELS", "STAGES", "STEPS", "Dims", "Signature", "Tensor"]
 
 ENTRY = "recommend"
 FUSED = "recommend_fused"
@@ -103,5 +103,29 @@ STAGES: Mapping[str, Signature] = {
     ),
 }
 
+#: The steps of the ensemble, and the stages that each runs. A hop between two Triton models costs more than most stages, so
+#: neighbours share one where nothing is lost: retrieval stays alone, the others go with what they prepare or finish.
+STEPS: Mapping[str, tuple[str, ...]] = {
+    "features": ("feature_transform", "user_tower"),
+    "retrieval": ("retrieval",),
+    "ranking": ("ranking", "reranking"),
+}
+
+#: The stages that each Python model runs.
+CHAINS: Mapping[str, tuple[str, ...]] = {**STEPS, FUSED: tuple(STAGES)}
+
+
+def _chain_signature(stages: tuple[str, ...]) -> Signature:
+    """Takes what its stages do not make themselves, gives what others read."""
+    inside = [tensor for name in stages for tensor in STAGES[name].outputs]
+    read = [tensor for name in stages for tensor in STAGES[name].inputs]
+    others = [tensor for name in STAGES if name not in stages for tensor in STAGES[name].inputs]
+    outputs = [tensor for tensor in inside if tensor in others or tensor in _ENTRY_SIGNATURE.outputs]
+    return Signature(tuple(dict.fromkeys(tensor for tensor in read if tensor not in inside)), tuple(outputs))
+
+
 #: Every model of the authored repository.
-MODELS: Mapping[str, Signature] = {ENTRY: _ENTRY_SIGNATURE, FUSED: _ENTRY_SIGNATURE, **STAGES}
+MODELS: Mapping[str, Signature] = {
+    ENTRY: _ENTRY_SIGNATURE,
+    **{name: _chain_signature(stages) for name, stages in CHAINS.items()},
+}

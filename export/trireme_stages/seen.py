@@ -26,25 +26,18 @@ class SeenItems:
         self.items = items
         self.catalogue_size = catalogue_size
 
-    def most(self, user_row: np.ndarray, history_index: np.ndarray) -> int:
-        """Upper bound of the number of items excluded for any user of the batch."""
-        row = self._rows(user_row)
-        count = self.offsets[row + 1] - self.offsets[row]
-        return int((count + (history_index >= 0).sum(axis=1)).max(initial=0))
-
-    def mask(self, user_row: np.ndarray, history_index: np.ndarray, item_index: np.ndarray) -> np.ndarray:
-        """Which of ``item_index`` (int32 [batch, n]) are excluded, as bool [batch, n].
+    def pairs(self, user_row: np.ndarray, history_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is excluded, as ``(row of the batch int64 [m], item index int32 [m])``; a pair may occur twice.
 
         ``user_row`` is int32 [batch, 1] with −1 for unknown; ``history_index`` is int32 [batch, L].
         """
         row, item = ragged_rows(self.offsets, self.items, self._rows(user_row))
         history_row, column = np.nonzero(history_index >= 0)
-        return contains(
-            np.concatenate([row, history_row]),
-            np.concatenate([item, history_index[history_row, column]]),
-            item_index,
-            self.catalogue_size,
-        )
+        return np.concatenate([row, history_row]), np.concatenate([item, history_index[history_row, column]])
+
+    def mask(self, user_row: np.ndarray, history_index: np.ndarray, item_index: np.ndarray) -> np.ndarray:
+        """Which of ``item_index`` (int32 [batch, n]) are excluded, as bool [batch, n]."""
+        return contains(*self.pairs(user_row, history_index), item_index, self.catalogue_size)
 
     def _rows(self, user_row: np.ndarray) -> np.ndarray:
         row = user_row[:, 0].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Base of the ``model.py`` files: loads the stage of the bundle and hands requests to the adapter.
+"""Base of the ``model.py`` files: loads the stages of a model and hands requests to the adapter.
 
 Runs only inside Triton's Python backend, which provides ``triton_python_backend_utils``.
 """
@@ -11,19 +11,21 @@ from typing import Any, ClassVar
 import triton_python_backend_utils as pb_utils
 
 from trireme_stages.adapter import Adapter
-from trireme_stages.schema import MODELS
+from trireme_stages.funnel import Chain, load_stages
+from trireme_stages.runtime import one_thread
 
-__all__ = ["StageModel"]
+__all__ = ["ChainModel"]
 
 
-class StageModel:
-    """A Triton Python model that serves ``stage_type`` from the files beside its ``model.py``."""
+class ChainModel:
+    """A Triton Python model that runs the stages of ``model`` from the files beside its ``model.py``."""
 
-    stage_type: ClassVar[type[Any]]
+    model: ClassVar[str]
 
     def initialize(self, args: dict[str, str]) -> None:
-        stage = self.stage_type.load(Path(args["model_repository"], args["model_version"]))
-        self._adapter = Adapter(stage, MODELS[stage.name], pb_utils)
+        one_thread()
+        stages = load_stages(Path(args["model_repository"], args["model_version"]), self.model)
+        self._adapter = Adapter(Chain(self.model, stages), pb_utils)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return self._adapter.execute(requests)

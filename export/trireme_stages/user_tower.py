@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -12,8 +11,6 @@ from trireme_stages.artifacts import load_stage, save_stage
 from trireme_stages.runtime import OnnxModel
 
 __all__ = ["Query", "UserTower"]
-
-MODEL = "model.onnx"
 
 
 class Query(NamedTuple):
@@ -39,10 +36,9 @@ class UserTower:
 
     def save(self, path: Path) -> None:
         save_stage(path, self.name, {})
-        if self.model.file != path / MODEL:
-            shutil.copyfile(self.model.file, path / MODEL)
+        self.model.save(path)
 
     @classmethod
     def load(cls, path: Path) -> UserTower:
         load_stage(path, cls.name)
-        return cls(OnnxModel(path / MODEL))
+        return cls(OnnxModel(path))

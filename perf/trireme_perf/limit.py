@@ -6,16 +6,17 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from trireme_perf.errors import PerfError
 
-__all__ = ["measure_limit"]
+__all__ = ["measure_funnel", "measure_limit"]
 
 BATCHES = (1, 8, 32, 64)
 ROUNDS = 9
@@ -29,7 +30,7 @@ def measure_limit(repository: Path) -> dict[str, Any]:
     """
     # Imported here: the sweep, in the same package, must work beside a server without the stages' libraries.
     from trireme_stages.bundle import read_manifest
-    from trireme_stages.funnel import STAGE_TYPES, Funnel
+    from trireme_stages.funnel import Funnel
 
     manifest = read_manifest(repository)
     entry = {"both": "recommend_fused", "fused": "recommend"}.get(manifest.plan)
@@ -37,23 +38,38 @@ def measure_limit(repository: Path) -> dict[str, Any]:
         raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: fused, both")
     funnel = Funnel.load(repository / entry / str(manifest.version))
     users = np.array([entry["user_id"] for entry in json.loads((repository / "perf_input.json").read_text())["data"]])
-    with _one_core():
-        samples: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
-        for turn in range(ROUNDS + 1):
-            for batch in BATCHES:
-                cost = _round(funnel, users, batch)
-                if turn:  # the first round warms caches and allocators
-                    samples[batch].append(cost)
-    rows = [_summary(batch, samples[batch], [kind.name for kind in STAGE_TYPES]) for batch in BATCHES]
+    rows = measure_funnel(funnel, users)
     best = min(rows, key=lambda row: row["us_per_user"])
     return {
         "bundle_id": manifest.bundle_id,
         "rounds": ROUNDS,
+        "batch": best["batch"],
         "users_per_s": best["users_per_s"],
         "us_per_user": best["us_per_user"],
         "stages": best["stages"],
         "batches": rows,
     }
+
+
+def measure_funnel(
+    funnel: Any, users: np.ndarray, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS
+) -> list[dict[str, Any]]:
+    """µs per user and per stage for every batch size, on one core with one thread: medians of interleaved rounds.
+
+    Args:
+        funnel: a ``trireme_stages.funnel.Funnel``.
+        users: int64 [n, 1], ids that are asked for, drawn with a fixed seed.
+        batches: users per call.
+        rounds: measured; one more warms caches and allocators.
+    """
+    with _one_core(), threadpool_limits(1):
+        samples: dict[int, list[dict[str, float]]] = {batch: [] for batch in batches}
+        for turn in range(rounds + 1):
+            for batch in batches:
+                cost = _round(funnel, users, batch)
+                if turn:
+                    samples[batch].append(cost)
+    return [_summary(batch, samples[batch]) for batch in batches]
 
 
 def _round(funnel: Any, users: np.ndarray, batch: int) -> dict[str, float]:
@@ -64,9 +80,9 @@ def _round(funnel: Any, users: np.ndarray, batch: int) -> dict[str, float]:
     calls = max(1, 128 // batch)
     spent = dict.fromkeys((stage.name for stage in funnel.stages), 0.0)
     for _ in range(calls):
-        tensors: dict[str, Any] = {"user_id": users[rng.integers(len(users), size=batch)], "history": None}
+        tensors: dict[str, Any] = {"user_id": users[rng.integers(len(users), size=batch)]}
         for stage in funnel.stages:
-            inputs = {tensor.name: tensors[tensor.name] for tensor in STAGES[stage.name].inputs}
+            inputs = {tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs}
             start = time.perf_counter()
             outputs = stage(**inputs)
             spent[stage.name] += time.perf_counter() - start
@@ -74,12 +90,12 @@ def _round(funnel: Any, users: np.ndarray, batch: int) -> dict[str, float]:
     return {name: seconds / (calls * batch) for name, seconds in spent.items()}
 
 
-def _summary(batch: int, samples: list[dict[str, float]], stages: list[str]) -> dict[str, Any]:
+def _summary(batch: int, samples: list[dict[str, float]]) -> dict[str, Any]:
     totals = [sum(sample.values()) for sample in samples]
     middle = statistics.median(totals)
     return {
         "batch": batch,
-        "stages": {name: statistics.median(sample[name] for sample in samples) * 1e6 for name in stages},
+        "stages": {name: statistics.median(sample[name] for sample in samples) * 1e6 for name in samples[0]},
         "us_per_user": middle * 1e6,
         "users_per_s": 1 / middle,
         "spread": (max(totals) - min(totals)) / middle,

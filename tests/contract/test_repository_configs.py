@@ -7,7 +7,7 @@ from tritonclient.grpc import model_config_pb2 as triton
 
 from trireme_export.repository import authored_repository
 from trireme_export.triton_config import parse_config
-from trireme_stages.schema import ENTRY, FUSED, MODELS, STAGES, Tensor
+from trireme_stages.schema import CHAINS, ENTRY, MODELS, STAGES, STEPS, Tensor
 
 CONFIGS = {name: parse_config(authored_repository() / name / "config.pbtxt") for name in MODELS}
 
@@ -33,7 +33,7 @@ def test_a_config_has_the_tensors_of_the_schema(name: str) -> None:
     assert describe(config.output) == expected(signature.outputs)
 
 
-@pytest.mark.parametrize("name", [*STAGES, FUSED])
+@pytest.mark.parametrize("name", CHAINS)
 def test_a_python_model_batches_and_runs_on_the_cpu(name: str) -> None:
     config = CONFIGS[name]
     assert config.backend == "python"
@@ -41,7 +41,7 @@ def test_a_python_model_batches_and_runs_on_the_cpu(name: str) -> None:
     assert [group.kind for group in config.instance_group] == [triton.ModelInstanceGroup.KIND_CPU]
 
 
-@pytest.mark.parametrize("name", [*STAGES, FUSED])
+@pytest.mark.parametrize("name", CHAINS)
 def test_a_model_file_is_short(name: str) -> None:
     assert len((authored_repository() / name / "1" / "model.py").read_text().splitlines()) <= 30
 
@@ -49,10 +49,11 @@ def test_a_model_file_is_short(name: str) -> None:
 class TestEnsemble:
     steps = CONFIGS[ENTRY].ensemble_scheduling.step
 
-    def test_its_steps_are_the_stages_in_order(self) -> None:
-        assert [step.model_name for step in self.steps] == list(STAGES)
+    def test_its_steps_run_the_stages_in_order(self) -> None:
+        assert [step.model_name for step in self.steps] == list(STEPS)
+        assert [stage for step in self.steps for stage in CHAINS[step.model_name]] == list(STAGES)
 
-    @pytest.mark.parametrize("position", range(len(STAGES)))
+    @pytest.mark.parametrize("position", range(len(STEPS)))
     def test_a_step_maps_every_tensor_of_its_model(self, position: int) -> None:
         step = self.steps[position]
         signature = MODELS[step.model_name]

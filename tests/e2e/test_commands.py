@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import PLANS, Served
 from trireme_client import Client
-from trireme_stages.schema import STAGES
+from trireme_stages.schema import STEPS
 
 TRIREME = [sys.executable, "-m", "trireme_cli"]
 
@@ -74,7 +74,7 @@ def test_ledger(served: Served, model: str) -> None:
     parts = [stage[f"{part}_us"] for stage in result["stages"] for part in ("queue", "input", "compute", "output")]
     assert sum(parts) + result["unaccounted_us"] == pytest.approx(whole)
     assert sum(stage["share"] for stage in result["stages"]) == pytest.approx(sum(parts) / whole)
-    expected = list(STAGES) if model == "recommend" else [model]
+    expected = list(STEPS) if model == "recommend" else [model]
     assert [stage["stage"] for stage in result["stages"]] == expected
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trireme_stages.feature_transform import FeatureTransform
 from trireme_stages.funnel import Funnel
+from trireme_stages.index import ExactIndex
 from trireme_stages.ranking import Ranking
 from trireme_stages.reranking import Reranking
 from trireme_stages.retrieval import Retrieval
-from trireme_stages.runtime import OnnxModel
+from trireme_stages.runtime import MODEL, OnnxModel
 from trireme_stages.schema import STAGES, Dims
 from trireme_stages.seen import SeenItems
 from trireme_stages.user_tower import UserTower
@@ -56,7 +56,7 @@ def seen_items() -> SeenItems:
     return SeenItems(offsets, np.concatenate(rows).astype(np.int32), ITEMS)
 
 
-def _graph(stage: str, nodes: list[onnx.NodeProto], tables: dict[str, np.ndarray], file: Path) -> OnnxModel:
+def _graph(stage: str, nodes: list[onnx.NodeProto], tables: dict[str, np.ndarray], folder: Path) -> OnnxModel:
     signature = STAGES[stage]
 
     def describe(tensor):
@@ -71,9 +71,9 @@ def _graph(stage: str, nodes: list[onnx.NodeProto], tables: dict[str, np.ndarray
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(file))
-    return OnnxModel(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(folder / MODEL))
+    return OnnxModel(folder)
 
 
 def tower_model(folder: Path) -> OnnxModel:
@@ -83,13 +83,13 @@ def tower_model(folder: Path) -> OnnxModel:
         helper.make_node("Gather", ["table", "history_index"], ["vectors"]),
         helper.make_node("ReduceSum", ["vectors", "axis"], ["query"], keepdims=0),
     ]
-    return _graph("user_tower", nodes, {"table": table, "axis": np.array([1])}, folder / "tower.onnx")
+    return _graph("user_tower", nodes, {"table": table, "axis": np.array([1])}, folder / "tower")
 
 
 def ranking_model(folder: Path) -> OnnxModel:
     """ranking_score = −retrieval_score, so that ranking turns the order of retrieval round."""
     nodes = [helper.make_node("Neg", ["retrieval_score"], ["ranking_score"])]
-    return _graph("ranking", nodes, {}, folder / "ranking.onnx")
+    return _graph("ranking", nodes, {}, folder / "ranking")
 
 
 def popular() -> tuple[np.ndarray, np.ndarray]:
@@ -105,13 +105,11 @@ def funnel(folder: Path) -> Funnel:
     category[1:USERS:2, 1] = 1
     number = np.zeros((USERS + 1, DIMS.number - 1), dtype=np.float32)
     number[:USERS, 0] = np.linspace(-1, 1, USERS)
-    index = faiss.IndexFlatIP(DIMS.query)
-    index.add(item_vectors())
     return Funnel(
         [
             FeatureTransform(user_ids(), item_ids(), stored_history(), category, number),
             UserTower(tower_model(folder)),
-            Retrieval(index, seen_items(), DIMS.candidates),
+            Retrieval(ExactIndex(item_vectors()), seen_items(), DIMS.candidates),
             Ranking(ranking_model(folder)),
             Reranking(item_ids(), *popular(), seen_items(), DIMS.items, segment_column=1),
         ]

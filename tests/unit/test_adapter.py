@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 
@@ -11,26 +9,25 @@ from tests.support import fake_backend, toy
 from tests.support.fake_backend import Request
 from trireme_stages.adapter import Adapter
 from trireme_stages.funnel import Funnel
-from trireme_stages.schema import MODELS
-
-
-class Doubled(NamedTuple):
-    query: np.ndarray
+from trireme_stages.schema import STAGES
 
 
 class Recorder:
-    """A stage with the signature of user_tower that remembers the batches it was called with."""
+    """A chain with the inputs and the output of user_tower that remembers the batches it was called with."""
 
-    name = "user_tower"
+    signature = STAGES["user_tower"]
 
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def __call__(self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray) -> Doubled:
+    def invalid_rows(self, **inputs: np.ndarray) -> dict[int, str]:
+        return {}
+
+    def run(self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray) -> tuple[np.ndarray]:
         self.batches.append(len(user_number))
         if (user_number == 13).any():
             raise RuntimeError("thirteen")
-        return Doubled(user_number * 2)
+        return (user_number * 2,)
 
 
 def tower_request(*values: float) -> Request:
@@ -46,7 +43,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def tower(recorder: Recorder) -> Adapter:
-    return Adapter(recorder, MODELS["user_tower"], fake_backend)
+    return Adapter(recorder, fake_backend)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +53,7 @@ def funnel(tmp_path_factory: pytest.TempPathFactory) -> Funnel:
 
 @pytest.fixture
 def recommend(funnel: Funnel) -> Adapter:
-    return Adapter(funnel, MODELS["recommend_fused"], fake_backend)
+    return Adapter(funnel, fake_backend)
 
 
 def ask(*users: int, history: list[list[int]] | None = None) -> Request:

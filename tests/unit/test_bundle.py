@@ -44,7 +44,7 @@ def test_a_written_repository_verifies_and_loads(repository: Path, tmp_path: Pat
     ("plan", "models"),
     [
         ("fused", {"recommend"}),
-        ("ensemble", {"recommend", "feature_transform", "user_tower", "retrieval", "ranking", "reranking"}),
+        ("ensemble", {"recommend", "features", "retrieval", "ranking"}),
     ],
 )
 def test_a_plan_has_its_models_and_no_others(tmp_path: Path, plan: str, models: set[str]) -> None:
@@ -138,7 +138,7 @@ class TestDamage:
             verify_repository(repository)
 
     def test_a_flipped_bit_is_found(self, repository: Path) -> None:
-        file = repository / "feature_transform" / "1" / "history.npy"
+        file = repository / "features" / "1" / "feature_transform" / "history.npy"
         content = bytearray(file.read_bytes())
         content[-1] ^= 1
         file.write_bytes(bytes(content))

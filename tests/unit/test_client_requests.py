@@ -15,10 +15,14 @@ from trireme_client import TLS, Client, Request, Timeout, ValidationError
 from trireme_client.codec import Codec, pad_histories
 from trireme_client.errors import ServerError, TimeoutError
 from trireme_client.model import ModelInfo
-from trireme_client.requests import check_request, check_requests
+from trireme_client.requests import CheckedRequest, check_arguments, check_requests
 
 INFO = ModelInfo("recommend", "3", history_length=4, list_length=8, max_batch_size=3)
 ids = st.integers(0, 2**63 - 1)
+
+
+def checked(request: Request) -> CheckedRequest:
+    return check_arguments(request.user_id, request.k, request.history)
 
 
 def test_the_exported_names_are_pinned() -> None:
@@ -27,10 +31,12 @@ def test_the_exported_names_are_pinned() -> None:
             "AsyncClient",
             "Client",
             "ClosedError",
+            "Coalescing",
             "ConnectError",
             "InvalidRequestError",
             "ModelInfo",
             "ModelNotFoundError",
+            "OverloadedError",
             "ProtocolError",
             "Recommendation",
             "Recommendations",
@@ -73,7 +79,7 @@ def test_the_exported_names_are_pinned() -> None:
 )
 def test_a_wrong_request_names_field_and_value(request_: Request, words: str) -> None:
     with pytest.raises(ValidationError) as raised:
-        check_request(request_)
+        checked(request_)
     assert words in str(raised.value)
 
 
@@ -88,10 +94,10 @@ def test_a_wrong_request_among_many_names_its_position() -> None:
 
 @pytest.mark.parametrize("history", [[], (), [1, 2], (1, 2), np.array([1, 2]), np.array([], float), [np.int32(1), 2]])
 def test_every_sequence_of_ids_is_a_history(history: Any) -> None:
-    checked = check_request(Request(np.int64(3), np.int8(4), history))  # type: ignore[arg-type]
-    assert checked.history is not None
-    assert checked.history.dtype == np.int64
-    assert checked.history.tolist() == [int(item) for item in history]
+    request = check_arguments(np.int64(3), np.int8(4), history)
+    assert request.history is not None
+    assert request.history.dtype == np.int64
+    assert request.history.tolist() == [int(item) for item in history]
 
 
 @given(st.lists(st.lists(ids, max_size=9), min_size=1, max_size=4))

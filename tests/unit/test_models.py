@@ -123,7 +123,8 @@ def test_precomputed_ranker_equals_the_trained_one(ranker: Ranker) -> None:
     inputs = ranker_inputs()
     serving = ranker.precompute()
     torch.testing.assert_close(serving(*inputs), ranker(*inputs), atol=1e-6, rtol=1e-6)
-    assert serving.table.shape == (SHAPE.n_items + 1, SHAPE.rank_hidden + SHAPE.rank_dim)
+    assert serving.item_half.shape == (SHAPE.n_items + 1, SHAPE.rank_hidden)
+    assert serving.item_vector.shape == (SHAPE.n_items + 1, SHAPE.rank_dim)
 
 
 def test_precomputed_ranker_no_longer_reads_the_item_side(ranker: Ranker) -> None:

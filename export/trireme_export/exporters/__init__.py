@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters import feature_transform, ranking, reranking, retrieval, user_tower
-from trireme_export.exporters.onnx_graph import Parity
+from trireme_export.exporters.index_tuning import QUERIES
+from trireme_export.exporters.samples import stage_inputs
+from trireme_stages.feature_transform import FeatureTransform
 from trireme_stages.funnel import Funnel
 from trireme_stages.schema import Dims
+from trireme_stages.user_tower import UserTower
 
 __all__ = ["bundle_dims", "export_funnel"]
 
@@ -26,16 +33,30 @@ def bundle_dims(checkpoint: Checkpoint) -> Dims:
     )
 
 
-def export_funnel(checkpoint: Checkpoint, folder: Path) -> tuple[Funnel, dict[str, Parity]]:
-    """The five stages, with ONNX files under ``folder``, and how far each graph is from PyTorch.
+def export_funnel(checkpoint: Checkpoint, folder: Path) -> tuple[Funnel, dict[str, Any]]:
+    """The five stages, with ONNX files under ``folder``, and what was chosen for them and why.
+
+    The record is ``{"parity": {stage: how far its graph is from PyTorch}, "index": see index_tuning, "precision": see
+    quantisation}``.
 
     Raises:
-        ExportError: a graph cannot be exported, or differs from PyTorch by more than is allowed.
+        ExportError: a graph cannot be exported or differs from PyTorch by more than is allowed, or the index does not reach its
+            recall.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     features = feature_transform.export(checkpoint)
-    tower, tower_parity = user_tower.export(checkpoint, features, folder / "user_tower.onnx")
-    search = retrieval.export(checkpoint)
-    ranker, ranker_parity = ranking.export(checkpoint, features, tower, search, folder / "ranking.onnx")
+    tower, tower_parity = user_tower.export(checkpoint, features, folder / "user_tower")
+    search, index = retrieval.export(checkpoint, _queries(features, tower))
+    ranker, ranker_parity, precision = ranking.export(checkpoint, features, tower, search, folder / "ranking")
     funnel = Funnel([features, tower, search, ranker, reranking.export(checkpoint)])
-    return funnel, {"user_tower": tower_parity, "ranking": ranker_parity}
+    parity = {"user_tower": asdict(tower_parity), "ranking": asdict(ranker_parity)}
+    return funnel, {"parity": parity, "index": index, "precision": precision}
+
+
+def _queries(features: FeatureTransform, tower: UserTower) -> np.ndarray:
+    """float32 [n, Q] of users with a history, drawn with a fixed seed."""
+    known = np.flatnonzero(features.history[:-1, -1] >= 0)
+    rows = np.random.default_rng(1).permutation(known)[:QUERIES]
+    if rows.size == 0:  # nobody has a history: the index is tuned for the user of whom nothing is known
+        rows = np.array([-1])
+    users = np.where(rows < 0, -1, features.user_ids[rows])[:, None]
+    return tower(**stage_inputs("user_tower", features(users)._asdict())).query

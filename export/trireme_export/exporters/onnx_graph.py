@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 from trireme_export.errors import ExportError
-from trireme_stages.runtime import OnnxModel
+from trireme_export.exporters.hoisting import hoist
+from trireme_stages.runtime import CONSTANTS, MODEL, OnnxModel
 
-__all__ = ["OPSET", "Parity", "export_onnx"]
+__all__ = ["OPSET", "Parity", "export_onnx", "save_graph"]
 
 #: Read by ONNX Runtime ≥ 1.12 and TensorRT ≥ 8.6.
 OPSET = 17
+#: Constants from this size on, bytes, lie beside the graph, where they can be mapped and shared.
+OUTSIDE = 1 << 16
 #: Largest difference from PyTorch in float32, relative to the largest value of the output.
 TOLERANCE = 1e-4
 
@@ -33,21 +36,25 @@ class Parity:
 
 
 def export_onnx(
-    module: nn.Module, stage: str, output: str, inputs: Sequence[Mapping[str, np.ndarray]], file: Path
+    module: nn.Module, stage: str, output: str, inputs: Sequence[Mapping[str, np.ndarray]], folder: Path
 ) -> tuple[OnnxModel, Parity]:
     """Writes ``module`` as ONNX with a dynamic batch and compares it with PyTorch on every one of ``inputs``.
+
+    What a first layer does to items and users is hoisted out of it (see ``hoisting``).
 
     Args:
         module: takes the arrays of an input by position, in their order.
         stage: for messages.
         output: name of the output.
         inputs: at least one set of named arrays; the first one traces the graph.
-        file: where to write.
+        folder: where to write, made if missing.
 
     Raises:
         ExportError: the graph has another opset, no dynamic batch, or differs by more than ``TOLERANCE``.
     """
     names = list(inputs[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / MODEL
     with warnings.catch_warnings():
         # The TorchScript exporter is deprecated in favour of one that needs onnxscript; these graphs are straight
         # lines without control flow, which tracing exports whole. `_compare` holds it to that.
@@ -62,14 +69,29 @@ def export_onnx(
             opset_version=OPSET,
             dynamo=False,
         )
-    _check_graph(stage, file, names)
-    model = OnnxModel(file)
+    graph = onnx.load(str(file))
+    hoist(graph)
+    _check_graph(stage, graph, names)
+    save_graph(graph, folder)
+    model = OnnxModel(folder)
     return model, _compare(module, stage, model, inputs)
 
 
-def _check_graph(stage: str, file: Path, names: Sequence[str]) -> None:
-    graph = onnx.load(str(file))
-    onnx.checker.check_model(graph)
+def save_graph(model: onnx.ModelProto, folder: Path) -> None:
+    """Writes the graph, and its large constants as a file of their own; replaces what is there."""
+    (folder / CONSTANTS).unlink(missing_ok=True)
+    onnx.save_model(
+        model,
+        str(folder / MODEL),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=CONSTANTS,
+        size_threshold=OUTSIDE,
+    )
+    onnx.checker.check_model(str(folder / MODEL))
+
+
+def _check_graph(stage: str, graph: onnx.ModelProto, names: Sequence[str]) -> None:
     opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
     if opset != OPSET:
         raise ExportError(f"{stage}: the graph has opset {opset}, expected {OPSET}")

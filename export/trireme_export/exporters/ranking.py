@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters.onnx_graph import Parity, export_onnx
+from trireme_export.exporters.quantisation import choose_precision
 from trireme_export.exporters.samples import random_users, real_users, stage_inputs
 from trireme_stages.feature_transform import FeatureTransform
 from trireme_stages.ranking import Ranking
@@ -19,14 +21,19 @@ __all__ = ["export"]
 
 
 def export(
-    checkpoint: Checkpoint, features: FeatureTransform, tower: UserTower, search: Retrieval, file: Path
-) -> tuple[Ranking, Parity]:
-    """The candidates to compare on are those that retrieval finds."""
+    checkpoint: Checkpoint, features: FeatureTransform, tower: UserTower, search: Retrieval, folder: Path
+) -> tuple[Ranking, Parity, dict[str, Any]]:
+    """The stage, its parity with PyTorch in float32, and how its precision was chosen.
+
+    The candidates to compare on are those that retrieval finds.
+    """
     inputs = []
     for tensors in (real_users(features), random_users(features, np.random.default_rng(0))):
         query = tower(**stage_inputs("user_tower", tensors))
         candidates = search(**stage_inputs("retrieval", tensors, query))
         inputs.append(stage_inputs("ranking", tensors, query, candidates))
     output = STAGES["ranking"].outputs[0].name
-    model, parity = export_onnx(checkpoint.models.ranker.precompute(), "ranking", output, inputs, file)
-    return Ranking(model), parity
+    model, parity = export_onnx(checkpoint.models.ranker.precompute(), "ranking", output, inputs, folder)
+    config = checkpoint.config
+    model, record = choose_precision(model, inputs[0], config.serving.precision, config.gate.score_difference)
+    return Ranking(model), parity, record

@@ -1,22 +1,25 @@
-"""Exports retrieval: a Faiss index over the item vectors, and the seen items."""
+"""Exports retrieval: an index over the item vectors, and the seen items."""
 
 from __future__ import annotations
 
-import faiss
+from typing import Any
+
 import numpy as np
 import torch
 
 from trireme_export.checkpoint import Checkpoint
+from trireme_export.exporters.index_tuning import IndexTarget, tune_index
 from trireme_export.exporters.seen import seen_items
 from trireme_stages.retrieval import Retrieval
 
 __all__ = ["export"]
 
 
-def export(checkpoint: Checkpoint) -> Retrieval:
-    """Exact inner-product search: no recall is lost, at a cost that grows with the catalogue."""
+def export(checkpoint: Checkpoint, queries: np.ndarray) -> tuple[Retrieval, dict[str, Any]]:
+    """The stage, and how its index was chosen for the ``queries`` (float32 [n, Q]) of real users."""
+    config = checkpoint.config
     with torch.inference_mode():
         vectors = checkpoint.models.two_tower.item_vectors().numpy()
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors))
-    return Retrieval(index, seen_items(checkpoint.tables), checkpoint.config.serving.candidates)
+    target = IndexTarget(config.serving.index, config.serving.candidates, config.gate.index_recall)
+    index, record = tune_index(np.ascontiguousarray(vectors), queries, target)
+    return Retrieval(index, seen_items(checkpoint.tables), config.serving.candidates), record

@@ -15,10 +15,10 @@ from trireme_stages.user_tower import UserTower
 __all__ = ["export"]
 
 
-def export(checkpoint: Checkpoint, features: FeatureTransform, file: Path) -> tuple[UserTower, Parity]:
+def export(checkpoint: Checkpoint, features: FeatureTransform, folder: Path) -> tuple[UserTower, Parity]:
     inputs = [
         stage_inputs("user_tower", tensors)
         for tensors in (real_users(features), random_users(features, np.random.default_rng(0)))
     ]
-    model, parity = export_onnx(checkpoint.models.two_tower.precompute(), "user_tower", "query", inputs, file)
+    model, parity = export_onnx(checkpoint.models.two_tower.precompute(), "user_tower", "query", inputs, folder)
     return UserTower(model), parity

@@ -15,7 +15,7 @@ from .ranker import Ranker
 from .shape import ModelShape
 from .two_tower import TwoTower
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _PARTS = ("two_tower", "ranker")
 
 

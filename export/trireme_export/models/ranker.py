@@ -20,9 +20,14 @@ GROUPS = 8
 
 
 class RankerCore(nn.Module):
-    """All but the item side: takes the item table as an argument."""
+    """All but the item side: takes the item tables as arguments.
+
+    Written for few passes over what exists per candidate: a candidate's vector meets all that depends on the user in two
+    matrix products, and both layers keep their bias, and what else is constant for a user, inside the product.
+    """
 
     blend: Tensor
+    groups: Tensor
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -32,20 +37,23 @@ class RankerCore(nn.Module):
         features = shape.feature_dim * len(shape.user_category_sizes) + shape.user_numbers
         self.user_norm = nn.LayerNorm(features + shape.dim + width)
         self.user_half = nn.Linear(features + shape.dim + width, hidden)
-        self.user_vector = nn.Linear(features + shape.dim + width, width // GROUPS * GROUPS)
+        self.user_vector = nn.Linear(features + shape.dim + width, width)
         age = torch.arange(shape.rank_history - 1, -1, -1).float()
         decay = torch.linspace(0.0, 2.0, heads)[:, None]
         self.recency = nn.Parameter(-decay * torch.log1p(age))  # (heads, history)
-        self.interaction = nn.Linear(3 + 1 + heads + GROUPS, hidden, bias=False)
+        self.interaction = nn.Linear(3 + heads + GROUPS + 1, hidden, bias=False)
         self.cross = nn.Linear(hidden, hidden)
         self.dropout = nn.Dropout(shape.dropout)
         self.output = nn.Linear(hidden, 1, bias=False)
         nn.init.zeros_(self.output.weight)
         self.register_buffer("blend", torch.ones(()))
+        group = torch.arange(width) // (width // GROUPS)
+        self.register_buffer("groups", (group == torch.arange(GROUPS)[:, None]).float(), persistent=False)
 
     def forward(
         self,
-        table: Tensor,
+        item_half: Tensor,
+        item_vector: Tensor,
         query: Tensor,
         history_index: Tensor,
         user_category: Tensor,
@@ -53,29 +61,33 @@ class RankerCore(nn.Module):
         candidate_index: Tensor,
         retrieval_score: Tensor,
     ) -> Tensor:
-        """`ranking_score` float32 (B, C); `table` float32 (N + 1, hidden + rank_dim), its last row for padding.
+        """`ranking_score` float32 (B, C); tables `item_half` float32 (N + 1, hidden), `item_vector` float32 (N + 1, rank_dim).
 
-        `query` float32 (B, dim), `history_index` int32 (B, L), `user_category` int32 (B, F), `user_number` float32 (B, D),
-        `candidate_index` int32 (B, C), -1 = padding, `retrieval_score` float32 (B, C), anything where padding.
+        The last row of a table is for padding. `query` float32 (B, dim), `history_index` int32 (B, L), `user_category` int32
+        (B, F), `user_number` float32 (B, D), `candidate_index` int32 (B, C), -1 = padding, `retrieval_score` float32 (B, C),
+        anything where padding.
         """
-        hidden, width = self.shape.rank_hidden, self.shape.rank_dim
         newest = history_index[:, -self.shape.rank_history :]
-        read = table[self._row(newest), hidden:]
-        weight = self._recency_weights(newest)
-        mean = (weight[:, :1] @ read).flatten(1)
-        user = torch.cat([query, mean, self.categories(user_category), user_number], dim=1)
+        read = item_vector[self._row(newest)]
+        summary = self._recency_weights(newest) @ read  # (B, heads, rank_dim)
+        user = torch.cat([query, summary[:, 0], self.categories(user_category), user_number], dim=1)
         user = self.user_norm(user)
-        item = table[self._row(candidate_index)]
-        item_half, item_vector = item[:, :, :hidden], item[:, :, hidden:]
-        cosine = item_vector @ read.transpose(1, 2)  # (B, C, history)
+        candidate = self._row(candidate_index)
+        vector = item_vector[candidate]
+        nearest = (vector @ read.transpose(1, 2)).amax(dim=2, keepdim=True)
+        compared = torch.cat([summary, self.user_vector(user)[:, None] * self.groups], dim=1)
         score = self._score_features(retrieval_score, (candidate_index >= 0).float())
-        near = torch.cat([cosine @ weight.transpose(1, 2), cosine.amax(dim=2, keepdim=True)], dim=2)
-        product = item_vector[:, :, : width // GROUPS * GROUPS] * self.user_vector(user)[:, None]
-        groups = product.unflatten(2, (GROUPS, width // GROUPS)).sum(dim=3)
-        first = self.user_half(user)[:, None] + item_half + self.interaction(torch.cat([score, near, groups], dim=2))
-        first = torch.relu(first)
-        deep = torch.relu(first * self.cross(first) + first)
-        return score[:, :, 0] + self.blend * self.output(self.dropout(deep)).squeeze(2)
+        ones = torch.ones_like(nearest)
+        between = torch.cat([score, vector @ compared.transpose(1, 2), nearest, ones], dim=2)
+        # The user half rides in the product as the weight of a column of ones.
+        weight = self.interaction.weight.t().expand(query.shape[0], -1, -1)
+        weight = torch.cat([weight, self.user_half(user)[:, None]], dim=1)
+        first = torch.relu(between @ weight + item_half[candidate])
+        # relu(x · cross(x) + x) = x · relu(cross(x) + 1), because x >= 0.
+        gate = nn.functional.linear(first.flatten(0, 1), self.cross.weight, self.cross.bias + 1.0)
+        deep = first.flatten(0, 1) * torch.relu(gate)
+        output = self.output(self.dropout(deep)).view(candidate_index.shape)
+        return score[:, :, 0] + self.blend * output
 
     def _row(self, index: Tensor) -> Tensor:
         return torch.where(index >= 0, index, self.shape.n_items).long()
@@ -113,32 +125,34 @@ class Ranker(nn.Module):
         self.register_buffer("vectors", torch.zeros(shape.n_items, shape.rank_dim))
         self.register_buffer("statistics", torch.zeros(shape.n_items, shape.popularity + 1))
 
-    def item_table(self) -> Tensor:
-        """float32 (N + 1, hidden + rank_dim): the item half of the first layer beside the unit vector; last row zeros."""
+    def item_tables(self) -> tuple[Tensor, Tensor]:
+        """The item half of the first layer, float32 (N + 1, hidden), and the unit vectors, (N + 1, rank_dim); last rows zeros."""
         parts = torch.cat([self.vectors, self.features(), self.statistics], dim=1)
-        table = torch.cat([self.item_half(parts), self.vectors], dim=1)
-        return torch.cat([table, torch.zeros_like(table[:1])])
+        half = self.item_half(parts)
+        return torch.cat([half, torch.zeros_like(half[:1])]), torch.cat([self.vectors, torch.zeros_like(self.vectors[:1])])
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """`ranking_score` float32 (B, C); the inputs are those of `RankerCore.forward` after the table."""
-        return self.core(self.item_table(), *inputs)
+        """`ranking_score` float32 (B, C); the inputs are those of `RankerCore.forward` after the tables."""
+        return self.core(*self.item_tables(), *inputs)
 
     def precompute(self) -> ServingRanker:
         """The same function with the item side computed once."""
         self.eval()
         with torch.no_grad():
-            return ServingRanker(self.core, self.item_table()).eval()
+            return ServingRanker(self.core, *self.item_tables()).eval()
 
 
 class ServingRanker(nn.Module):
-    """What is exported: the core and one constant table."""
+    """What is exported: the core and two constant tables."""
 
-    table: Tensor
+    item_half: Tensor
+    item_vector: Tensor
 
-    def __init__(self, core: RankerCore, table: Tensor) -> None:
+    def __init__(self, core: RankerCore, item_half: Tensor, item_vector: Tensor) -> None:
         super().__init__()
         self.core = core
-        self.register_buffer("table", table.detach().clone())
+        self.register_buffer("item_half", item_half.detach().clone())
+        self.register_buffer("item_vector", item_vector.detach().clone())
 
     def forward(
         self,
@@ -150,4 +164,5 @@ class ServingRanker(nn.Module):
         retrieval_score: Tensor,
     ) -> Tensor:
         """See `RankerCore.forward`."""
-        return self.core(self.table, query, history_index, user_category, user_number, candidate_index, retrieval_score)
+        given = (query, history_index, user_category, user_number, candidate_index, retrieval_score)
+        return self.core(self.item_half, self.item_vector, *given)

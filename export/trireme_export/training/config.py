@@ -43,8 +43,8 @@ class RankerConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dim: int = Field(64, ge=4, le=512, description="length of the ranker's own item vectors")
-    hidden: int = Field(64, ge=4, le=1024, description="width of its layers")
-    history: int = Field(32, ge=1, le=256, description="newest history items that candidates are compared with")
+    hidden: int = Field(32, ge=4, le=1024, description="width of its layers")
+    history: int = Field(16, ge=1, le=256, description="newest history items that candidates are compared with")
     heads: int = Field(4, ge=1, le=32, description="recency weightings of that comparison")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the output layer")
     candidates: int = Field(200, ge=2, description="candidates of a training list, drawn by the retrieval")

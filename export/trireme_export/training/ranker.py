@@ -191,8 +191,8 @@ def ranking_scores(model: Ranker, lists: Lists, users: np.ndarray) -> np.ndarray
     """float32 (users, C) at a blend of 1."""
     model.eval()
     with torch.inference_mode():
-        table = model.item_table()
-        parts = [model.core(table, *lists.tensors(users[low : low + 256])).numpy() for low in range(0, len(users), 256)]
+        tables = model.item_tables()
+        parts = [model.core(*tables, *lists.tensors(users[low : low + 256])).numpy() for low in range(0, len(users), 256)]
     return np.concatenate(parts) if parts else np.zeros((0, lists.hits.shape[1]), dtype=np.float32)
 
 

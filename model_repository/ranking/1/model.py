@@ -1,8 +1,7 @@
-"""ranking: a score for every candidate."""
+"""ranking: a score for every candidate, and the final list."""
 
-from trireme_stages.ranking import Ranking
-from trireme_stages.triton_model import StageModel
+from trireme_stages.triton_model import ChainModel
 
 
-class TritonPythonModel(StageModel):
-    stage_type = Ranking
+class TritonPythonModel(ChainModel):
+    model = "ranking"

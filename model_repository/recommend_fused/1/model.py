@@ -1,8 +1,7 @@
 """recommend_fused: all five stages in one process."""
 
-from trireme_stages.funnel import Funnel
-from trireme_stages.triton_model import StageModel
+from trireme_stages.triton_model import ChainModel
 
 
-class TritonPythonModel(StageModel):
-    stage_type = Funnel
+class TritonPythonModel(ChainModel):
+    model = "recommend_fused"

@@ -1,8 +1,7 @@
 """retrieval: candidates by inner product."""
 
-from trireme_stages.retrieval import Retrieval
-from trireme_stages.triton_model import StageModel
+from trireme_stages.triton_model import ChainModel
 
 
-class TritonPythonModel(StageModel):
-    stage_type = Retrieval
+class TritonPythonModel(ChainModel):
+    model = "retrieval"

@@ -1,0 +1,186 @@
+"""Chooses how retrieval searches: exactly, or in an inverted file tuned to a recall at least cost.
+
+Recall is that of the candidates: how many of the C best items by exact search the index finds too, for queries of real users.
+Cost is measured, on one thread, on this machine. Exact search loses nothing, so an approximate index must be clearly
+cheaper to replace it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from trireme_export.errors import ExportError
+from trireme_stages.index import ExactIndex, ItemIndex, IvfIndex
+from trireme_stages.index.ivf import lengthened
+
+__all__ = ["IndexTarget", "tune_index"]
+
+#: Below this size exact search costs less than the fixed part of an approximate one on any machine that was tried.
+SMALLEST = 8_000
+#: What an approximate index must save of the time of exact search.
+SAVING = 0.2
+QUERIES = 256
+BATCH = 32
+#: Vectors per list that the coarse quantiser is trained on.
+TRAINING_VECTORS = 64
+ITERATIONS = 10
+DEPTHS = (1.25, 1.5, 2, 3, 4)
+"""Items that are refined, per candidate."""
+
+
+@dataclass(frozen=True)
+class IndexTarget:
+    """What is asked of the index: ``kind`` auto, exact or ivf, and for an approximate one the recall of C candidates."""
+
+    kind: str
+    candidates: int
+    recall: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting that was measured."""
+
+    kind: str
+    lists: int
+    probes: int
+    depth: int
+    recall: float
+    us_per_query: float | None
+    """None where the recall is not reached: not measured."""
+
+
+def tune_index(vectors: np.ndarray, queries: np.ndarray, target: IndexTarget) -> tuple[ItemIndex, dict[str, Any]]:
+    """The cheapest index that reaches the recall, and the record of the choice.
+
+    Args:
+        vectors: float32 [items, Q].
+        queries: float32 [n, Q], of real users.
+        target: what to reach.
+
+    Returns:
+        The index, and ``{"target_recall", "queries", "chosen": point, "curve": [point, …]}`` with a point as
+        ``{"kind", "lists", "probes", "depth", "recall", "us_per_query"}``.
+
+    Raises:
+        ExportError: ``target.kind`` is ivf and no setting reaches the recall, or the catalogue is too small for it.
+    """
+    queries = queries[:QUERIES]
+    exact = ExactIndex(np.ascontiguousarray(vectors))
+    with threadpool_limits(1):
+        curve = [Point("exact", 0, 0, 0, 1.0, _microseconds(exact, queries, target.candidates))]
+    best: ItemIndex = exact
+    chosen = curve[0]
+    if target.kind == "ivf" or (target.kind == "auto" and len(vectors) >= SMALLEST):
+        if len(vectors) < max(256, 2 * target.candidates):
+            raise ExportError(f"serving.index is 'ivf', but {len(vectors)} items are too few for lists; allowed: exact")
+        settings = list(_settings(exact, queries, target))
+        curve += [point for _, point in settings]
+        fast = [(index, point) for index, point in settings if point.us_per_query is not None]
+        if target.kind == "auto":
+            fast = [entry for entry in fast if _cost(entry[1]) < (1 - SAVING) * _cost(curve[0])]
+        elif not fast:
+            reached = max(point.recall for _, point in settings)
+            raise ExportError(f"serving.index is 'ivf' and reaches a recall of {reached:.3f}, asked are {target.recall}")
+        if fast:
+            best, chosen = min(fast, key=lambda entry: _cost(entry[1]))
+    record = {
+        "target_recall": target.recall,
+        "queries": len(queries),
+        "chosen": asdict(chosen),
+        "curve": [asdict(point) for point in curve],
+    }
+    return best, record
+
+
+def _cost(point: Point) -> float:
+    assert point.us_per_query is not None
+    return point.us_per_query
+
+
+def _settings(exact: ExactIndex, queries: np.ndarray, target: IndexTarget) -> Iterator[tuple[IvfIndex, Point]]:
+    """For every number of lists and every depth, the fewest probes that reach the recall (or the most there are)."""
+    nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
+    truth = exact.search(queries, nothing, target.candidates)[0]
+    items = len(exact.vectors)
+    for lists in _list_counts(items):
+        codes = _train(exact.vectors, lists)
+        waiting = {min(items, int(target.candidates * factor)) for factor in DEPTHS}
+        for probes in (1 << power for power in range(2, lists.bit_length())):
+            widest = IvfIndex(codes, exact.vectors, probes, max(waiting))
+            recalls = _recalls(widest, queries, truth, sorted(waiting))
+            last = 2 * probes > lists
+            for depth, recall in recalls.items():
+                if recall >= target.recall or last:
+                    waiting.discard(depth)
+                    index = IvfIndex(codes, exact.vectors, probes, depth)
+                    cost = None
+                    if recall >= target.recall:
+                        with threadpool_limits(1):
+                            cost = _microseconds(index, queries, target.candidates)
+                    yield index, Point("ivf", lists, probes, depth, recall, cost)
+            if not waiting:
+                break
+
+
+def _list_counts(items: int) -> list[int]:
+    """Powers of two near √items and 4 √items."""
+    return [1 << max(4, round(np.log2(factor * np.sqrt(items)))) for factor in (1, 4)]
+
+
+def _train(vectors: np.ndarray, lists: int) -> Any:
+    """Faiss index with all ``vectors``; deterministic."""
+    items, width = vectors.shape
+    longest = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max()))
+    size = width + 1 + (width + 1) % 2  # two dimensions per code
+    quantizer = faiss.IndexFlatL2(size)
+    codes = faiss.IndexIVFPQFastScan(quantizer, size, lists, size // 2, 4, faiss.METRIC_L2)
+    codes.by_residual = False  # one table of distances per query instead of one per list
+    codes.cp.niter = ITERATIONS
+    codes.cp.max_points_per_centroid = TRAINING_VECTORS
+    rows = np.random.default_rng(0).permutation(items)[: TRAINING_VECTORS * lists]
+    codes.train(lengthened(vectors[np.sort(rows)], longest, size))
+    for start in range(0, items, 1 << 17):
+        codes.add(lengthened(vectors[start : start + (1 << 17)], longest, size))
+    quantizer.this.disown()
+    codes.own_fields = True
+    return codes
+
+
+def _recalls(index: IvfIndex, queries: np.ndarray, truth: np.ndarray, depths: list[int]) -> dict[int, float]:
+    """Recall by depth, from one search to the greatest depth."""
+    found = index.nearest(queries, depths[-1])
+    score = np.where(found >= 0, index.inner_products(queries, found), -np.inf)
+    count = truth.shape[1]
+    recalls = {}
+    for depth in depths:
+        order = np.argsort(-score[:, :depth], axis=1, kind="stable")[:, :count]
+        best = np.take_along_axis(found, order, axis=1)
+        hits = [np.isin(row, wanted).sum() for row, wanted in zip(best, truth, strict=True)]
+        recalls[depth] = float(np.mean(hits) / count)
+    return recalls
+
+
+def _microseconds(index: ItemIndex, queries: np.ndarray, count: int) -> float:
+    """Median time per query over batches, after one batch that warms up."""
+    nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
+    batches = [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)]
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        seconds = []
+        for batch in batches:
+            start = time.perf_counter()
+            index.search(batch, nothing, count)
+            seconds.append((time.perf_counter() - start) / len(batch))
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return float(np.median(seconds[1:] or seconds) * 1e6)
+

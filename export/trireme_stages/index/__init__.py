@@ -1,0 +1,47 @@
+"""Searching the item vectors: exact, or approximate where the catalogue is large."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from trireme_stages.artifacts import load_stage
+from trireme_stages.errors import ArtifactError
+from trireme_stages.index.exact import ExactIndex
+from trireme_stages.index.ivf import IvfIndex
+
+__all__ = ["ExactIndex", "IvfIndex", "ItemIndex", "load_index"]
+
+
+class ItemIndex(Protocol):
+    """Finds the items with the largest inner products with a query."""
+
+    def search(
+        self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The ``count`` best items of every query that are not excluded for it.
+
+        Args:
+            query: float32 [batch, Q].
+            excluded: pairs ``(row of the batch int64 [m], item index int [m])``.
+            count: items per query.
+
+        Returns:
+            ``(item index int32 [batch, count], inner product float32 [batch, count])``, in no order of score; −1 with 0
+            at the end where fewer were found.
+        """
+        ...
+
+    def save(self, path: Path) -> None: ...
+
+
+def load_index(path: Path) -> ItemIndex:
+    """Raises: ArtifactError: the files are missing, damaged or of a kind that this program does not know."""
+    arrays, parameters = load_stage(path, "index")
+    if (kind := parameters.get("kind")) == ExactIndex.kind:
+        return ExactIndex(arrays["vectors"])
+    if kind == IvfIndex.kind:
+        return IvfIndex.load(path, arrays["vectors"], parameters)
+    raise ArtifactError(f"{path}: the index is of kind {kind!r}, allowed: {ExactIndex.kind!r}, {IvfIndex.kind!r}")

@@ -1,0 +1,120 @@
+"""Approximate search: an inverted file with 4-bit product-quantised codes, and exact refinement of what it finds.
+
+The coarse quantiser and the codes are Faiss's IVF with fast scan (Douze et al., "The Faiss library", arXiv:2401.08281;
+André et al., "Cache locality is not enough", VLDB 2015). Inner products are made distances by one more dimension that gives all
+items the same length (Bachrach et al., RecSys 2014): lists of neighbours are then lists of what scores alike. The best ``depth``
+items get their exact inner products from the memory-mapped vectors, so that the scores of the candidates are those of exact search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import faiss
+import numpy as np
+
+from trireme_stages.arrays import contains
+from trireme_stages.artifacts import save_stage
+from trireme_stages.errors import ArtifactError
+from trireme_stages.select import top_columns
+
+__all__ = ["IvfIndex", "lengthened"]
+
+CODES = "codes.faiss"
+
+
+def lengthened(vectors: np.ndarray, longest: float | None, size: int) -> np.ndarray:
+    """float32 [n, size]: the vectors with one dimension more, so that every length is ``longest``, and zeros.
+
+    Queries (``longest`` None) get a 0 there: their distance to an item then falls as their inner product rises.
+    """
+    n, width = vectors.shape
+    longer = np.zeros((n, size), dtype=np.float32)
+    longer[:, :width] = vectors
+    if longest is not None:
+        longer[:, width] = np.sqrt(np.maximum(longest**2 - np.einsum("nd,nd->n", vectors, vectors), 0))
+    return longer
+
+
+class IvfIndex:
+    """Looks into the ``probes`` nearest lists of the inverted file.
+
+    Args:
+        codes: trained Faiss index over ``lengthened`` vectors.
+        vectors: float32 [items, Q], C-contiguous; may be memory-mapped.
+        probes: lists to look into.
+        depth: items per query that are scored exactly, at least the number of candidates.
+    """
+
+    kind: ClassVar[str] = "ivf"
+
+    def __init__(self, codes: faiss.IndexIVF, vectors: np.ndarray, probes: int, depth: int) -> None:
+        self.codes = codes
+        self.vectors = vectors
+        self.probes = probes
+        self.depth = depth
+        codes.nprobe = probes
+
+    def search(
+        self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See ``ItemIndex.search``."""
+        index, score = self._search(query, excluded, count, self.depth)
+        # Who knows many of the items that fit him best runs short; he alone is searched again, deeper.
+        short = np.flatnonzero(index[:, -1] < 0)
+        if short.size:
+            row, item = excluded
+            position = np.full(len(query), -1)
+            position[short] = np.arange(short.size)
+            inside = position[row] >= 0
+            mine = (position[row[inside]], item[inside])
+            depth = self.depth + int(np.bincount(mine[0], minlength=short.size).max())
+            if depth > self.depth:
+                index[short], score[short] = self._search(query[short], mine, count, depth)
+        return index, score
+
+    def _search(
+        self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int, depth: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        depth = min(depth, len(self.vectors))
+        found = self.nearest(query, depth)
+        keep = (found >= 0) & ~contains(*excluded, found, len(self.vectors))
+        score = np.where(keep, self.inner_products(query, found), np.float32(-np.inf))
+        column, value = top_columns(score, count)
+        index = np.where(column >= 0, np.take_along_axis(found, column, axis=1), -1)
+        return index.astype(np.int32), value
+
+    def nearest(self, query: np.ndarray, depth: int) -> np.ndarray:
+        """Item index int64 [batch, depth] by the codes alone, nearest first; −1 where the probed lists hold no more."""
+        found: np.ndarray = self.codes.search(lengthened(query, None, self.codes.d), depth)[1]
+        return found
+
+    def inner_products(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """float32 [batch, n] of the items int64 [batch, n], read where they lie; anything at −1."""
+        score = np.zeros(item.shape, dtype=np.float32)
+        faiss.fvec_inner_products_by_idx(
+            faiss.swig_ptr(score),
+            faiss.swig_ptr(np.ascontiguousarray(query)),
+            faiss.swig_ptr(self.vectors),
+            faiss.swig_ptr(item),
+            self.vectors.shape[1],
+            *item.shape,
+        )
+        return score
+
+    def save(self, path: Path) -> None:
+        save_stage(
+            path, "index", {"vectors": self.vectors}, {"kind": self.kind, "probes": self.probes, "depth": self.depth}
+        )
+        faiss.write_index(self.codes, str(path / CODES))
+
+    @classmethod
+    def load(cls, path: Path, vectors: np.ndarray, parameters: Mapping[str, Any]) -> IvfIndex:
+        """Raises: ArtifactError."""
+        try:
+            codes = faiss.read_index(str(path / CODES))
+        except RuntimeError as error:
+            raise ArtifactError(f"{path / CODES}: cannot be read by Faiss ({error})") from None
+        return cls(codes, vectors, parameters["probes"], parameters["depth"])

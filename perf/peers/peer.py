@@ -1,0 +1,64 @@
+"""What all peers share: the command line, and the funnel as a function from user ids to JSON documents.
+
+Knows no framework: each peer brings its own way of receiving, batching and answering.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+
+from trireme_stages.funnel import Funnel
+
+__all__ = ["HOST", "Options", "Recommender", "options"]
+
+HOST = "127.0.0.1"
+
+
+class Options(NamedTuple):
+    """funnel: the version directory of the fused plan; port: where to listen."""
+
+    funnel: Path
+    port: int
+
+
+def options(description: str | None) -> Options:
+    """Reads the command line that every peer has. Exits with a message if the directory or the port cannot be used."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--funnel", required=True, type=Path, metavar="DIR", help="…/recommend_fused/VERSION")
+    parser.add_argument("--port", required=True, type=int, help="1024 to 65535")
+    given = parser.parse_args()
+    if not given.funnel.is_dir():
+        parser.error(f"--funnel {given.funnel}: no such directory; expected …/recommend_fused/VERSION of an export")
+    if not 1024 <= given.port <= 65535:
+        parser.error(f"--port {given.port}: allowed are 1024 to 65535")
+    return Options(given.funnel.resolve(), given.port)
+
+
+class Recommender:
+    """The funnel behind plain Python values.
+
+    Args:
+        path: the version directory of the fused plan.
+
+    Raises:
+        ArtifactError: the directory is not a complete funnel.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.funnel = Funnel.load(path)
+        self([-1])  # the first call allocates; a server must not be called ready before it
+
+    def __call__(self, user_ids: Sequence[int]) -> list[bytes]:
+        """One JSON document ``{"item_id": [K], "score": [K], "rung": 0}`` per user, in order; one call of the funnel."""
+        slate = self.funnel(np.array(user_ids, np.int64)[:, np.newaxis])
+        rows = zip(slate.item_id, slate.score, slate.rung[:, 0].tolist(), strict=True)
+        return [
+            orjson.dumps({"item_id": items, "score": scores, "rung": rung}, option=orjson.OPT_SERIALIZE_NUMPY)
+            for items, scores, rung in rows
+        ]

@@ -1,0 +1,38 @@
+"""The search for goodput. Knows nothing of servers: it is given the answer to "is the SLO met at this rate?"."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+__all__ = ["PRECISION", "SLOWEST", "find_goodput"]
+
+PRECISION = 1.05  # where to stop: highest rate that failed over the highest that met the SLO
+SLOWEST = 10.0  # requests/s; below it there is no goodput to speak of
+
+
+async def find_goodput(meets: Callable[[float], Awaitable[bool]], start: float, *, step: float) -> tuple[float, float]:
+    """The highest rate seen to meet the SLO, and the lowest seen to miss it, at most ``PRECISION`` apart.
+
+    Moves away from ``start`` by ``step``, and by ever larger ones, until one rate is met and one missed, then halves
+    the ratio between them. ``step`` is 1.5 for a guess, 1.1 where an earlier search was.
+
+    Args:
+        meets: puts the rate (requests/s) on the server.
+        start: the rate to begin with, at least ``SLOWEST``.
+        step: > 1.
+
+    Returns:
+        (goodput, limit) in requests/s; goodput is 0 if even ``SLOWEST`` misses the SLO.
+    """
+    met, missed, rate = 0.0, float("inf"), start
+    while missed > max(met * PRECISION, SLOWEST):
+        if await meets(rate):
+            met = rate
+        else:
+            missed = rate
+        if met and missed < float("inf"):
+            rate = (met * missed) ** 0.5
+        else:
+            rate = rate * step if met else max(SLOWEST, rate / step)
+            step **= 1.5
+    return met, missed

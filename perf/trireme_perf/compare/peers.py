@@ -1,0 +1,115 @@
+"""The same funnel behind other servers, as contestants: `perf/peers/` with an environment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from trireme_perf.compare.contestants import Answer, Connection, Contestant
+from trireme_perf.compare.server import Command, Server
+from trireme_perf.errors import PerfError
+
+__all__ = ["find_peers", "peer_versions"]
+
+ROOT = Path(__file__).parents[3]  # of the checkout; an installed package has no peers
+PEERS = ROOT / "perf" / "peers"
+PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+NAMES = ("fastapi", "litserve", "bentoml", "ray")
+POLL_S = 0.1
+CONNECTIONS = 128  # kept alive; more requests than that wait for one, and their latency counts while they do
+VERSIONS = """
+import json
+from importlib.metadata import PackageNotFoundError, version
+found = {}
+for name in ("fastapi", "uvicorn", "litserve", "bentoml", "ray"):
+    try:
+        found[name] = version(name)
+    except PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+
+
+def find_peers(funnel: Path) -> tuple[list[Contestant], dict[str, str]]:
+    """The peers that can run here, and for each of the others why it cannot.
+
+    Args:
+        funnel: version directory of the fused plan, which every peer loads.
+    """
+    file = PEERS / "peers.json"
+    if not file.is_file():
+        return [], dict.fromkeys(NAMES, f"{file} is missing: peers come with a checkout, not with the package")
+    try:
+        described: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise PerfError(f"{file}: is not JSON ({error})") from None
+    if not PYTHON.is_file():
+        return [], dict.fromkeys(described, f"{PYTHON} is missing; perf/peers/README.md says how to make it")
+    return [_contestant(name, peer, funnel.absolute()) for name, peer in described.items()], {}
+
+
+def peer_versions() -> dict[str, str]:
+    """Versions of the peers' frameworks; empty without their environment."""
+    if not PYTHON.is_file():
+        return {}
+    done = subprocess.run([PYTHON, "-c", VERSIONS], capture_output=True, text=True, check=True)
+    versions: dict[str, str] = json.loads(done.stdout)
+    return versions
+
+
+def _contestant(name: str, peer: dict[str, Any], funnel: Path) -> Contestant:
+    command = partial(_command, peer, funnel)
+    return Contestant(name, str(peer["tuning"]), "peer", command, _address, _connect)
+
+
+def _command(peer: dict[str, Any], funnel: Path, port: int) -> Command:
+    arguments = (str(PYTHON), str(PEERS / peer["file"]), "--funnel", str(funnel), "--port", str(port))
+    return Command(arguments, ROOT, peer.get("env", {}), float(peer["ready_s"]))
+
+
+async def _address(server: Server, port: int) -> str:
+    address = f"http://127.0.0.1:{port}"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        while True:
+            server.check_starting()
+            try:
+                async with session.get(f"{address}/health") as response:
+                    if response.status == 200:
+                        return address
+            except (aiohttp.ClientError, TimeoutError):
+                pass  # not yet
+            await asyncio.sleep(POLL_S)
+
+
+async def _connect(address: str) -> Connection:
+    return HttpConnection(address)
+
+
+class HttpConnection:
+    """JSON over HTTP/1.1 with connections that are kept alive."""
+
+    def __init__(self, address: str) -> None:
+        self._url = f"{address}/recommend"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            headers={"Content-Type": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=30),
+        )
+
+    async def ask(self, user_id: int) -> Answer:
+        async with self._session.post(self._url, data=b'{"user_id":%d}' % user_id) as response:
+            body = await response.read()
+            if response.status != 200:
+                raise PerfError(f"HTTP {response.status}: {body[:200].decode(errors='replace')}")
+        answer = json.loads(body)
+        return Answer(np.array(answer["item_id"], np.int64), np.array(answer["score"], np.float32), answer["rung"])
+
+    async def close(self) -> None:
+        await self._session.close()

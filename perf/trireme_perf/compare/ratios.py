@@ -1,0 +1,106 @@
+"""From turns to figures: per round first, then the median over rounds with the smallest and the largest.
+
+eta: goodput over what the same stages do in one process on the same core. cpu_tax: CPU time of the server per user
+over theirs. stretch: latency of one request alone over theirs at batch 1. All are 1 for a server that costs nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trireme_perf.compare.turn import Turn
+
+__all__ = ["Figure", "best_own", "contestant_figures", "goodput_ratios", "limit_figures"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Median, smallest and largest over rounds; all None if no round has the figure."""
+
+    median: float | None
+    smallest: float | None
+    largest: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Figure:
+        """None among the values: that round has no such figure."""
+        known = [value for value in values if value is not None]
+        if not known:
+            return cls(None, None, None)
+        return cls(statistics.median(known), min(known), max(known))
+
+    @property
+    def spread(self) -> float | None:
+        """Largest minus smallest over the median."""
+        if not self.median or self.smallest is None or self.largest is None:
+            return None
+        return (self.largest - self.smallest) / self.median
+
+
+def limit_figures(limits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The in-process limit: medians over rounds of users/s, µs per user, µs per stage, and µs per user at batch 1."""
+    stages = {name: statistics.median(limit["stages"][name] for limit in limits) for name in limits[0]["stages"]}
+    return {
+        "users_per_s": statistics.median(limit["users_per_s"] for limit in limits),
+        "us_per_user": statistics.median(limit["us_per_user"] for limit in limits),
+        "stages": stages,
+        "alone_us": statistics.median(map(_alone_us, limits)),
+    }
+
+
+def contestant_figures(turns: Sequence[Turn], limits: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    """Every figure of one contestant; each round's against the limit of the same round."""
+    rounds = [_figures(turn, limit) for turn, limit in zip(turns, limits, strict=True)]
+    return {name: Figure.of([figures[name] for figures in rounds]) for name in rounds[0]}
+
+
+def goodput_ratios(turns: Mapping[str, Sequence[Turn]], best: str, peers: Sequence[str]) -> dict[str, Figure]:
+    """Goodput of one contestant over that of another, by name, for the pairs that took part."""
+    pairs = {
+        "fused_over_ensemble": ("fused", "ensemble"),
+        "coalescing_over_fused": ("fused_coalescing", "fused"),
+        "ensemble_over_baseline": ("ensemble", "baseline_ensemble"),
+        "fused_over_baseline": ("fused", "baseline_fused"),
+        **{f"best_over_{peer}": (best, peer) for peer in peers},
+    }
+    return {
+        name: Figure.of([_ratio(a.goodput, b.goodput) for a, b in zip(turns[upper], turns[lower], strict=True)])
+        for name, (upper, lower) in pairs.items()
+        if upper in turns and lower in turns
+    }
+
+
+def best_own(turns: Mapping[str, Sequence[Turn]], own: Sequence[str]) -> str | None:
+    """The plan of this checkout with the highest median goodput."""
+    present = [name for name in own if name in turns]
+    return max(present, key=lambda name: statistics.median(turn.goodput for turn in turns[name]), default=None)
+
+
+def _figures(turn: Turn, limit: Mapping[str, Any]) -> dict[str, float | None]:
+    quoted = turn.quoted
+    cpu = quoted.server_cpu_us_per_user if quoted else None
+    return {
+        "goodput": turn.goodput,
+        "p50_ms": quoted.p50_ms if quoted else None,
+        "p99_ms": quoted.p99_ms if quoted else None,
+        "p99_over_p50": _ratio(quoted.p99_ms, quoted.p50_ms) if quoted else None,
+        "cpu_us_per_user": cpu,
+        "client_users_per_cpu_s": _ratio(1e6, quoted.load_cpu_us_per_user) if quoted else None,
+        "alone_p50_ms": turn.alone_p50_ms,
+        "alone_p99_ms": turn.alone_p99_ms,
+        "pss_mib": turn.pss_bytes / 2**20,
+        "eta": _ratio(turn.goodput, limit["users_per_s"]),
+        "cpu_tax": _ratio(cpu, limit["us_per_user"]) if cpu is not None else None,
+        "stretch": _ratio(turn.alone_p50_ms * 1e3, _alone_us(limit)),
+    }
+
+
+def _alone_us(limit: Mapping[str, Any]) -> float:
+    return next(float(row["us_per_user"]) for row in limit["batches"] if row["batch"] == 1)
+
+
+def _ratio(upper: float, lower: float) -> float | None:
+    return upper / lower if lower else None

@@ -1,0 +1,142 @@
+"""The plans of a model repository behind tritonserver, as contestants."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2
+
+from trireme_client import AsyncClient, Coalescing
+from trireme_perf.compare.contestants import Answer, Connection, Contestant, Kind
+from trireme_perf.compare.server import Command, Server
+from trireme_perf.errors import PerfError
+
+__all__ = ["ENTRIES", "baseline_plans", "own_plans"]
+
+POLL_S = 0.05
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+#: Entry models by what a repository was exported with (`--plan`).
+ENTRIES = {"both": {"ensemble": "recommend", "fused": "recommend_fused"}, "fused": {"fused": "recommend"}}
+ABOUT = {
+    "ensemble": "one Triton model per stage; one user per RPC, gRPC's asyncio stub with prebuilt requests",
+    "fused": "all stages in one Triton model; one user per RPC, gRPC's asyncio stub with prebuilt requests",
+    "fused_coalescing": "as fused; trireme_client.AsyncClient puts users who wait at the same time into one RPC",
+}
+
+
+def own_plans(repository: Path, plan: str) -> list[Contestant]:
+    """The plans of ``repository``, served by this installation."""
+    serve = (sys.executable, "-m", "trireme_cli")
+    entries = ENTRIES[plan]
+    plans = [_contestant(name, "own", serve, repository, partial(_raw, model)) for name, model in entries.items()]
+    coalescing = partial(_coalescing, entries["fused"])
+    return [*plans, _contestant("fused_coalescing", "own", serve, repository, coalescing)]
+
+
+def baseline_plans(checkout: Path, repository: Path) -> list[Contestant]:
+    """Both plans of ``repository``, served by another checkout of this project.
+
+    Raises:
+        PerfError: the checkout has no environment, or the repository not both plans.
+    """
+    command = checkout.absolute() / ".venv" / "bin" / "trireme"
+    if not command.is_file():
+        raise PerfError(
+            f"--baseline is {checkout}, which has no .venv/bin/trireme; allowed: a checkout after `make demo`"
+        )
+    plans = ENTRIES["both"]
+    for model in plans.values():
+        if not (repository / model).is_dir():
+            raise PerfError(f"--baseline-repository is {repository}, which has no {model}; export it with --plan both")
+    return [
+        _contestant(f"baseline_{name}", "baseline", (str(command),), repository, partial(_raw, model))
+        for name, model in plans.items()
+    ]
+
+
+def _contestant(
+    name: str, kind: Kind, serve: tuple[str, ...], repository: Path, connect: Callable[[str], Awaitable[Connection]]
+) -> Contestant:
+    ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
+    command = Command((*serve, "serve", str(repository.absolute()), *ports, "--json"), Path.cwd())
+    about = ABOUT[name.removeprefix("baseline_")]
+    return Contestant(name, about, kind, lambda port: command, _address, connect)
+
+
+async def _address(server: Server, port: int) -> str:
+    """`trireme serve --json` says where it listens once it is ready."""
+    while True:
+        for line in server.log().splitlines():
+            if line.startswith("{") and line.endswith("}"):
+                return str(json.loads(line)["grpc_url"])
+        server.check_starting()
+        await asyncio.sleep(POLL_S)
+
+
+async def _raw(model: str, address: str) -> Connection:
+    return RawConnection(address, model)
+
+
+async def _coalescing(model: str, address: str) -> Connection:
+    return await CoalescingConnection.open(address, model)
+
+
+class RawConnection:
+    """One RPC per user with as little client as gRPC allows: requests are serialised before, answers parsed by hand."""
+
+    def __init__(self, address: str, model: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._infer = self._channel.unary_unary(METHOD)
+        self._request = service_pb2.ModelInferRequest(model_name=model)
+        self._request.inputs.add(name="user_id", datatype="INT64", shape=(1, 1))
+        self._requests: dict[int, bytes] = {}
+
+    async def ask(self, user_id: int) -> Answer:
+        return _read(await self._infer(self._requests.get(user_id) or self._build(user_id)))
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def _build(self, user_id: int) -> bytes:
+        del self._request.raw_input_contents[:]
+        self._request.raw_input_contents.append(user_id.to_bytes(8, "little", signed=True))
+        built: bytes = self._request.SerializeToString()
+        self._requests[user_id] = built
+        return built
+
+
+def _read(message: bytes) -> Answer:
+    response: Any = service_pb2.ModelInferResponse.FromString(message)
+    contents = response.raw_output_contents
+    values = {output.name: content for output, content in zip(response.outputs, contents, strict=True)}
+    return Answer(
+        np.frombuffer(values["item_id"], "<i8"), np.frombuffer(values["score"], "<f4"), int(values["rung"][0])
+    )
+
+
+class CoalescingConnection:
+    """The project's own client, as a backend service would use it."""
+
+    def __init__(self, client: AsyncClient, list_length: int) -> None:
+        self._client = client
+        self._list_length = list_length
+
+    @classmethod
+    async def open(cls, address: str, model: str) -> CoalescingConnection:
+        client = AsyncClient(address, model=model, coalescing=Coalescing())
+        return cls(client, (await client.model_info()).list_length)
+
+    async def ask(self, user_id: int) -> Answer:
+        answer = await self._client.recommend(user_id, self._list_length)
+        return Answer(answer.item_ids, answer.scores, int(answer.rung))
+
+    async def close(self) -> None:
+        await self._client.close()

@@ -1,0 +1,71 @@
+"""What a second instance costs, on a real tritonserver with a real bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.e2e.conftest import Served
+from tests.e2e.test_commands import document, trireme
+from trireme_perf.memory import INSTANCES, artifact_bytes, measure_instances
+from trireme_server import TritonServer
+
+
+def start(repository: Path) -> TritonServer:
+    return TritonServer(repository, grpc_port=0, http_port=0, metrics_port=0)
+
+
+def test_a_second_instance_shares_what_is_mapped(served: Served) -> None:
+    result = measure_instances(served.repository, start)
+    assert list(result["plans"]) == ["fused", "both"]
+    for plan, models in (("fused", 1), ("both", 1 + steps(served.repository))):
+        measured = result["plans"][plan]
+        one, two = (measured["instances"][str(count)] for count in INSTANCES)
+        # One process per instance of every Python model, beside the server's own.
+        assert two["processes"] - one["processes"] == models
+        assert measured["extra_pss"] == two["pss"] - one["pss"]
+        # Mapped once however many map it; a page at the end of every file is all that may differ.
+        assert 0 < one["artifact_pss"] <= measured["artifact_bytes"] + (1 << 20)
+        assert abs(measured["extra_artifact_pss"]) < one["artifact_pss"] / 10
+        assert measured["ratio"] == measured["extra_pss"] / measured["artifact_bytes"]
+    sizes = {plan: measured["artifact_bytes"] for plan, measured in result["plans"].items()}
+    # Both plans hold the same files by hard links: the copies that are measured must, too.
+    assert sizes["both"] <= artifact_bytes(served.repository)
+    assert sizes["both"] < 1.5 * sizes["fused"]
+
+
+def test_the_repository_that_is_served_is_left_as_it_was(served: Served) -> None:
+    before = {path: path.stat().st_mtime_ns for path in served.repository.rglob("*")}
+    result = document(trireme("perf", "memory", served.repository, "--json"))
+    assert result["bundle_id"] == json.loads(next(served.repository.glob("*/*/manifest.json")).read_text())["bundle_id"]
+    assert {path: path.stat().st_mtime_ns for path in served.repository.rglob("*")} == before
+
+
+def test_growth_and_synthetic_are_commands(tmp_path: Path) -> None:
+    result = document(trireme("perf", "growth", "--quick", "--axis", "batch", "--out", tmp_path / "growth", "--json"))
+    rows = result["axes"]["batch"]["rows"]
+    assert [row["point"]["batch"] for row in rows] == [1, 8, 32]
+    assert all(row["recall"] > 0.9 for row in rows)
+    assert sorted(path.name for path in (tmp_path / "growth").iterdir()) == ["growth.csv", "growth.json", "growth.png"]
+    sizes = ("--items", 500, "--users", 50, "--candidates", 20)
+    result = document(trireme("perf", "synthetic", *sizes, "--out", tmp_path / "checkpoint", "--json"))
+    assert result["name"] == "synthetic-500"
+    exported = trireme("export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repository", "--json")
+    assert document(exported)["version"] == 1
+
+
+def test_what_a_user_can_do_wrong_is_one_line(tmp_path: Path) -> None:
+    for arguments, words in (
+        (["perf", "memory", "nowhere"], "nowhere: no such directory"),
+        (["perf", "growth", "--axis", "users"], "axis is 'users', allowed: items, candidates, history, batch"),
+        (["perf", "synthetic", "--items", "5"], "items is 5, allowed are 100 to"),
+    ):
+        done = trireme(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert words in done.stderr.replace("\n", " ")
+        assert "Traceback" not in done.stderr
+
+
+def steps(repository: Path) -> int:
+    """Python models of the ensemble: every model that is not an entry."""
+    return sum(1 for path in repository.glob("*/config.pbtxt") if not path.parent.name.startswith("recommend"))

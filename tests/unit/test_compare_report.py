@@ -1,0 +1,216 @@
+"""Equality of answers, ratios, and the report, from made-up turns."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.toy_repository import write_toy_repository
+from trireme_perf.compare.answers import DifferenceError, check_answer, check_rung
+from trireme_perf.compare.contestants import Answer, Contestant
+from trireme_perf.compare.peers import find_peers
+from trireme_perf.compare.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
+from trireme_perf.compare.report import to_document, write_report
+from trireme_perf.compare.run import Measured, Settings
+from trireme_perf.compare.selection import select
+from trireme_perf.compare.triton import baseline_plans, own_plans
+from trireme_perf.compare.turn import Probe, Turn
+from trireme_perf.errors import PerfError
+
+EXPECTED = Answer(np.array([10, 20, 30, 40, -1]), np.float32([3, 2, 2, 1, 0]), 0)
+
+
+def answered(items: list[int], scores: list[float], rung: int = 0) -> Answer:
+    return Answer(np.array(items), np.float32(scores), rung)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answered([10, 20, 30, 40, -1], [3, 2, 2, 1, 0]),
+        answered([10, 20, 30, 40], [3.00005, 2, 2, 1]),
+        answered([10, 30, 20, 40], [3, 2, 2, 1]),
+    ],
+    ids=["same", "rounded, without padding", "ties swapped"],
+)
+def test_equal_answers(answer: Answer) -> None:
+    check_answer("x", 1, answer, EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (answered([10, 20, 30, 40], [3, 2, 2, 1.01]), "score 1.01 at rank 4; the funnel in this process with 1$"),
+        (answered([10, 20, 30, 40], [3, 2, np.nan, 1]), "score nan at rank 3"),
+        (answered([20, 10, 30, 40], [3, 2, 2, 1]), "item 20 at rank 1; the funnel in this process with 10$"),
+        (answered([10, 20, 31, 40], [3, 2, 2, 1]), "item 31 at rank 3"),
+        (answered([10, 20, 20, 40], [3, 2, 2, 1]), "item 20"),
+        (answered([10, 20, 30], [3, 2, 2]), "3 items; the funnel in this process with 4$"),
+        (answered([10, 20, 30, 40], [3, 2, 2, 1], rung=1), "rung 1; the funnel in this process with 0$"),
+    ],
+)
+def test_a_difference_is_named(answer: Answer, words: str) -> None:
+    with pytest.raises(DifferenceError, match=f"^litserve answers user 77 with .*{words}"):
+        check_answer("litserve", 77, answer, EXPECTED)
+
+
+def test_a_baseline_may_answer_differently_but_not_less_completely() -> None:
+    check_rung("baseline_fused", 1, answered([1], [9]), EXPECTED)
+    with pytest.raises(DifferenceError, match="rung 3"):
+        check_rung("baseline_fused", 1, answered([1], [9], rung=3), EXPECTED)
+
+
+def probe(offered: float, **changes: Any) -> Probe:
+    made = Probe(
+        offered=offered, achieved=offered, requests=300, answered=300, errors=0, first_error="", p50_ms=2.0, p95_ms=5.0,
+        p99_ms=8.0, aborted=False, meets_slo=True, server_cpu_us_per_user=400.0, load_cpu_us_per_user=125.0,
+        server_core_share=0.5, load_core_share=0.2, steal_share=0.01, others_share=0.02,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def turn(goodput: float, **changes: Any) -> Turn:
+    """A turn with that goodput; with 0, one whose only probe was aborted."""
+    if not goodput:
+        return Turn(0, False, None, 30.0, 40.0, 30.0, 512 << 20, (probe(20, aborted=True, meets_slo=False),))
+    quoted = probe(0.8 * goodput)
+    probes = (
+        probe(goodput),
+        probe(goodput * 1.05, meets_slo=False, p99_ms=25.0),
+        probe(goodput * 2, aborted=True),
+        quoted,
+    )
+    return replace(Turn(goodput, False, quoted, 1.0, 2.0, goodput * 1.2, 512 << 20, probes), **changes)
+
+
+def limit(us: float) -> dict[str, Any]:
+    return {
+        "bundle_id": "b-1",
+        "users_per_s": 1e6 / us,
+        "us_per_user": us,
+        "stages": {"retrieval": us * 0.75, "ranking": us * 0.25},
+        "batches": [{"batch": 1, "us_per_user": 2 * us}, {"batch": 32, "us_per_user": us}],
+    }
+
+
+def test_figures_by_hand() -> None:
+    figures = contestant_figures([turn(1000), turn(2000)], [limit(200), limit(250)])
+    assert figures["goodput"] == Figure(1500, 1000, 2000)
+    assert figures["goodput"].spread == pytest.approx(1000 / 1500)
+    assert (figures["eta"].smallest, figures["eta"].largest) == pytest.approx((0.2, 0.5))
+    assert figures["cpu_tax"].median == pytest.approx((400 / 200 + 400 / 250) / 2)
+    assert figures["stretch"].largest == pytest.approx(1000 / 400)
+    assert figures["p99_over_p50"].median == 4
+    assert figures["client_users_per_cpu_s"].median == pytest.approx(8000)
+    assert figures["pss_mib"].median == 512
+
+
+def test_a_contestant_without_goodput_has_no_figures_at_80_percent() -> None:
+    figures = contestant_figures([turn(0)], [limit(200)])
+    assert figures["goodput"].median == 0
+    assert figures["p99_ms"] == figures["cpu_tax"] == Figure(None, None, None)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    turns = {"fused": [turn(900), turn(1000)], "ensemble": [turn(300), turn(500)], "fastapi": [turn(100), turn(0)]}
+    ratios = goodput_ratios(turns, "fused", ["fastapi"])
+    assert ratios == {"fused_over_ensemble": Figure(2.5, 2, 3), "best_over_fastapi": Figure(9, 9, 9)}
+    assert best_own(turns, ["ensemble", "fused", "fused_coalescing"]) == "fused"
+    assert best_own({}, ["fused"]) is None
+
+
+def test_limit_is_the_median_of_the_rounds() -> None:
+    figures = limit_figures([limit(200), limit(300), limit(210)])
+    assert (figures["us_per_user"], figures["alone_us"]) == (210, 420)
+    assert figures["stages"] == {"retrieval": 157.5, "ranking": 52.5}
+
+
+def contestants() -> list[Contestant]:
+    peer = replace(own_plans(Path("r"), "both")[0], name="fastapi", kind="peer", about="one <call> per request")
+    return [*own_plans(Path("r"), "both"), peer]
+
+
+def test_report_is_complete(tmp_path: Path) -> None:
+    turns = {
+        "ensemble": [turn(300), turn(310)],
+        "fused": [turn(900, limited_by_load_generator=True), turn(1000)],
+        "fastapi": [turn(0)] * 2,
+    }
+    measured = Measured(turns, [limit(200), limit(205)], {"fused_coalescing": "round 2: gone"}, 64)
+    document = to_document(measured, contestants(), Settings(rounds=2), {"bentoml": "no environment"})
+    write_report(document, measured, tmp_path)
+    for name in ("goodput", "latency", "cpu"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "compare.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "one &lt;call&gt; per request" in page
+    assert "no environment" in page
+    assert "round 2: gone" in page
+    stored = json.loads((tmp_path / "compare.json").read_text())
+    assert {key: stored[key] for key in document} == json.loads(json.dumps(document))
+    assert len(stored["turns"]["fused"]) == len(stored["limits"]) == 2
+    assert stored["best"] == "fused"
+    assert stored["contestants"]["fused"]["limited_by_load_generator"]
+    assert {"goodput", "p50_ms", "p99_ms", "cpu_us_per_user", "spread"} <= stored["contestants"]["fused"].keys()
+    assert {"users_per_s", "us_per_user", "stages"} <= stored["limit"].keys()
+    assert {"eta", "cpu_tax", "stretch", "p99_over_p50", "fused_over_ensemble"} <= stored["ratios"].keys()
+    assert stored["left_out"] == {"bentoml": "no environment", "fused_coalescing": "round 2: gone"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"rounds": 0}, "rounds is 0, must be at least 1"),
+        ({"seconds": 0.0}, "seconds is 0, must be more than 0"),
+        ({"slo_ms": float("nan")}, "slo_ms is nan, must be more than 0"),
+    ],
+)
+def test_settings_are_checked(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(PerfError, match=words):
+        Settings(**fields)
+
+
+def test_peers_without_their_environment_are_left_out_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trireme_perf.compare.peers.PEERS", tmp_path)
+    monkeypatch.setattr("trireme_perf.compare.peers.PYTHON", tmp_path / "python")
+    found, left_out = find_peers(tmp_path)
+    assert not found
+    assert set(left_out) == {"fastapi", "litserve", "bentoml", "ray"}
+    (tmp_path / "peers.json").write_text(json.dumps({"fastapi": {"file": "f.py", "ready_s": 9, "tuning": "t"}}))
+    found, left_out = find_peers(tmp_path)
+    assert list(left_out) == ["fastapi"]
+    assert "python is missing" in left_out["fastapi"]
+    (tmp_path / "python").touch()
+    found, left_out = find_peers(tmp_path)
+    assert [(one.name, one.kind, one.about) for one in found] == [("fastapi", "peer", "t")]
+    command = found[0].command(8123)
+    assert command.arguments[-4:] == ("--funnel", str(tmp_path), "--port", "8123")
+    assert command.ready_s == 9
+
+
+def test_selection_names_what_is_allowed(tmp_path: Path) -> None:
+    repository = write_toy_repository(tmp_path / "toy")  # its manifest says: plan fused
+    selection = select(repository, ["fused"])
+    assert [one.name for one in selection.contestants] == ["fused"]
+    assert selection.left_out["fused_coalescing"] == "not named by --only"
+    assert "only the fused plan" in select(repository).left_out["ensemble"]
+    with pytest.raises(PerfError, match="--only names 'nosuch'; allowed: fused, fused_coalescing"):
+        select(repository, ["nosuch"])
+    with pytest.raises(PerfError, match="--only names 'ensemble', which cannot run"):
+        select(repository, ["ensemble"])
+
+
+def test_a_baseline_needs_an_environment_and_both_plans(tmp_path: Path) -> None:
+    with pytest.raises(PerfError, match=r"has no \.venv/bin/trireme"):
+        baseline_plans(tmp_path, tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "trireme").touch()
+    with pytest.raises(PerfError, match="has no recommend; export it with --plan both"):
+        baseline_plans(tmp_path, tmp_path)

@@ -1,0 +1,110 @@
+"""Arrivals, the mix of users, and the search for goodput on a simulated server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trireme_perf.compare.arrivals import UserMix, poisson_arrivals, read_users
+from trireme_perf.compare.goodput import PRECISION, SLOWEST, find_goodput
+from trireme_perf.compare.probe import percentile
+from trireme_perf.errors import PerfError
+
+SERVICE_S = 0.001
+SLO_S = 0.020
+
+
+def queue_latencies(arrivals: np.ndarray, service_s: float) -> np.ndarray:
+    """A single server with constant service time (M/D/1), by Lindley's recursion."""
+    latencies, free = [], 0.0
+    for arrival in arrivals:
+        free = max(free, arrival) + service_s
+        latencies.append(free - arrival)
+    return np.array(latencies)
+
+
+class SimulatedServer:
+    def __init__(self, service_s: float = SERVICE_S) -> None:
+        self.service_s = service_s
+        self.rates: list[float] = []
+        self.rng = np.random.default_rng(1)
+
+    async def meets(self, rate: float) -> bool:
+        self.rates.append(rate)
+        latencies = queue_latencies(poisson_arrivals(rate, 30.0, self.rng), self.service_s)
+        return percentile(latencies, 99) <= SLO_S
+
+
+@pytest.mark.parametrize(("start", "step"), [(700, 1.5), (20, 1.5), (30_000, 1.5), (870, 1.1), (600, 1.1)])
+async def test_goodput_of_a_queue_is_found_from_anywhere(start: float, step: float) -> None:
+    server = SimulatedServer()
+    met, missed = await find_goodput(server.meets, start, step=step)
+    # By the queue's exponential tail, P(wait > 19 services) is 1 % at a load of about 0.89.
+    assert 800 < met < 960
+    assert met < missed <= met * PRECISION
+    assert {met, missed} <= set(server.rates)
+    assert len(server.rates) <= 14
+
+
+async def test_a_good_guess_takes_three_probes() -> None:
+    rates = []
+
+    async def meets(rate: float) -> bool:
+        rates.append(rate)
+        return rate <= 1000
+
+    assert await find_goodput(meets, 990, step=1.1) == pytest.approx((990, 990 * 1.1**0.5))
+    assert len(rates) == 3
+
+
+async def test_a_server_that_is_always_late_has_no_goodput() -> None:
+    server = SimulatedServer(service_s=2 * SLO_S)
+    assert await find_goodput(server.meets, 20.0, step=1.5) == (0, SLOWEST)
+
+
+def test_arrivals_are_as_many_as_offered_and_as_irregular_as_poisson() -> None:
+    arrivals = poisson_arrivals(1000, 20.0, np.random.default_rng(0))
+    assert len(arrivals) == 20_000
+    assert np.all(np.diff(arrivals) >= 0)
+    assert arrivals[0] >= 0
+    assert arrivals[-1] < 20
+    gaps = np.diff(arrivals)
+    assert np.std(gaps) / np.mean(gaps) == pytest.approx(1, abs=0.05)  # exponential gaps
+
+
+def test_arrivals_of_one_seed_are_the_same() -> None:
+    first, second = (poisson_arrivals(50, 2.0, np.random.default_rng(7)) for _ in range(2))
+    assert first.tolist() == second.tolist()
+
+
+def test_every_user_has_his_turn_before_one_comes_again() -> None:
+    mix = UserMix(np.arange(10), np.random.default_rng(3))
+    taken = [user for count in (3, 4, 8, 15) for user in mix.take(count)]
+    for start in (0, 10, 20):
+        assert sorted(taken[start : start + 10]) == list(range(10))
+    assert taken[:10] != taken[10:20]
+
+
+def test_users_of_a_repository(tmp_path: Path) -> None:
+    (tmp_path / "perf_input.json").write_text(
+        json.dumps({"data": [{"user_id": [7]}, {"user_id": [3]}, {"user_id": [7]}]})
+    )
+    assert read_users(tmp_path).tolist() == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, r"perf_input\.json: cannot be read"),
+        ("{}", r"is not an input file of users \(KeyError"),
+        ('{"data": []}', "holds no users"),
+    ],
+)
+def test_a_wrong_input_file_is_named(text: str | None, words: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "perf_input.json").write_text(text)
+    with pytest.raises(PerfError, match=words):
+        read_users(tmp_path)
