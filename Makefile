@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.ready
 
 .PHONY: demo test check format bench clean
 
@@ -27,9 +29,18 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What the bare computation costs on this machine; needs the repository of `make demo`.
-bench: $(READY)
+# What the bare computation costs, and how the plans compare with other servers of the same funnel, which get an environment of
+# their own. Needs the repository of `make demo`, and an otherwise idle machine of at least two cores for half an hour.
+bench: $(READY) $(PEERS_READY)
+	$(PEERS)/bin/python perf/peers/check.py --funnel build/model_repository/recommend_fused/1
 	$(BIN)/trireme perf limit
+	$(BIN)/trireme perf compare
+
+$(PEERS_READY): perf/peers/requirements.lock
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r perf/peers/requirements.lock
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(PEERS_READY)
 
 clean:
-	rm -rf build $(VENV)
+	rm -rf build $(VENV) $(PEERS)

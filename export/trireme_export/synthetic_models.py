@@ -41,11 +41,15 @@ SPECTRUM = 0.2
 READ_COSINE = 0.89
 """Between the vector that the history reads for an item and the one that is scored."""
 NORM = (1.6, 0.25)
-"""Median length of an item vector, and the standard deviation of its log."""
+"""Median length of the latent part of an item vector, and the standard deviation of its log."""
+NORM_BOUND = 2.8
+"""Most standard deviations of that: the longest vectors of a large catalogue are no longer than those that were learned."""
 POPULARITY_SPREAD = 1.28
 """Standard deviation of log popularity: 1 % of the items get 15 % of the interactions, 10 % get half."""
-POPULARITY_COLUMN = (-1.0, 1.2)
-"""Mean and standard deviation of the popularity columns."""
+POPULARITY_COLUMN = (-1.0, 1.5)
+"""Mean and standard deviation of the popularity columns, before they are cut to their bounds."""
+POPULARITY_BOUNDS = (-2.3, 4.0)
+"""Learned columns have a floor, items that nobody took of late: without it, the unpopular would have the longest vectors."""
 
 TASTES = 8
 """Clusters that a user takes most of his items from."""
@@ -190,7 +194,8 @@ def _fill_tower(rng: np.random.Generator, tower: TwoTower, shelves: _Items) -> N
     level = (level - level.mean()) / level.std()
     noise = rng.standard_normal(tuple(tower.popularity.shape), dtype=np.float32)
     # Popularity over different spans of time tells nearly the same.
-    tower.popularity.copy_(torch.from_numpy(mean + deviation * (0.95 * level + 0.31 * noise)))
+    columns = mean + deviation * (0.95 * level + 0.31 * noise)
+    tower.popularity.copy_(torch.from_numpy(columns.clip(*POPULARITY_BOUNDS)))
     tower.bias.copy_(torch.from_numpy(rng.normal(0.0, 0.03, shelves.item.size)))
     tower.features.item_category[torch.from_numpy(shelves.item), 0] = torch.from_numpy(
         shelves.group[shelves.cluster] + 1
@@ -222,8 +227,8 @@ def _draw_vectors(
         median, deviation = NORM
         for vectors in (written, read):
             vectors *= spectrum
-            norm = median * np.exp(deviation * rng.standard_normal((len(vectors), 1), dtype=np.float32))
-            vectors *= norm / np.linalg.norm(vectors, axis=1, keepdims=True)
+            spread = rng.standard_normal((len(vectors), 1), dtype=np.float32).clip(-NORM_BOUND, NORM_BOUND)
+            vectors *= median * np.exp(deviation * spread) / np.linalg.norm(vectors, axis=1, keepdims=True)
         yield place, written, read
 
 

@@ -54,7 +54,6 @@ class Chain:
         return tuple(tensors[tensor.name] for tensor in self.signature.outputs)
 
 
-
 class Funnel(Chain):
     """All five stages. The fused plan serves it, offline evaluation calls it."""
 

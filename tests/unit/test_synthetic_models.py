@@ -87,6 +87,12 @@ def test_popularity_is_skewed_and_its_lists_fall(checkpoint: Checkpoint) -> None
     assert checkpoint.tables.popular.shape[0] == checkpoint.models.shape.user_category_sizes[0]
 
 
+def test_no_vector_is_far_longer_than_the_others(vectors: np.ndarray) -> None:
+    """As of learned models: an outlier would decide how well an index can quantise all others."""
+    norm = np.linalg.norm(vectors, axis=1)
+    assert norm.max() < 4 * np.median(norm)
+
+
 def test_queries_find_what_lies_near_the_history(
     checkpoint: Checkpoint, queries: np.ndarray, vectors: np.ndarray
 ) -> None:

@@ -88,7 +88,9 @@ def tune_index(vectors: np.ndarray, queries: np.ndarray, target: IndexTarget) ->
             fast = [entry for entry in fast if _cost(entry[1]) < (1 - SAVING) * _cost(curve[0])]
         elif not fast:
             reached = max(point.recall for _, point in settings)
-            raise ExportError(f"serving.index is 'ivf' and reaches a recall of {reached:.3f}, asked are {target.recall}")
+            raise ExportError(
+                f"serving.index is 'ivf' and reaches a recall of {reached:.3f}, asked are {target.recall}"
+            )
         if fast:
             best, chosen = min(fast, key=lambda entry: _cost(entry[1]))
     record = {
@@ -149,8 +151,6 @@ def _train(vectors: np.ndarray, lists: int) -> Any:
     codes.train(lengthened(vectors[np.sort(rows)], longest, size))
     for start in range(0, items, 1 << 17):
         codes.add(lengthened(vectors[start : start + (1 << 17)], longest, size))
-    quantizer.this.disown()
-    codes.own_fields = True
     return codes
 
 
@@ -183,4 +183,3 @@ def _microseconds(index: ItemIndex, queries: np.ndarray, count: int) -> float:
     finally:
         faiss.omp_set_num_threads(threads)
     return float(np.median(seconds[1:] or seconds) * 1e6)
-

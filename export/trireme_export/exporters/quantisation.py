@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,7 +94,7 @@ def _quantised(model: OnnxModel, sample: Mapping[str, np.ndarray]) -> Iterator[t
         logger.setLevel(level)
 
 
-class _Sample(CalibrationDataReader):  # type: ignore[misc]
+class _Sample(CalibrationDataReader):
     """The sample in batches."""
 
     def __init__(self, sample: Mapping[str, np.ndarray]) -> None:

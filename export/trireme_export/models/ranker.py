@@ -27,7 +27,6 @@ class RankerCore(nn.Module):
     """
 
     blend: Tensor
-    groups: Tensor
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -47,8 +46,6 @@ class RankerCore(nn.Module):
         self.output = nn.Linear(hidden, 1, bias=False)
         nn.init.zeros_(self.output.weight)
         self.register_buffer("blend", torch.ones(()))
-        group = torch.arange(width) // (width // GROUPS)
-        self.register_buffer("groups", (group == torch.arange(GROUPS)[:, None]).float(), persistent=False)
 
     def forward(
         self,
@@ -75,7 +72,7 @@ class RankerCore(nn.Module):
         candidate = self._row(candidate_index)
         vector = item_vector[candidate]
         nearest = (vector @ read.transpose(1, 2)).amax(dim=2, keepdim=True)
-        compared = torch.cat([summary, self.user_vector(user)[:, None] * self.groups], dim=1)
+        compared = torch.cat([summary, self.user_vector(user)[:, None] * self._groups()], dim=1)
         score = self._score_features(retrieval_score, (candidate_index >= 0).float())
         ones = torch.ones_like(nearest)
         between = torch.cat([score, vector @ compared.transpose(1, 2), nearest, ones], dim=2)
@@ -91,6 +88,11 @@ class RankerCore(nn.Module):
 
     def _row(self, index: Tensor) -> Tensor:
         return torch.where(index >= 0, index, self.shape.n_items).long()
+
+    def _groups(self) -> Tensor:
+        """float32 (GROUPS, rank_dim): 1 where a dimension belongs to a group; a constant of the exported graph."""
+        group = torch.arange(self.shape.rank_dim) // (self.shape.rank_dim // GROUPS)
+        return (group == torch.arange(GROUPS)[:, None]).float()
 
     def _recency_weights(self, newest: Tensor) -> Tensor:
         """float32 (B, heads, history), summing to 1 over valid items, zeros where there are none."""
@@ -129,7 +131,9 @@ class Ranker(nn.Module):
         """The item half of the first layer, float32 (N + 1, hidden), and the unit vectors, (N + 1, rank_dim); last rows zeros."""
         parts = torch.cat([self.vectors, self.features(), self.statistics], dim=1)
         half = self.item_half(parts)
-        return torch.cat([half, torch.zeros_like(half[:1])]), torch.cat([self.vectors, torch.zeros_like(self.vectors[:1])])
+        return torch.cat([half, torch.zeros_like(half[:1])]), torch.cat(
+            [self.vectors, torch.zeros_like(self.vectors[:1])]
+        )
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """`ranking_score` float32 (B, C); the inputs are those of `RankerCore.forward` after the tables."""

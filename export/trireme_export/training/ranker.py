@@ -192,7 +192,9 @@ def ranking_scores(model: Ranker, lists: Lists, users: np.ndarray) -> np.ndarray
     model.eval()
     with torch.inference_mode():
         tables = model.item_tables()
-        parts = [model.core(*tables, *lists.tensors(users[low : low + 256])).numpy() for low in range(0, len(users), 256)]
+        parts = [
+            model.core(*tables, *lists.tensors(users[low : low + 256])).numpy() for low in range(0, len(users), 256)
+        ]
     return np.concatenate(parts) if parts else np.zeros((0, lists.hits.shape[1]), dtype=np.float32)
 
 

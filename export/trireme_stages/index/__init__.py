@@ -12,7 +12,7 @@ from trireme_stages.errors import ArtifactError
 from trireme_stages.index.exact import ExactIndex
 from trireme_stages.index.ivf import IvfIndex
 
-__all__ = ["ExactIndex", "IvfIndex", "ItemIndex", "load_index"]
+__all__ = ["ExactIndex", "ItemIndex", "IvfIndex", "load_index"]
 
 
 class ItemIndex(Protocol):

@@ -3,7 +3,7 @@
 The coarse quantiser and the codes are Faiss's IVF with fast scan (Douze et al., "The Faiss library", arXiv:2401.08281;
 André et al., "Cache locality is not enough", VLDB 2015). Inner products are made distances by one more dimension that gives all
 items the same length (Bachrach et al., RecSys 2014): lists of neighbours are then lists of what scores alike. The best ``depth``
-items get their exact inner products from the memory-mapped vectors, so that the scores of the candidates are those of exact search.
+items get their exact inner products from the memory-mapped vectors: the scores of candidates are those of exact search.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class IvfIndex:
     """Looks into the ``probes`` nearest lists of the inverted file.
 
     Args:
-        codes: trained Faiss index over ``lengthened`` vectors.
+        codes: trained Faiss IVF index over ``lengthened`` vectors.
         vectors: float32 [items, Q], C-contiguous; may be memory-mapped.
         probes: lists to look into.
         depth: items per query that are scored exactly, at least the number of candidates.
@@ -50,7 +50,7 @@ class IvfIndex:
 
     kind: ClassVar[str] = "ivf"
 
-    def __init__(self, codes: faiss.IndexIVF, vectors: np.ndarray, probes: int, depth: int) -> None:
+    def __init__(self, codes: Any, vectors: np.ndarray, probes: int, depth: int) -> None:
         self.codes = codes
         self.vectors = vectors
         self.probes = probes
@@ -94,7 +94,7 @@ class IvfIndex:
     def inner_products(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
         """float32 [batch, n] of the items int64 [batch, n], read where they lie; anything at −1."""
         score = np.zeros(item.shape, dtype=np.float32)
-        faiss.fvec_inner_products_by_idx(
+        faiss.fvec_inner_products_by_idx(  # type: ignore[attr-defined]  # its stubs miss it
             faiss.swig_ptr(score),
             faiss.swig_ptr(np.ascontiguousarray(query)),
             faiss.swig_ptr(self.vectors),
