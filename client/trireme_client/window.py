@@ -102,10 +102,6 @@ class Window:
         groups = (*self._again, self._stored, self._given)
         return [call for group in groups for call in group if not call.settled]
 
-    def has_room(self, now: float) -> bool:
-        """Whether an RPC may be sent at `now`."""
-        return len(self.flights) < self.limit.allowed(now)
-
     def leave_by(self, call: Call) -> float:
         """The moment from which a waiting call is in a hurry."""
         return call.deadline - _HURRY * self.limit.latency

@@ -31,7 +31,7 @@ BATCH = 32
 #: Vectors per list that the coarse quantiser is trained on.
 TRAINING_VECTORS = 64
 ITERATIONS = 10
-DEPTHS = (1.25, 1.5, 2, 3, 4)
+DEPTHS = (1.5, 2, 3, 4, 6, 8, 12)
 """Items that are refined, per candidate."""
 
 
@@ -143,9 +143,10 @@ def _train(vectors: np.ndarray, lists: int) -> Any:
     longest = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max()))
     size = width + 1 + (width + 1) % 2  # two dimensions per code
     quantizer = faiss.IndexFlatL2(size)
-    codes = faiss.IndexIVFPQFastScan(quantizer, size, lists, size // 2, 4, faiss.METRIC_L2)
+    codes = faiss.IndexIVFPQFastScan(quantizer, size, lists, size // 2, 4, faiss.METRIC_INNER_PRODUCT)
     codes.by_residual = False  # one table of distances per query instead of one per list
     codes.cp.niter = ITERATIONS
+    codes.cp.spherical = False  # lists are by distance, whatever the codes estimate
     codes.cp.max_points_per_centroid = TRAINING_VECTORS
     rows = np.random.default_rng(0).permutation(items)[: TRAINING_VECTORS * lists]
     codes.train(lengthened(vectors[np.sort(rows)], longest, size))

@@ -1,7 +1,7 @@
 """int8 for the ranker's layers, if it is faster here and the scores stay the same.
 
-Dynamic quantisation measures the range of a layer's input in every call, static quantisation fixes it from a sample (ONNX Runtime's
-QDQ form). Which of them wins, if any, depends on the processor: without VNNI instructions float32 usually does.
+Dynamic quantisation measures the range of a layer's input in every call, static quantisation fixes it from a sample (ONNX
+Runtime's QDQ form). Which of them wins, if any, depends on the processor: without VNNI instructions float32 usually does.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Approximate search: an inverted file with 4-bit product-quantised codes, and exact refinement of what it finds.
 
 The coarse quantiser and the codes are Faiss's IVF with fast scan (Douze et al., "The Faiss library", arXiv:2401.08281;
-André et al., "Cache locality is not enough", VLDB 2015). Inner products are made distances by one more dimension that gives all
-items the same length (Bachrach et al., RecSys 2014): lists of neighbours are then lists of what scores alike. The best ``depth``
-items get their exact inner products from the memory-mapped vectors: the scores of candidates are those of exact search.
+André et al., "Cache locality is not enough", VLDB 2015). Items are put into lists by their distance after one more dimension
+has given all of them the same length (Bachrach et al., RecSys 2014): lists of neighbours are then lists of what scores alike.
+Codes estimate inner products, in which that dimension counts nothing, because queries have a 0 there. The best ``depth`` items
+get their exact inner products from the memory-mapped vectors: the scores of candidates are those of exact search.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from trireme_stages.select import top_columns
 __all__ = ["IvfIndex", "lengthened"]
 
 CODES = "codes.faiss"
+#: Of Faiss's fast-scan loops the one that takes several queries at a time and keeps a reservoir of results: for these depths the
+#: fastest on one thread, and, unlike the automatic choice, the same whatever the number of threads.
+ALGORITHM = 13
 
 
 def lengthened(vectors: np.ndarray, longest: float | None, size: int) -> np.ndarray:
@@ -55,7 +59,8 @@ class IvfIndex:
         self.vectors = vectors
         self.probes = probes
         self.depth = depth
-        codes.nprobe = probes
+        codes.implem = ALGORITHM
+        self._parameters = faiss.SearchParametersIVF(nprobe=probes)
 
     def search(
         self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
@@ -88,7 +93,7 @@ class IvfIndex:
 
     def nearest(self, query: np.ndarray, depth: int) -> np.ndarray:
         """Item index int64 [batch, depth] by the codes alone, nearest first; −1 where the probed lists hold no more."""
-        found: np.ndarray = self.codes.search(lengthened(query, None, self.codes.d), depth)[1]
+        found: np.ndarray = self.codes.search(lengthened(query, None, self.codes.d), depth, params=self._parameters)[1]
         return found
 
     def inner_products(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:

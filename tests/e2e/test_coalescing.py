@@ -1,0 +1,86 @@
+"""Coalescing on a real tritonserver: the answers of one RPC per call, in fewer RPCs; and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import tritonclient.grpc
+
+from tests.e2e.conftest import PLANS, Served
+from tests.e2e.test_answers import assert_same_answer, history_ids
+from trireme_client import AsyncClient, Client, Coalescing, Recommendations, Request
+from trireme_perf.client_cost import measure_client_cost
+
+
+def rpcs(served: Served, plan: str) -> int:
+    with tritonclient.grpc.InferenceServerClient(served.url) as client:
+        return sum(row.inference_stats.success.count for row in client.get_inference_statistics(plan).model_stats)
+
+
+def of_every_kind(served: Served) -> list[Request]:
+    known = served.dataset.test.user_id[:60].tolist()
+    kinds = [Request(user, 10) for user in known]
+    kinds += [Request(None, 5, history_ids(served, user)) for user in known[:30]]
+    return kinds + [Request(10**15 + user, 3) for user in known[:10]] + [Request(user, 4, []) for user in known[:10]]
+
+
+def assert_answers_of_calls_alone(
+    served: Served, plan: str, asked: list[Request], found: list[Recommendations]
+) -> None:
+    with Client(served.url, model=plan, timeout=30) as client:
+        for request, answer in zip(asked, found, strict=True):
+            alone = client.recommend(request.user_id, request.k, history=request.history)
+            assert (answer.user_id, answer.rung, answer.model_version) == (
+                alone.user_id,
+                alone.rung,
+                alone.model_version,
+            )
+            assert_same_answer(answer.item_ids, answer.scores, alone.item_ids, alone.scores)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_tasks_get_the_answers_of_calls_alone_in_fewer_rpcs(served: Served, plan: str) -> None:
+    asked = of_every_kind(served)
+
+    async def run() -> list[Recommendations]:
+        async with AsyncClient(served.url, model=plan, timeout=30, coalescing=Coalescing()) as client:
+            calls = (client.recommend(request.user_id, request.k, history=request.history) for request in asked)
+            return await asyncio.gather(*calls)
+
+    before = rpcs(served, plan)
+    found = asyncio.run(run())
+    assert rpcs(served, plan) - before <= len(asked) // 4
+    assert_answers_of_calls_alone(served, plan, asked, found)
+
+
+def test_threads_get_the_answers_of_calls_alone_in_fewer_rpcs(served: Served) -> None:
+    asked = of_every_kind(served)
+    before = rpcs(served, "recommend_fused")
+    with (
+        Client(served.url, model="recommend_fused", timeout=30, coalescing=Coalescing()) as client,
+        ThreadPoolExecutor(len(asked)) as pool,
+    ):
+        calls = [
+            pool.submit(client.recommend, request.user_id, request.k, history=request.history) for request in asked
+        ]
+        found = [call.result() for call in calls]
+    assert rpcs(served, "recommend_fused") - before < len(asked)
+    assert_answers_of_calls_alone(served, "recommend_fused", asked, found)
+
+
+@pytest.mark.parametrize("requests", [96])
+def test_the_cost_of_a_call_is_measured_for_every_client(served: Served, requests: int) -> None:
+    measured = measure_client_cost(served.url, served.repository, "recommend_fused", requests=requests, rounds=2)
+    assert {key: measured[key] for key in ("model", "requests", "rounds")} == {
+        "model": "recommend_fused",
+        "requests": requests,
+        "rounds": 2,
+    }
+    clients = measured["clients"]
+    assert list(clients) == ["tritonclient", "async", "async_coalescing", "threads_coalescing"]
+    assert all(row["us_per_user"] > 0 and row["spread"] >= 0 and row["ratio"] > 0 for row in clients.values())
+    assert clients["tritonclient"]["ratio"] == clients["tritonclient"]["users_per_rpc"] == 1
+    assert clients["async"]["users_per_rpc"] == 1
+    assert clients["async_coalescing"]["users_per_rpc"] > 8

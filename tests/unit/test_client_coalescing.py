@@ -1,0 +1,449 @@
+"""Both coalescing clients against a scripted server: who travels with whom, and what becomes of each caller."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.support.fake_triton import BATCH, ITEMS, FakeTriton, running
+from trireme_client import (
+    AsyncClient,
+    Client,
+    ClosedError,
+    Coalescing,
+    ConnectError,
+    InvalidRequestError,
+    OverloadedError,
+    ProtocolError,
+    Recommendations,
+    TimeoutError,
+    TriremeError,
+    UnavailableError,
+    ValidationError,
+)
+
+WAIT = 20  # seconds; what does not come until then does not come
+
+
+class Threads:
+    """Callers in threads of their own."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._pool = ThreadPoolExecutor(64)
+        self.client = Client(url, **{"timeout": 30, "coalescing": Coalescing(), **options})
+
+    def ask(self, *arguments: Any, **options: Any) -> Future[Recommendations]:
+        return self._pool.submit(self.client.recommend, *arguments, **options)
+
+    def close(self) -> None:
+        self.client.close()
+
+    def end(self) -> None:
+        self.close()
+        self._pool.shutdown()
+
+
+class Tasks:
+    """Callers as tasks of one event loop, which runs in a thread."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.client = AsyncClient(url, **{"timeout": 30, "coalescing": Coalescing(), **options})
+
+    def ask(self, *arguments: Any, **options: Any) -> Future[Recommendations]:
+        return self._submit(self.client.recommend(*arguments, **options))
+
+    def close(self) -> None:
+        self._submit(self.client.close()).result(WAIT)
+
+    def end(self) -> None:
+        self.close()
+        self._submit(self._settle()).result(WAIT)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _settle(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+Callers = Threads | Tasks
+
+
+@pytest.fixture
+def fake() -> FakeTriton:
+    return FakeTriton()
+
+
+@pytest.fixture
+def url(fake: FakeTriton) -> Iterator[str]:
+    with running(fake) as address:
+        yield address
+
+
+@pytest.fixture(params=[Threads, Tasks], ids=["threads", "asyncio"])
+def made(request: pytest.FixtureRequest) -> Iterator[Callable[..., Callers]]:
+    all_made: list[Callers] = []
+
+    def make(url: str, **options: Any) -> Callers:
+        all_made.append(request.param(url, **options))
+        return all_made[-1]
+
+    yield make
+    for callers in all_made:
+        callers.end()
+
+
+@pytest.fixture
+def tasks(url: str) -> Iterator[Tasks]:
+    callers = Tasks(url)
+    yield callers
+    callers.end()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def users_of(request: Any) -> list[int]:
+    return np.frombuffer(request.raw_input_contents[0], np.int64).tolist()
+
+
+def rpcs(fake: FakeTriton) -> list[list[int]]:
+    return [users_of(request) for request in fake.requests]
+
+
+class Gate:
+    """Holds back the answers to RPCs with user 0, until opened; other faults can be added."""
+
+    def __init__(self, fake: FakeTriton, callers: Callers) -> None:
+        self._fake, self._callers, self._open = fake, callers, threading.Event()
+        self.fault: Callable[[Any, Any, Any], None] | None = None
+        fake.fault = self._hold
+
+    def _hold(self, request: Any, answer: Any, context: Any) -> None:
+        if 0 in users_of(request):
+            self._open.wait(WAIT)
+        if self.fault:
+            self.fault(request, answer, context)
+
+    def shut(self) -> Future[Recommendations]:
+        """Occupies the only RPC that may be under way at first."""
+        first = self._callers.ask(0)
+        until(lambda: len(self._fake.requests) > 0)
+        return first
+
+    def queue(self, *arguments: Any, **options: Any) -> Future[Recommendations]:
+        """A call that waits when this returns."""
+        window = self._callers.client._coalescer._window
+        before = window.pending
+        asked = self._callers.ask(*arguments, **options)
+        until(lambda: window.pending > before)
+        return asked
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def abort_for(user: int, code: grpc.StatusCode) -> Callable[[Any, Any, Any], None]:
+    def fault(request: Any, answer: Any, context: Any) -> None:
+        if user in users_of(request):
+            context.abort(code, f"user {user} is not liked")
+
+    return fault
+
+
+Make = Callable[..., Callers]
+
+
+def test_a_call_alone_travels_alone(fake: FakeTriton, url: str, made: Make) -> None:
+    callers = made(url)
+    for user in (7, 8):
+        answer = callers.ask(user, 3).result(WAIT)
+        assert (answer.user_id, answer.item_ids.tolist()) == (user, [user * 100, user * 100 + 1, user * 100 + 2])
+    assert rpcs(fake) == [[7], [8]]
+
+
+def test_a_burst_travels_in_few_rpcs_in_the_order_asked(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, callers := made(url))
+    first = gate.shut()
+    asked = [gate.queue(user, 1 + user % ITEMS) for user in range(1, 13)]
+    assert len(fake.requests) == 1
+    gate.open()
+    answers = [one.result(WAIT) for one in [first, *asked]]
+    assert [answer.user_id for answer in answers] == list(range(13))
+    assert [len(answer) for answer in answers[1:]] == [1 + user % ITEMS for user in range(1, 13)]
+    assert all(answer.item_ids[0] == 100 * user for user, answer in enumerate(answers))
+    assert rpcs(fake) == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
+    assert callers.client._coalescer._window.pending == 0
+
+
+def test_max_users_bounds_an_rpc(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, made(url, coalescing=Coalescing(max_users=2)))
+    asked = [gate.shut(), *(gate.queue(user) for user in range(1, 6))]
+    gate.open()
+    assert [one.result(WAIT).user_id for one in asked] == list(range(6))
+    assert max(map(len, rpcs(fake))) == 2
+
+
+def test_the_dimensions_are_read_once_for_a_burst(fake: FakeTriton, url: str, made: Make) -> None:
+    callers = made(url)
+    asked = [callers.ask(user) for user in range(40)]
+    assert [one.result(WAIT).user_id for one in asked] == list(range(40))
+    assert fake.config_reads == 1
+
+
+def test_users_with_and_without_history_both_come_through(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, made(url))
+    first = gate.shut()
+    kinds = [[user] if user % 3 == 0 else None for user in range(1, 13)]
+    asked = [gate.queue(user, history=history) for user, history in enumerate(kinds, 1)]
+    gate.open()
+    for user, one in enumerate([first, *asked]):
+        assert one.result(WAIT).user_id == user
+    assert rpcs(fake) == [[0], [1, 2, 4, 5], [3, 6, 9, 12], [7, 8, 10, 11]]
+    assert [len(request.inputs) for request in fake.requests] == [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize("bad", range(1, 5))
+def test_one_bad_user_fails_alone(fake: FakeTriton, url: str, made: Make, bad: int) -> None:
+    gate = Gate(fake, made(url))
+    first = gate.shut()
+    gate.fault = abort_for(bad, grpc.StatusCode.INVALID_ARGUMENT)
+    asked = {user: gate.queue(user) for user in range(1, 7)}
+    gate.open()
+    with pytest.raises(InvalidRequestError, match=f"user {bad} is not liked"):
+        asked.pop(bad).result(WAIT)
+    assert first.result(WAIT).user_id == 0
+    assert [one.result(WAIT).user_id for one in asked.values()] == list(asked)
+
+
+def test_a_k_beyond_the_list_fails_alone_and_is_not_sent(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, callers := made(url))
+    first = gate.shut()
+    good, bad = gate.queue(1), gate.queue(2, ITEMS + 1)
+    gate.open()
+    with pytest.raises(ValidationError, match=f"k is {ITEMS + 1}; allowed: 1 to {ITEMS}"):
+        bad.result(WAIT)
+    assert [first.result(WAIT).user_id, good.result(WAIT).user_id] == [0, 1]
+    with pytest.raises(ValidationError, match="k is 99"):
+        callers.ask(3, 99).result(WAIT)
+    for arguments in (("1",), (1, 0)):
+        with pytest.raises(ValidationError):
+            callers.ask(*arguments).result(WAIT)
+    assert rpcs(fake) == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(grpc.StatusCode.UNAVAILABLE, UnavailableError), (grpc.StatusCode.DATA_LOSS, TriremeError)]
+)
+def test_a_failed_rpc_fails_for_its_callers_only(
+    fake: FakeTriton, url: str, made: Make, code: grpc.StatusCode, kind: type[TriremeError]
+) -> None:
+    gate = Gate(fake, made(url))
+    first = gate.shut()
+    gate.fault = abort_for(2, code)
+    asked = [gate.queue(user) for user in range(1, 7)]
+    gate.open()
+    errors = [one.exception(WAIT) for one in asked[:BATCH]]
+    assert all(isinstance(error, kind) and "user 2 is not liked" in str(error) for error in errors)
+    assert len({id(error) for error in errors}) == BATCH
+    assert [one.result(WAIT).user_id for one in [first, *asked[BATCH:]]] == [0, 5, 6]
+
+
+def test_an_unreadable_answer_is_an_error_for_each(fake: FakeTriton, url: str, made: Make) -> None:
+    def rename(request: Any, answer: Any, context: Any) -> None:
+        answer.outputs[0].name = "other"
+
+    gate = Gate(fake, made(url))
+    first = gate.shut()
+    asked = [gate.queue(user) for user in (1, 2)]
+    gate.fault = rename
+    gate.open()
+    for one in [first, *asked]:
+        with pytest.raises(ProtocolError, match="without the tensor 'item_id'"):
+            one.result(WAIT)
+
+
+def test_nobody_listens(made: Make) -> None:
+    callers = made("localhost:1")
+    asked = [callers.ask(user) for user in range(3)]
+    for one in asked:
+        with pytest.raises(ConnectError, match="localhost:1"):
+            one.result(WAIT)
+
+
+def test_a_deadline_that_passes_while_waiting(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, made(url))
+    first = gate.shut()
+    late, patient = gate.queue(1, timeout=0.1), gate.queue(2)
+    with pytest.raises(TimeoutError, match=r"within 0\.1 s") as raised:
+        late.result(WAIT)
+    assert raised.value.seconds == 0.1
+    gate.open()
+    assert [first.result(WAIT).user_id, patient.result(WAIT).user_id] == [0, 2]
+    assert rpcs(fake) == [[0], [2]]
+
+
+def test_a_deadline_that_passes_on_the_way(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, callers := made(url))
+    first = gate.shut()
+    held, hurried = gate.queue(1), gate.queue(2, timeout=0.5)
+    fake.delay = 1.0
+    gate.open()
+    assert first.result(WAIT).user_id == 0
+    with pytest.raises(TimeoutError, match=r"within 0\.5 s"):
+        hurried.result(WAIT)
+    assert held.result(WAIT).user_id == 1
+    assert rpcs(fake) == [[0], [1, 2]]
+    with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
+        callers.ask(3, timeout=0.05).result(WAIT)
+
+
+def test_a_call_in_a_hurry_does_not_wait_for_the_limit(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, callers := made(url))
+    callers.ask(9).result(WAIT)
+    first = callers.ask(0)
+    until(lambda: len(fake.requests) == 2)
+    callers.client._coalescer._window.limit._mean = callers.client._coalescer._window.limit._last = 1.0
+    hurried = gate.queue(1, timeout=4)
+    assert hurried.result(WAIT).user_id == 1
+    assert not first.done()
+    gate.open()
+    assert first.result(WAIT).user_id == 0
+
+
+def test_too_many_waiting_calls_are_turned_away_at_once(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, callers := made(url, coalescing=Coalescing(max_pending=2)))
+    asked = [gate.shut(), gate.queue(1), gate.queue(2)]
+    with pytest.raises(OverloadedError, match="max_pending=2"):
+        callers.ask(3).result(WAIT)
+    gate.open()
+    assert [one.result(WAIT).user_id for one in asked] == [0, 1, 2]
+    assert callers.ask(4).result(WAIT).user_id == 4
+    assert rpcs(fake) == [[0], [1, 2], [4]]
+
+
+def test_closing_ends_all_that_wait_or_travel(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, callers := made(url))
+    asked = [gate.shut(), gate.queue(1), gate.queue(2, history=[5])]
+    callers.close()
+    for one in asked:
+        with pytest.raises(ClosedError, match="closed during the call"):
+            one.result(WAIT)
+    with pytest.raises(ClosedError, match="make a new client"):
+        callers.ask(3).result(WAIT)
+    gate.open()
+    assert rpcs(fake) == [[0]]
+
+
+def test_a_new_version_is_read_again(fake: FakeTriton, url: str, made: Make) -> None:
+    callers = made(url)
+    assert callers.ask(1).result(WAIT).model_version == "3"
+    fake.version = "4"
+    assert [callers.ask(user).result(WAIT).model_version for user in (2, 3)] == ["4", "4"]
+    assert fake.config_reads == 2
+
+
+def test_other_dimensions_come_while_calls_wait(fake: FakeTriton, url: str, made: Make) -> None:
+    def only_three(request: Any, answer: Any, context: Any) -> None:
+        if len(request.inputs) == 2 and request.inputs[1].shape[1] != 3:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'history'")
+
+    gate = Gate(fake, made(url))
+    asked = [gate.shut(), *(gate.queue(user, history=[5, 6, 7, 8]) for user in range(1, 5))]
+    fake.config.input[1].dims[:] = [3]
+    gate.fault = only_three
+    gate.open()
+    assert [one.result(WAIT).user_id for one in asked] == list(range(5))
+    assert np.frombuffer(fake.requests[-1].raw_input_contents[1], np.int64)[-3:].tolist() == [6, 7, 8]
+    assert fake.config_reads == 2
+
+
+def test_shorter_lists_of_a_new_version_fail_only_those_who_asked_for_more(
+    fake: FakeTriton, url: str, made: Make
+) -> None:
+    def two_items(request: Any, answer: Any, context: Any) -> None:
+        for index, size in ((0, 8), (1, 4)):
+            rows = len(users_of(request))
+            array = np.frombuffer(answer.raw_output_contents[index], f"V{size}").reshape(rows, ITEMS)[:, :2]
+            answer.outputs[index].shape[:] = [rows, 2]
+            answer.raw_output_contents[index] = array.tobytes()
+
+    gate = Gate(fake, made(url))
+    gate.shut()
+    few, many = gate.queue(1, 2), gate.queue(2, 5)
+    gate.fault = two_items
+    gate.open()
+    assert few.result(WAIT).item_ids.tolist() == [100, 101]
+    with pytest.raises(ProtocolError, match="lists of 2 items; asked for 5"):
+        many.result(WAIT)
+
+
+def test_many_callers_at_once(fake: FakeTriton, url: str, made: Make) -> None:
+    callers = made(url)
+    asked = [callers.ask(user, history=[1] if user % 4 == 0 else None) for user in range(400)]
+    assert [int(one.result(WAIT).item_ids[0]) for one in asked] == [100 * user for user in range(400)]
+    assert sum(map(len, rpcs(fake))) == 400
+    assert len(fake.requests) < 400
+
+
+def test_recommend_many_goes_as_before(fake: FakeTriton, url: str) -> None:
+    from trireme_client import Request
+
+    with Client(url, coalescing=Coalescing()) as client:
+        answers = client.recommend_many([Request(user) for user in range(10)])
+    assert [answer.user_id for answer in answers] == list(range(10))
+    assert sorted(map(len, rpcs(fake))) == [2, BATCH, BATCH]
+
+
+class TestCancelling:
+    def test_a_waiting_caller_is_not_sent_and_the_others_are(self, fake: FakeTriton, tasks: Tasks) -> None:
+        gate = Gate(fake, tasks)
+        asked = [gate.shut(), *(gate.queue(user) for user in range(1, 4))]
+        asked[2].cancel()
+        until(lambda: tasks.client._coalescer._window.pending == 2)
+        gate.open()
+        assert [asked[user].result(WAIT).user_id for user in (0, 1, 3)] == [0, 1, 3]
+        assert rpcs(fake) == [[0], [1, 3]]
+
+    def test_a_travelling_caller_leaves_the_others_their_answers(self, fake: FakeTriton, tasks: Tasks) -> None:
+        gate = Gate(fake, tasks)
+        asked = [gate.shut(), *(gate.queue(user) for user in range(1, 4))]
+        fake.delay = 0.3
+        gate.open()
+        until(lambda: len(fake.requests) == 2)
+        asked[2].cancel()
+        assert [asked[user].result(WAIT).user_id for user in (0, 1, 3)] == [0, 1, 3]
+        with pytest.raises(CancelledError):
+            asked[2].result(WAIT)
+
+    def test_the_rpc_of_nobody_is_given_up(self, fake: FakeTriton, tasks: Tasks) -> None:
+        gate = Gate(fake, tasks)
+        only, waiting = gate.shut(), gate.queue(1)
+        only.cancel()
+        assert waiting.result(WAIT).user_id == 1  # though the first RPC is held back still
+        gate.open()
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_wrong_coalescing_is_refused(client: type[Client]) -> None:
+    with pytest.raises(ValidationError, match="coalescing is True; allowed: a Coalescing"):
+        client("localhost:8001", coalescing=True)  # type: ignore[arg-type]

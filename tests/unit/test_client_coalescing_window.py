@@ -1,0 +1,266 @@
+"""The core of coalescing without any I/O: who travels with whom, when, and how many RPCs may be under way."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from trireme_client import Coalescing, OverloadedError, ValidationError
+from trireme_client.concurrency import Baseline, ConcurrencyLimit
+from trireme_client.requests import check_arguments
+from trireme_client.window import Call, Flight, Window
+
+
+def call(user: int, history: list[int] | None = None, deadline: float = math.inf) -> Call:
+    return Call(check_arguments(user, 1, history), deadline, None, connecting=False, waiter=None)
+
+
+def window(*calls: Call, **options: int) -> Window:
+    made = Window(Coalescing(**options))
+    for each in calls:
+        made.add(each)
+    return made
+
+
+def users(flight: Flight | None) -> list[int]:
+    assert flight is not None
+    return [each.request.user_id for each in flight.calls]
+
+
+def taken(made: Window, now: float = 0.0, size: int = 4, hurry: bool = False) -> list[int] | None:
+    flight, _ = made.take(now, size, hurry)
+    return None if flight is None else users(flight)
+
+
+class TestWindow:
+    def test_a_call_alone_leaves_at_once(self) -> None:
+        made = window(call(1))
+        assert taken(made) == [1]
+        assert made.pending == 0
+
+    def test_calls_gather_while_the_limit_is_reached_and_leave_in_their_order(self) -> None:
+        made = window(call(1))
+        first, _ = made.take(0.0, 4)
+        assert first is not None
+        for user in range(2, 8):
+            made.add(call(user))
+        assert taken(made) is None
+        made.answered(first, 0.01)
+        second, _ = made.take(0.01, 4)
+        assert users(second) == [2, 3, 4, 5]
+        assert second is not None
+        made.answered(second, 0.02)
+        assert taken(made, 0.02) == [6, 7]
+
+    def test_histories_travel_apart_and_the_older_call_goes_first(self) -> None:
+        made = window(call(1, [5]), call(2), call(3, [5]), call(4), call(5, [5]))
+        order = []
+        while made.pending:
+            flight, _ = made.take(0.0, 2)
+            order.append(users(flight))
+            assert flight is not None
+            made.gave_up(flight)
+        assert order == [[1, 3], [2, 4], [5]]
+
+    def test_a_call_that_ended_is_not_sent(self) -> None:
+        gone = call(2)
+        made = window(call(1), gone, call(3))
+        made.end(gone)
+        assert made.pending == 2
+        assert taken(made) == [1, 3]
+
+    def test_more_waiting_calls_than_allowed_are_refused(self) -> None:
+        made = window(call(1), call(2), max_pending=2)
+        with pytest.raises(OverloadedError, match=r"2 calls wait .* Coalescing\.max_pending=2"):
+            made.add(call(3))
+        assert taken(made) == [1, 2]
+        made.add(call(3))
+
+    def test_a_call_too_late_for_an_answer_is_not_sent(self) -> None:
+        made = window(call(1))
+        first, _ = made.take(0.0, 4)
+        assert first is not None
+        made.answered(first, 1.0)  # so an answer takes a second
+        made.add(call(2))
+        flight, late = made.take(1.0, 1)
+        assert (users(flight), late) == ([2], [])
+        for each in (call(3, deadline=1.9), call(4, deadline=2.5), call(5, deadline=1.9)):
+            made.add(each)
+        flight, late = made.take(1.0, 4, hurry=True)
+        assert users(flight) == [4]
+        assert [each.request.user_id for each in late] == [3, 5]
+        assert made.pending == 0
+        # With no RPC under way an estimate may be wrong without anybody to correct it: only the deadline counts.
+        made = window(call(6, deadline=1.9), call(7, deadline=0.9))
+        flight, late = made.take(1.0, 4)
+        assert (users(flight), [each.request.user_id for each in late]) == ([6], [7])
+
+    def test_one_rpc_more_than_the_limit_goes_for_a_call_in_a_hurry(self) -> None:
+        made = window(call(1))
+        assert taken(made) == [1]
+        made.add(call(2))
+        assert taken(made) is None
+        assert taken(made, hurry=True) == [2]
+        made.add(call(3))
+        assert taken(made, hurry=True) is None
+
+    def test_what_goes_again_goes_first_and_apart(self) -> None:
+        made = window(call(1), call(2), call(3))
+        flight, _ = made.take(0.0, 4)
+        assert flight is not None
+        made.add(call(4))
+        made.gave_up(flight)
+        made.add_again(flight.calls[:1])
+        made.add_again(flight.calls[1:])
+        assert made.pending == 4
+        order = []
+        while made.pending:
+            flight, _ = made.take(0.0, 4)
+            order.append(users(flight))
+            assert flight is not None
+            made.gave_up(flight)
+        assert order == [[1], [2, 3], [4]]
+
+    def test_clearing_gives_all_that_wait_or_travel(self) -> None:
+        made = window(call(1))
+        flight, _ = made.take(0.0, 4)
+        assert flight is not None
+        made.add_again([call(2)])
+        for each in (call(3), call(4, [1])):
+            made.add(each)
+        left = made.clear()
+        assert [each.request.user_id for each in left] == [2, 3, 4, 1]
+        for each in left:
+            made.end(each)
+        assert made.pending == 0
+        assert taken(made) is None
+
+
+class TestBaseline:
+    def test_a_line_through_the_latencies(self) -> None:
+        line = Baseline()
+        assert line.latency(8) == 0.0
+        for size in (1, 2, 4, 8, 16, 32, 64) * 5:
+            line.add(size, 0.001 + 0.0002 * size)
+        for size in (1, 10, 64):
+            assert line.latency(size) == pytest.approx(0.001 + 0.0002 * size, rel=1e-6)
+
+    def test_equal_sizes_tell_no_slope_and_noise_gives_no_negative_one(self) -> None:
+        flat, falling = Baseline(), Baseline()
+        flat.add(4, 0.01)
+        falling.add(1, 0.02)
+        falling.add(9, 0.01)
+        assert flat.latency(40) == pytest.approx(0.01)
+        assert falling.latency(9) == pytest.approx(falling.latency(1))
+
+    def test_a_short_rpc_is_never_expected_to_take_less_than_nothing(self) -> None:
+        steep = Baseline()
+        steep.add(10, 0.001)
+        steep.add(20, 0.1)
+        assert 0 < steep.latency(1) < steep.latency(20)
+
+
+class TestLimit:
+    def test_a_failure_halves_it(self) -> None:
+        limit = ConcurrencyLimit(16)
+        for _ in range(40):
+            limit.answered(64, 0.01, limit.allowed(0.0), alone=True, held_back=True, full=True, now=0.0)
+        before = limit.allowed(0.0)
+        assert before >= 4
+        limit.failed()
+        assert limit.allowed(0.0) == before // 2
+        for _ in range(10):
+            limit.failed()
+        assert limit.allowed(0.0) == 1
+
+    def test_the_ceiling_holds(self) -> None:
+        limit = ConcurrencyLimit(2)
+        for _ in range(100):
+            limit.answered(64, 0.01, limit.allowed(0.0), alone=True, held_back=True, full=True, now=0.0)
+        assert limit.allowed(0.0) == 2
+
+    def test_after_a_while_an_rpc_is_measured_alone_again(self) -> None:
+        limit = ConcurrencyLimit(4)
+        for _ in range(100):
+            limit.answered(64, 0.01, limit.allowed(0.0), alone=True, held_back=True, full=True, now=0.0)
+        assert limit.allowed(5.0) == 4
+        assert limit.allowed(11.0) == 1
+        limit.answered(64, 0.01, 1, alone=True, held_back=True, full=True, now=11.0)
+        assert limit.allowed(12.0) == 4
+
+    def test_nobody_waits_nothing_rises(self) -> None:
+        limit = ConcurrencyLimit(16)
+        for _ in range(100):
+            limit.answered(1, 0.01, 1, alone=True, held_back=False, full=False, now=0.0)
+        assert limit.allowed(0.0) == 1
+
+
+def simulate(workers: int, share: float, ceiling: int = 16, seconds: float = 20.0) -> tuple[float, float, float]:
+    """A server of so many workers at a share of its capacity: mean limit, mean users per RPC, median latency (s)."""
+    rng = np.random.default_rng(5)
+    made, size = Window(Coalescing(max_in_flight=ceiling, max_pending=10**6)), 64
+    fixed, per_user, travel = 0.001, 0.0002, 0.001
+    rate = share * workers * size / (fixed + per_user * size)
+    events: list[tuple[float, int, Flight | None]] = [(0.0, 0, None)]
+    ticket, free = itertools.count(1), [0.0] * workers
+    limits, sizes, latencies = [], [], []
+    while events[0][0] < seconds:
+        now, _, landed = heapq.heappop(events)
+        if landed is None:
+            made.add(call(1, deadline=math.inf))
+            heapq.heappush(events, (now + rng.exponential(1 / rate), next(ticket), None))
+        else:
+            made.answered(landed, now)
+            latencies.append(now - landed.sent)
+        while (flight := made.take(now, size)[0]) is not None:
+            worker = int(np.argmin(free))
+            cost = (fixed + per_user * len(flight.calls)) * rng.lognormal(0, 0.2)
+            free[worker] = max(now + travel / 2, free[worker]) + cost
+            heapq.heappush(events, (free[worker] + travel / 2, next(ticket), flight))
+            limits.append(made.limit.allowed(now))
+            sizes.append(len(flight.calls))
+    half = len(limits) // 2
+    return float(np.mean(limits[half:])), float(np.mean(sizes[half:])), float(np.median(latencies))
+
+
+class TestTheLimitFindsTheServer:
+    """On a simulated server with known parallelism, in simulated time."""
+
+    def test_one_worker_gets_one_rpc_at_a_time_while_that_is_enough(self) -> None:
+        limit, size, _ = simulate(workers=1, share=0.7)
+        assert 1.0 <= limit < 1.4
+        assert size > 12
+
+    def test_a_second_rpc_keeps_a_busy_worker_busy(self) -> None:
+        limit, size, _ = simulate(workers=1, share=0.97)
+        assert 1.4 < limit <= 2.5
+        assert size > 50
+
+    def test_more_workers_get_more_rpcs(self) -> None:
+        limit, size, _ = simulate(workers=4, share=0.9)
+        assert 3.0 < limit < 6.0
+        assert size > 30
+
+    def test_with_little_to_do_rpcs_are_small_and_fast(self) -> None:
+        _, size, latency = simulate(workers=1, share=0.02)
+        assert size < 1.5
+        assert latency < 0.003
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_users": 0}, "Coalescing.max_users is 0; allowed: an integer from 1 to 2**63 - 1 or None"),
+        ({"max_users": 1.5}, "Coalescing.max_users is 1.5 (float)"),
+        ({"max_in_flight": 0}, "Coalescing.max_in_flight is 0; allowed: an integer from 1"),
+        ({"max_pending": True}, "Coalescing.max_pending is True (bool)"),
+    ],
+)
+def test_wrong_options_name_themselves(options: dict[str, int], words: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Coalescing(**options)
+    assert words in str(raised.value)

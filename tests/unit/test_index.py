@@ -1,0 +1,137 @@
+"""Exact and approximate search over the item vectors, and the choice between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trireme_export.errors import ExportError
+from trireme_export.exporters import index_tuning
+from trireme_export.exporters.index_tuning import IndexTarget, tune_index
+from trireme_stages.errors import ArtifactError
+from trireme_stages.index import ExactIndex, IvfIndex, exact, load_index
+
+ITEMS, WIDTH, COUNT = 6_000, 24, 50
+NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def catalogue() -> tuple[np.ndarray, np.ndarray]:
+    """Vectors in clusters, of unequal lengths, and queries near them."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((60, WIDTH))
+    vectors = centres[rng.integers(60, size=ITEMS)] + 0.3 * rng.standard_normal((ITEMS, WIDTH))
+    vectors *= rng.lognormal(0, 0.2, (ITEMS, 1))
+    queries = centres[rng.integers(60, size=64)] + 0.3 * rng.standard_normal((64, WIDTH))
+    return vectors.astype(np.float32), queries.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def ivf() -> tuple[IvfIndex, dict]:
+    vectors, queries = catalogue()
+    index, record = tune_index(vectors, queries, IndexTarget("ivf", COUNT, 0.95))
+    assert isinstance(index, IvfIndex)
+    return index, record
+
+
+def best(excluded: tuple[np.ndarray, np.ndarray] = NOTHING) -> tuple[np.ndarray, np.ndarray]:
+    vectors, queries = catalogue()
+    score = queries @ vectors.T
+    score[excluded] = -np.inf
+    item = np.sort(np.argsort(-score, axis=1, kind="stable")[:, :COUNT], axis=1)
+    return item, np.take_along_axis(score, item, axis=1)
+
+
+def excluded_best() -> tuple[np.ndarray, np.ndarray]:
+    """Every second query has seen all of its best items."""
+    item, _ = best()
+    rows = np.repeat(np.arange(0, 64, 2), COUNT)
+    return rows, item[::2].ravel()
+
+
+@pytest.mark.parametrize("block", [exact.BLOCK, 5 * ITEMS])
+def test_exact_search_leaves_out_what_is_excluded(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "BLOCK", block)
+    vectors, queries = catalogue()
+    item, score = ExactIndex(vectors).search(queries, excluded_best(), COUNT)
+    wanted_item, wanted_score = best(excluded_best())
+    assert item.tolist() == wanted_item.tolist()
+    np.testing.assert_allclose(score, wanted_score, rtol=1e-5)
+
+
+def test_an_approximate_index_reaches_its_recall_with_exact_scores(ivf: tuple[IvfIndex, dict]) -> None:
+    index, record = ivf
+    vectors, queries = catalogue()
+    item, score = index.search(queries, NOTHING, COUNT)
+    wanted, _ = best()
+    recall = np.mean([np.isin(row, right).mean() for row, right in zip(item, wanted, strict=True)])
+    assert recall >= 0.95
+    assert record["chosen"]["recall"] == pytest.approx(recall, abs=0.01)
+    assert record["target_recall"] == 0.95
+    np.testing.assert_allclose(score, np.einsum("qd,qkd->qk", queries, vectors[item]), rtol=1e-4, atol=1e-5)
+
+
+def test_who_has_seen_his_best_items_is_searched_deeper(ivf: tuple[IvfIndex, dict]) -> None:
+    index, _ = ivf
+    _, queries = catalogue()
+    rows, seen = excluded_best()
+    item, _ = index.search(queries, (rows, seen), COUNT)
+    assert (item >= 0).all()
+    for row in range(0, 64, 2):
+        assert not set(item[row].tolist()) & set(seen[rows == row].tolist())
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf"])
+def test_an_index_survives_saving_and_loading(kind: str, ivf: tuple[IvfIndex, dict], tmp_path: Path) -> None:
+    vectors, queries = catalogue()
+    index = ivf[0] if kind == "ivf" else ExactIndex(vectors)
+    index.save(tmp_path)
+    for before, after in zip(
+        index.search(queries, NOTHING, COUNT), load_index(tmp_path).search(queries, NOTHING, COUNT), strict=True
+    ):
+        assert before.tolist() == after.tolist()
+
+
+def test_a_damaged_index_is_named(ivf: tuple[IvfIndex, dict], tmp_path: Path) -> None:
+    ivf[0].save(tmp_path)
+    (tmp_path / "codes.faiss").write_bytes(b"not this")
+    with pytest.raises(ArtifactError, match=r"codes\.faiss: cannot be read by Faiss"):
+        load_index(tmp_path)
+    description = tmp_path / "stage.json"
+    description.write_text(description.read_text().replace('"ivf"', '"tree"'))
+    with pytest.raises(ArtifactError, match="kind 'tree', allowed: 'exact', 'ivf'"):
+        load_index(tmp_path)
+
+
+class TestChoice:
+    def test_a_small_catalogue_is_searched_exactly(self) -> None:
+        vectors, queries = catalogue()
+        index, record = tune_index(vectors, queries, IndexTarget("auto", COUNT, 0.95))
+        assert isinstance(index, ExactIndex)
+        assert [point["kind"] for point in record["curve"]] == ["exact"]
+
+    def test_auto_takes_the_approximate_one_only_where_it_is_clearly_faster(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        vectors, queries = catalogue()
+        monkeypatch.setattr(index_tuning, "SMALLEST", 1000)
+        for exact_cost, kind in ((100.0, "ivf"), (11.0, "exact")):
+
+            def cost(index: object, *_: object, exact_cost: float = exact_cost) -> float:
+                return exact_cost if isinstance(index, ExactIndex) else 10.0
+
+            monkeypatch.setattr(index_tuning, "_microseconds", cost)
+            _, record = tune_index(vectors, queries, IndexTarget("auto", COUNT, 0.95))
+            assert record["chosen"]["kind"] == kind
+            assert all(point["us_per_query"] is None for point in record["curve"] if point["recall"] < 0.95)
+
+    def test_a_recall_that_is_not_reached_is_said(self) -> None:
+        noise = np.random.default_rng(1).standard_normal((2000, 64)).astype(np.float32)
+        with pytest.raises(ExportError, match=r"reaches a recall of 0\.\d+, asked are 1\.0"):
+            tune_index(noise, noise[:32], IndexTarget("ivf", 100, 1.0))
+
+    def test_too_few_items_for_lists(self) -> None:
+        vectors, queries = catalogue()
+        with pytest.raises(ExportError, match="90 items are too few for lists; allowed: exact"):
+            tune_index(vectors[:90], queries, IndexTarget("ivf", COUNT, 0.9))
