@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from trireme_export.exporters.product import exact_index
 from trireme_stages.feature_transform import FeatureTransform
 from trireme_stages.funnel import Funnel
-from trireme_stages.index import ExactIndex
 from trireme_stages.ranking import Ranking
 from trireme_stages.reranking import Reranking
 from trireme_stages.retrieval import Retrieval
@@ -109,7 +109,7 @@ def funnel(folder: Path) -> Funnel:
         [
             FeatureTransform(user_ids(), item_ids(), stored_history(), category, number),
             UserTower(tower_model(folder)),
-            Retrieval(ExactIndex(item_vectors()), seen_items(), DIMS.candidates),
+            Retrieval(exact_index(item_vectors(), folder / "index"), seen_items(), DIMS.candidates),
             Ranking(ranking_model(folder)),
             Reranking(item_ids(), *popular(), seen_items(), DIMS.items, segment_column=1),
         ]

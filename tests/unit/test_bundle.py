@@ -85,7 +85,7 @@ def test_configs_carry_the_settings_and_the_dims(repository: Path) -> None:
 
 def test_artifacts_that_two_models_need_are_one_file(repository: Path) -> None:
     pair = [repository / "retrieval" / "1", repository / "recommend_fused" / "1"]
-    assert len({(folder / "retrieval" / "index" / "vectors.npy").stat().st_ino for folder in pair}) == 1
+    assert len({(folder / "retrieval" / "index" / "model.onnx").stat().st_ino for folder in pair}) == 1
 
 
 def test_a_failed_export_leaves_the_repository_as_it_was(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ class TestDamage:
             verify_repository(repository)
 
     def test_a_cut_file_is_found(self, repository: Path) -> None:
-        file = repository / "retrieval" / "1" / "retrieval" / "index" / "vectors.npy"
+        file = repository / "retrieval" / "1" / "retrieval" / "index" / "model.onnx"
         file.write_bytes(file.read_bytes()[:-1])
-        with pytest.raises(BundleError, match=r"vectors\.npy: has \d+ bytes"):
+        with pytest.raises(BundleError, match=r"model\.onnx: has \d+ bytes"):
             verify_repository(repository)

@@ -10,6 +10,7 @@ import pytest
 from trireme_export.errors import ExportError
 from trireme_export.exporters import index_tuning
 from trireme_export.exporters.index_tuning import IndexTarget, tune_index
+from trireme_export.exporters.product import exact_index
 from trireme_stages.errors import ArtifactError
 from trireme_stages.index import ExactIndex, IvfIndex, exact, load_index
 
@@ -28,9 +29,9 @@ def catalogue() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def ivf() -> tuple[IvfIndex, dict]:
+def ivf(tmp_path_factory: pytest.TempPathFactory) -> tuple[IvfIndex, dict]:
     vectors, queries = catalogue()
-    index, record = tune_index(vectors, queries, IndexTarget("ivf", COUNT, 0.95))
+    index, record = tune_index(vectors, queries, IndexTarget("ivf", COUNT, 0.95), tmp_path_factory.mktemp("index"))
     assert isinstance(index, IvfIndex)
     return index, record
 
@@ -51,10 +52,10 @@ def excluded_best() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("block", [exact.BLOCK, 5 * ITEMS])
-def test_exact_search_leaves_out_what_is_excluded(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_search_leaves_out_what_is_excluded(block: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(exact, "BLOCK", block)
     vectors, queries = catalogue()
-    item, score = ExactIndex(vectors).search(queries, excluded_best(), COUNT)
+    item, score = exact_index(vectors, tmp_path).search(queries, excluded_best(), COUNT)
     wanted_item, wanted_score = best(excluded_best())
     assert item.tolist() == wanted_item.tolist()
     np.testing.assert_allclose(score, wanted_score, rtol=1e-5)
@@ -85,7 +86,7 @@ def test_who_has_seen_his_best_items_is_searched_deeper(ivf: tuple[IvfIndex, dic
 @pytest.mark.parametrize("kind", ["exact", "ivf"])
 def test_an_index_survives_saving_and_loading(kind: str, ivf: tuple[IvfIndex, dict], tmp_path: Path) -> None:
     vectors, queries = catalogue()
-    index = ivf[0] if kind == "ivf" else ExactIndex(vectors)
+    index = ivf[0] if kind == "ivf" else exact_index(vectors, tmp_path / "graph")
     index.save(tmp_path)
     for before, after in zip(
         index.search(queries, NOTHING, COUNT), load_index(tmp_path).search(queries, NOTHING, COUNT), strict=True
@@ -105,14 +106,14 @@ def test_a_damaged_index_is_named(ivf: tuple[IvfIndex, dict], tmp_path: Path) ->
 
 
 class TestChoice:
-    def test_a_small_catalogue_is_searched_exactly(self) -> None:
+    def test_a_small_catalogue_is_searched_exactly(self, tmp_path: Path) -> None:
         vectors, queries = catalogue()
-        index, record = tune_index(vectors, queries, IndexTarget("auto", COUNT, 0.95))
+        index, record = tune_index(vectors, queries, IndexTarget("auto", COUNT, 0.95), tmp_path)
         assert isinstance(index, ExactIndex)
         assert [point["kind"] for point in record["curve"]] == ["exact"]
 
     def test_auto_takes_the_approximate_one_only_where_it_is_clearly_faster(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         vectors, queries = catalogue()
         monkeypatch.setattr(index_tuning, "SMALLEST", 1000)
@@ -122,16 +123,16 @@ class TestChoice:
                 return exact_cost if isinstance(index, ExactIndex) else 10.0
 
             monkeypatch.setattr(index_tuning, "_microseconds", cost)
-            _, record = tune_index(vectors, queries, IndexTarget("auto", COUNT, 0.95))
+            _, record = tune_index(vectors, queries, IndexTarget("auto", COUNT, 0.95), tmp_path)
             assert record["chosen"]["kind"] == kind
             assert all(point["us_per_query"] is None for point in record["curve"] if point["recall"] < 0.95)
 
-    def test_a_recall_that_is_not_reached_is_said(self) -> None:
+    def test_a_recall_that_is_not_reached_is_said(self, tmp_path: Path) -> None:
         noise = np.random.default_rng(1).standard_normal((2000, 64)).astype(np.float32)
         with pytest.raises(ExportError, match=r"reaches a recall of 0\.\d+, asked are 1\.0"):
-            tune_index(noise, noise[:32], IndexTarget("ivf", 100, 1.0))
+            tune_index(noise, noise[:32], IndexTarget("ivf", 10, 1.0), tmp_path)
 
-    def test_too_few_items_for_lists(self) -> None:
+    def test_too_few_items_for_lists(self, tmp_path: Path) -> None:
         vectors, queries = catalogue()
         with pytest.raises(ExportError, match="90 items are too few for lists; allowed: exact"):
-            tune_index(vectors[:90], queries, IndexTarget("ivf", COUNT, 0.9))
+            tune_index(vectors[:90], queries, IndexTarget("ivf", COUNT, 0.9), tmp_path)

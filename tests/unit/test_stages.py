@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.support import toy
+from trireme_export.exporters.product import exact_index
 from trireme_stages.errors import ArtifactError
 from trireme_stages.feature_transform import FeatureTransform
 from trireme_stages.funnel import STAGE_TYPES, Funnel
-from trireme_stages.index import ExactIndex
 from trireme_stages.reranking import FULL, LOWEST, POPULAR, RETRIEVAL_ORDER, SEGMENT_POPULAR, Reranking
 from trireme_stages.retrieval import Retrieval
 from trireme_stages.schema import STAGES, Dims
@@ -99,8 +99,8 @@ class TestRetrieval:
             found.retrieval_score, np.take_along_axis(scores, np.sort(expected, axis=1), axis=1), rtol=1e-5
         )
 
-    def test_a_small_catalogue_leaves_padding(self, funnel: Funnel) -> None:
-        retrieval = Retrieval(ExactIndex(toy.item_vectors()[:5]), toy.seen_items(), toy.DIMS.candidates)
+    def test_a_small_catalogue_leaves_padding(self, tmp_path: Path) -> None:
+        retrieval = Retrieval(exact_index(toy.item_vectors()[:5], tmp_path), toy.seen_items(), toy.DIMS.candidates)
         history = np.array([[-1, -1, -1, -1, -1, 2]], dtype=np.int32)
         found = retrieval(toy.item_vectors()[:1], np.array([[-1]], np.int32), history)
         assert sorted(found.candidate_index[0, :4].tolist()) == [0, 1, 3, 4]
@@ -260,7 +260,7 @@ class TestArtifacts:
         [
             ("feature_transform/user_ids.npy", FeatureTransform, "cannot be read as an npy array"),
             ("user_tower/model.onnx", UserTower, "cannot be loaded by ONNX Runtime"),
-            ("retrieval/index/vectors.npy", Retrieval, "cannot be read as an npy array"),
+            ("retrieval/index/model.onnx", Retrieval, "cannot be loaded by ONNX Runtime"),
         ],
     )
     def test_a_damaged_file_is_named(self, saved: Path, name: str, kind: type, message: str) -> None:

@@ -45,7 +45,7 @@ def export_funnel(checkpoint: Checkpoint, folder: Path) -> tuple[Funnel, dict[st
     """
     features = feature_transform.export(checkpoint)
     tower, tower_parity = user_tower.export(checkpoint, features, folder / "user_tower")
-    search, index = retrieval.export(checkpoint, _queries(features, tower))
+    search, index = retrieval.export(checkpoint, _queries(features, tower), folder / "index")
     ranker, ranker_parity, precision = ranking.export(checkpoint, features, tower, search, folder / "ranking")
     funnel = Funnel([features, tower, search, ranker, reranking.export(checkpoint)])
     parity = {"user_tower": asdict(tower_parity), "ranking": asdict(ranker_parity)}

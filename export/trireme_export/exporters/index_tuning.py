@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -17,6 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from trireme_export.errors import ExportError
+from trireme_export.exporters.product import exact_index
 from trireme_stages.index import ExactIndex, ItemIndex, IvfIndex
 from trireme_stages.index.ivf import lengthened
 
@@ -57,13 +59,16 @@ class Point:
     """None where the recall is not reached: not measured."""
 
 
-def tune_index(vectors: np.ndarray, queries: np.ndarray, target: IndexTarget) -> tuple[ItemIndex, dict[str, Any]]:
+def tune_index(
+    vectors: np.ndarray, queries: np.ndarray, target: IndexTarget, folder: Path
+) -> tuple[ItemIndex, dict[str, Any]]:
     """The cheapest index that reaches the recall, and the record of the choice.
 
     Args:
         vectors: float32 [items, Q].
         queries: float32 [n, Q], of real users.
         target: what to reach.
+        folder: for the graph of exact search.
 
     Returns:
         The index, and ``{"target_recall", "queries", "chosen": point, "curve": [point, …]}`` with a point as
@@ -73,7 +78,8 @@ def tune_index(vectors: np.ndarray, queries: np.ndarray, target: IndexTarget) ->
         ExportError: ``target.kind`` is ivf and no setting reaches the recall, or the catalogue is too small for it.
     """
     queries = queries[:QUERIES]
-    exact = ExactIndex(np.ascontiguousarray(vectors))
+    vectors = np.ascontiguousarray(vectors)
+    exact = exact_index(vectors, folder)
     with threadpool_limits(1):
         curve = [Point("exact", 0, 0, 0, 1.0, _microseconds(exact, queries, target.candidates))]
     best: ItemIndex = exact
@@ -81,7 +87,7 @@ def tune_index(vectors: np.ndarray, queries: np.ndarray, target: IndexTarget) ->
     if target.kind == "ivf" or (target.kind == "auto" and len(vectors) >= SMALLEST):
         if len(vectors) < max(256, 2 * target.candidates):
             raise ExportError(f"serving.index is 'ivf', but {len(vectors)} items are too few for lists; allowed: exact")
-        settings = list(_settings(exact, queries, target))
+        settings = list(_settings(vectors, exact, queries, target))
         curve += [point for _, point in settings]
         fast = [(index, point) for index, point in settings if point.us_per_query is not None]
         if target.kind == "auto":
@@ -107,22 +113,24 @@ def _cost(point: Point) -> float:
     return point.us_per_query
 
 
-def _settings(exact: ExactIndex, queries: np.ndarray, target: IndexTarget) -> Iterator[tuple[IvfIndex, Point]]:
+def _settings(
+    vectors: np.ndarray, exact: ExactIndex, queries: np.ndarray, target: IndexTarget
+) -> Iterator[tuple[IvfIndex, Point]]:
     """For every number of lists and every depth, the fewest probes that reach the recall (or the most there are)."""
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
     truth = exact.search(queries, nothing, target.candidates)[0]
-    items = len(exact.vectors)
+    items = len(vectors)
     for lists in _list_counts(items):
-        codes = _train(exact.vectors, lists)
+        codes = _train(vectors, lists)
         waiting = {min(items, int(target.candidates * factor)) for factor in DEPTHS}
         for probes in (1 << power for power in range(2, lists.bit_length())):
-            widest = IvfIndex(codes, exact.vectors, probes, max(waiting))
+            widest = IvfIndex(codes, vectors, probes, max(waiting))
             recalls = _recalls(widest, queries, truth, sorted(waiting))
             last = 2 * probes > lists
             for depth, recall in recalls.items():
                 if recall >= target.recall or last:
                     waiting.discard(depth)
-                    index = IvfIndex(codes, exact.vectors, probes, depth)
+                    index = IvfIndex(codes, vectors, probes, depth)
                     cost = None
                     if recall >= target.recall:
                         with threadpool_limits(1):

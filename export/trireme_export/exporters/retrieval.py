@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from trireme_stages.retrieval import Retrieval
 __all__ = ["export"]
 
 
-def export(checkpoint: Checkpoint, queries: np.ndarray) -> tuple[Retrieval, dict[str, Any]]:
+def export(checkpoint: Checkpoint, queries: np.ndarray, folder: Path) -> tuple[Retrieval, dict[str, Any]]:
     """The stage, and how its index was chosen for the ``queries`` (float32 [n, Q]) of real users."""
     config = checkpoint.config
     with torch.inference_mode():
         vectors = checkpoint.models.two_tower.item_vectors().numpy()
     target = IndexTarget(config.serving.index, config.serving.candidates, config.gate.index_recall)
-    index, record = tune_index(np.ascontiguousarray(vectors), queries, target)
+    index, record = tune_index(np.ascontiguousarray(vectors), queries, target, folder)
     return Retrieval(index, seen_items(checkpoint.tables), config.serving.candidates), record

@@ -11,6 +11,7 @@ from trireme_stages.artifacts import load_stage
 from trireme_stages.errors import ArtifactError
 from trireme_stages.index.exact import ExactIndex
 from trireme_stages.index.ivf import IvfIndex
+from trireme_stages.runtime import OnnxModel
 
 __all__ = ["ExactIndex", "ItemIndex", "IvfIndex", "load_index"]
 
@@ -41,7 +42,7 @@ def load_index(path: Path) -> ItemIndex:
     """Raises: ArtifactError: the files are missing, damaged or of a kind that this program does not know."""
     arrays, parameters = load_stage(path, "index")
     if (kind := parameters.get("kind")) == ExactIndex.kind:
-        return ExactIndex(arrays["vectors"])
+        return ExactIndex(OnnxModel(path), parameters["items"])
     if kind == IvfIndex.kind:
         return IvfIndex.load(path, arrays["vectors"], parameters)
     raise ArtifactError(f"{path}: the index is of kind {kind!r}, allowed: {ExactIndex.kind!r}, {IvfIndex.kind!r}")

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from trireme_stages.artifacts import save_stage
+from trireme_stages.runtime import OnnxModel
 from trireme_stages.select import top_columns
 
 __all__ = ["ExactIndex"]
@@ -20,23 +21,27 @@ class ExactIndex:
     """All inner products: recall 1, at a cost that grows with the catalogue.
 
     Args:
-        vectors: float32 [items, Q], in the order of the item index; may be memory-mapped.
+        product: ``query`` float32 [batch, Q] → inner products float32 [batch, items], in the order of the item index. A graph,
+            because ONNX Runtime packs a constant matrix once, and a BLAS in every call: for the small batches of a server,
+            that is most of the time of the product.
+        items: number of items.
     """
 
     kind: ClassVar[str] = "exact"
 
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.vectors = vectors
+    def __init__(self, product: OnnxModel, items: int) -> None:
+        self.product = product
+        self.items = items
 
     def search(
         self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """See ``ItemIndex.search``."""
         row, item = excluded
-        step = max(1, BLOCK // max(1, len(self.vectors)))
+        step = max(1, BLOCK // self.items)
         parts = []
         for start in range(0, len(query), step):
-            score = query[start : start + step] @ self.vectors.T
+            score = self.product({"query": query[start : start + step]})
             if len(query) > step:
                 inside = (row >= start) & (row < start + step)
                 score[row[inside] - start, item[inside]] = -np.inf
@@ -48,4 +53,5 @@ class ExactIndex:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def save(self, path: Path) -> None:
-        save_stage(path, "index", {"vectors": self.vectors}, {"kind": self.kind})
+        save_stage(path, "index", {}, {"kind": self.kind, "items": self.items})
+        self.product.save(path)

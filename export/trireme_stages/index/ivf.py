@@ -60,7 +60,7 @@ class IvfIndex:
         self.probes = probes
         self.depth = depth
         codes.implem = ALGORITHM
-        self._parameters = faiss.SearchParametersIVF(nprobe=probes)
+        self._parameters = faiss.SearchParametersIVF(nprobe=probes)  # type: ignore[call-arg]  # its stubs miss it
 
     def search(
         self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int

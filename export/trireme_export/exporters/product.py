@@ -1,0 +1,29 @@
+"""The graph of exact search: queries times all item vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from trireme_export.exporters.onnx_graph import OPSET, save_graph
+from trireme_stages.index import ExactIndex
+from trireme_stages.runtime import OnnxModel
+
+__all__ = ["exact_index"]
+
+
+def exact_index(vectors: np.ndarray, folder: Path) -> ExactIndex:
+    """An index over ``vectors`` (float32 [items, Q]), its graph written to ``folder``."""
+    items, width = vectors.shape
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["query", "vectors"], ["score"])],
+        "product",
+        [helper.make_tensor_value_info("query", TensorProto.FLOAT, ["batch", width])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch", items])],
+        [numpy_helper.from_array(np.ascontiguousarray(vectors.T), "vectors")],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9), folder)
+    return ExactIndex(OnnxModel(folder), items)
