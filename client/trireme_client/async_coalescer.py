@@ -73,7 +73,14 @@ class AsyncCoalescer(Coalescer):
         self._flush()
 
     def _send(self, flight: Flight, rpc: Rpc) -> None:
-        flight.rpc = self._spawn(self._exchange(flight, rpc))
+        flight.rpc = task = self._spawn(self._exchange(flight, rpc))
+        task.add_done_callback(lambda task: self._ended(flight, task))
+
+    def _ended(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """All of its callers are gone, or the client was closed. Perhaps before the task ever ran: so it is noticed here."""
+        if task.cancelled():
+            self._window.gave_up(flight)
+            self._schedule_flush(task.get_loop())
 
     async def _exchange(self, flight: Flight, rpc: Rpc) -> None:
         try:
@@ -83,9 +90,6 @@ class AsyncCoalescer(Coalescer):
                 self._settle(call, result)
         except grpc.RpcError as error:
             self._refused(flight, self._client._failure(error, rpc.deadline))
-        except asyncio.CancelledError:  # all of its callers are gone, or the client was closed
-            self._window.gave_up(flight)
-            raise
         except Exception as error:
             self._refused(flight, error)
         finally:

@@ -61,6 +61,33 @@ def limit(
     finish(result, as_json, table)
 
 
+@perf.command()
+def client(
+    repository: Annotated[Path, typer.Argument(help="The repository that is served; its users are asked.")] = Path(
+        "build/model_repository"
+    ),
+    url: Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")] = "localhost:8001",
+    model: Annotated[str, typer.Option(help="Entry model.")] = "recommend_fused",
+    as_json: Json = False,
+) -> None:
+    """What a client costs: its CPU per user, plain tritonclient against this project's, with and without coalescing."""
+    from trireme_perf.client_cost import measure_client_cost
+
+    result = measure_client_cost(url, repository, model)
+    table = Table(title="client CPU per user", title_justify="left")
+    for column in ("client", "µs per user", "spread", "users per RPC", "tritonclient ÷ it"):
+        table.add_column(column, justify="left" if column == "client" else "right")
+    for name, row in result["clients"].items():
+        figures = (
+            f"{row['us_per_user']:.0f}",
+            f"{row['spread']:.0%}",
+            f"{row['users_per_rpc']:.0f}",
+            f"{row['ratio']:.1f}",
+        )
+        table.add_row(name, *figures)
+    finish(result, as_json, table)
+
+
 def run_sweep(url: str, models: list[str], repository: Path, out: Path, plan: Plan) -> dict[str, Any]:
     """Measures with a progress line per load, writes CSV, JSON and plot to ``out``, and returns the JSON."""
     from trireme_perf.sweep import sweep, to_dict, write_report

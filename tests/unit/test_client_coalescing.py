@@ -447,3 +447,18 @@ class TestCancelling:
 def test_a_wrong_coalescing_is_refused(client: type[Client]) -> None:
     with pytest.raises(ValidationError, match="coalescing is True; allowed: a Coalescing"):
         client("localhost:8001", coalescing=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_caller_cancelled_at_any_moment_leaves_the_window_open(turns: int) -> None:
+    """Also between the making of the RPC's task and its first step, when the task never runs."""
+    with running(FakeTriton()) as url:
+        async with AsyncClient(url, coalescing=Coalescing(max_in_flight=1)) as client:
+            await client.recommend(1)
+            only = asyncio.ensure_future(client.recommend(2))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            only.cancel()
+            await asyncio.wait([only])
+            answer = await asyncio.wait_for(client.recommend(3), WAIT)
+            assert answer.user_id == 3

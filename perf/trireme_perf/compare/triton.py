@@ -131,7 +131,8 @@ class CoalescingConnection:
 
     @classmethod
     async def open(cls, address: str, model: str) -> CoalescingConnection:
-        client = AsyncClient(address, model=model, coalescing=Coalescing())
+        # The others wait as long as it takes: a probe judges by latency, not by errors.
+        client = AsyncClient(address, model=model, coalescing=Coalescing(), timeout=30.0)
         return cls(client, (await client.model_info()).list_length)
 
     async def ask(self, user_id: int) -> Answer:

@@ -1,0 +1,78 @@
+"""The gate: a funnel that answers like the float models passes, one that does not is refused with the figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trireme_export.checkpoint import Checkpoint
+from trireme_export.errors import ExportError
+from trireme_export.evaluation.funnel import offline_lists
+from trireme_export.evaluation.protocol import EvaluationSet, csr
+from trireme_export.exporters import export_funnel
+from trireme_export.exporters.product import exact_index
+from trireme_export.gate import check_gate
+from trireme_export.memory import measure_memory
+from trireme_export.synthetic_models import synthetic_checkpoint
+from trireme_stages.funnel import Funnel
+
+USERS = 30
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    """Right is, for every user, what the float models put into the first, the third and the last place."""
+    made = synthetic_checkpoint(400, USERS, history=20, candidates=40, seed=1)
+    tables = made.tables
+    rows = np.repeat(np.arange(USERS), np.diff(tables.seen_offsets)[:USERS])
+    past = csr(rows, tables.seen_items[: rows.size], USERS)
+    nothing = csr(np.empty(0, np.int64), np.empty(0, np.int64), USERS)
+    users = EvaluationSet(tables.user_ids, np.arange(USERS, dtype=np.int32), *past, *nothing)
+    lists = offline_lists(made.models, tables, users, 40, 40)
+    right = np.sort(lists[:, [0, 2, 39]], axis=1)
+    users = replace(users, relevant_offsets=np.arange(USERS + 1) * 3, relevant_items=right.ravel())
+    return replace(made, test=users)
+
+
+@pytest.fixture(scope="module")
+def funnel(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Funnel:
+    return export_funnel(checkpoint, tmp_path_factory.mktemp("export"))[0]
+
+
+def test_an_exact_export_loses_nothing(checkpoint: Checkpoint, funnel: Funnel) -> None:
+    record = check_gate(checkpoint, funnel)
+    assert record["users"] == USERS
+    assert record["exported"]["recall@200"] == pytest.approx(1.0)
+    assert abs(record["ndcg_loss"]) < 1e-6
+    assert abs(record["recall_loss"]) < 1e-6
+
+
+def test_a_loss_beyond_the_tolerance_fails_with_the_numbers(
+    checkpoint: Checkpoint, funnel: Funnel, tmp_path: Path
+) -> None:
+    stages = list(funnel.stages)
+    vectors = checkpoint.models.two_tower.item_vectors().detach().numpy()
+    search = stages[2]
+    stages[2] = type(search)(exact_index(-vectors, tmp_path), search.seen, search.candidates)  # type: ignore[attr-defined, call-arg]
+    with pytest.raises(ExportError, match=r"ndcg@10 0\.\d+, .* a loss of \d+\.\d+%, allowed by gate.ndcg_loss: 0\.50%"):
+        check_gate(checkpoint, Funnel(stages))
+
+
+def test_without_a_test_part_it_says_that_nobody_was_asked(checkpoint: Checkpoint, funnel: Funnel) -> None:
+    assert check_gate(replace(checkpoint, test=None), funnel) == {"users": 0}
+
+
+def test_a_checkpoint_keeps_its_test_part(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "checkpoint")
+    loaded = Checkpoint.load(tmp_path / "checkpoint").test
+    assert loaded is not None
+    assert loaded.relevant_items.tolist() == checkpoint.test.relevant_items.tolist()  # type: ignore[union-attr]
+
+
+def test_memory_is_measured_in_a_process_of_its_own(checkpoint: Checkpoint, funnel: Funnel) -> None:
+    needed = measure_memory(funnel, checkpoint.tables.user_ids[:, None])
+    assert needed["artifact_bytes"] > 400 * 128 * 4
+    assert needed["private_bytes_per_instance"] > 10_000_000
