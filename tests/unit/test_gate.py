@@ -27,8 +27,9 @@ def checkpoint() -> Checkpoint:
     """Right is, for every user, what the float models put into the first, the third and the last place."""
     made = synthetic_checkpoint(400, USERS, history=20, candidates=40, seed=1)
     tables = made.tables
-    rows = np.repeat(np.arange(USERS), np.diff(tables.seen_offsets)[:USERS])
-    past = csr(rows, tables.seen_items[: rows.size], USERS)
+    # In the order in which it happened, which is what the models read; the table of seen items is sorted.
+    newest = tables.history[:USERS]
+    past = csr(np.nonzero(newest >= 0)[0], newest[newest >= 0], USERS)
     nothing = csr(np.empty(0, np.int64), np.empty(0, np.int64), USERS)
     users = EvaluationSet(tables.user_ids, np.arange(USERS, dtype=np.int32), *past, *nothing)
     lists = offline_lists(made.models, tables, users, 40, 40)

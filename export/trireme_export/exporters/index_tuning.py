@@ -165,7 +165,7 @@ def _train(vectors: np.ndarray, lists: int) -> Any:
 
 def _recalls(index: IvfIndex, queries: np.ndarray, truth: np.ndarray, depths: list[int]) -> dict[int, float]:
     """Recall by depth, from one search to the greatest depth."""
-    found = index.nearest(queries, depths[-1])
+    found = index.nearest(queries, depths[-1], index.probes)
     score = np.where(found >= 0, index.inner_products(queries, found), -np.inf)
     count = truth.shape[1]
     recalls = {}

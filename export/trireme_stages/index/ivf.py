@@ -27,6 +27,8 @@ CODES = "codes.faiss"
 #: Of Faiss's fast-scan loops the one that takes several queries at a time and keeps a reservoir of results: for these depths the
 #: fastest on one thread, and, unlike the automatic choice, the same whatever the number of threads.
 ALGORITHM = 13
+#: For a user who ran short: how many times as many lists every further search looks into.
+WIDENING = 4
 
 
 def lengthened(vectors: np.ndarray, longest: float | None, size: int) -> np.ndarray:
@@ -60,40 +62,39 @@ class IvfIndex:
         self.probes = probes
         self.depth = depth
         codes.implem = ALGORITHM
-        self._parameters = faiss.SearchParametersIVF(nprobe=probes)  # type: ignore[call-arg]  # its stubs miss it
 
     def search(
         self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """See ``ItemIndex.search``."""
-        index, score = self._search(query, excluded, count, self.depth)
-        # Who knows many of the items that fit him best runs short; he alone is searched again, deeper.
-        short = np.flatnonzero(index[:, -1] < 0)
-        if short.size:
-            row, item = excluded
-            position = np.full(len(query), -1)
-            position[short] = np.arange(short.size)
-            inside = position[row] >= 0
-            mine = (position[row[inside]], item[inside])
-            depth = self.depth + int(np.bincount(mine[0], minlength=short.size).max())
-            if depth > self.depth:
-                index[short], score[short] = self._search(query[short], mine, count, depth)
+        index, score = self._search(query, excluded, count, self.depth, self.probes)
+        # Who knows many of the items that fit him best runs short; he alone is searched again, deeper and in more lists.
+        widths = [self.probes]
+        while widths[-1] < self.codes.nlist:
+            widths.append(min(widths[-1] * WIDENING, self.codes.nlist))
+        for probes in widths:
+            short = np.flatnonzero(index[:, -1] < 0)
+            if not short.size:
+                break
+            mine = _of_rows(excluded, short, len(query))
+            depth = self.depth + int(np.bincount(mine[0], minlength=1).max())
+            index[short], score[short] = self._search(query[short], mine, count, depth, probes)
         return index, score
 
     def _search(
-        self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int, depth: int
+        self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int, depth: int, probes: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        depth = min(depth, len(self.vectors))
-        found = self.nearest(query, depth)
+        found = self.nearest(query, min(depth, len(self.vectors)), probes)
         keep = (found >= 0) & ~contains(*excluded, found, len(self.vectors))
         score = np.where(keep, self.inner_products(query, found), np.float32(-np.inf))
         column, value = top_columns(score, count)
         index = np.where(column >= 0, np.take_along_axis(found, column, axis=1), -1)
         return index.astype(np.int32), value
 
-    def nearest(self, query: np.ndarray, depth: int) -> np.ndarray:
+    def nearest(self, query: np.ndarray, depth: int, probes: int) -> np.ndarray:
         """Item index int64 [batch, depth] by the codes alone, nearest first; −1 where the probed lists hold no more."""
-        found: np.ndarray = self.codes.search(lengthened(query, None, self.codes.d), depth, params=self._parameters)[1]
+        parameters = faiss.SearchParametersIVF(nprobe=probes)  # type: ignore[call-arg]  # its stubs miss it
+        found: np.ndarray = self.codes.search(lengthened(query, None, self.codes.d), depth, params=parameters)[1]
         return found
 
     def inner_products(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -123,3 +124,12 @@ class IvfIndex:
         except RuntimeError as error:
             raise ArtifactError(f"{path / CODES}: cannot be read by Faiss ({error})") from None
         return cls(codes, vectors, parameters["probes"], parameters["depth"])
+
+
+def _of_rows(pairs: tuple[np.ndarray, np.ndarray], rows: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of ``(row, item)`` pairs those of ``rows``, with the place in ``rows`` for the row."""
+    row, item = pairs
+    place = np.full(batch, -1)
+    place[rows] = np.arange(rows.size)
+    inside = place[row] >= 0
+    return place[row[inside]], item[inside]
