@@ -52,9 +52,11 @@ def compare(
     try:
         result = run_compare(repository, out, settings, only=only or (), baseline=pair, tell=_tell)
     except asyncio.CancelledError:
-        raise CommandError("stopped before the end; no report is written") from None
+        raise CommandError("stopped in the first round; no report is written") from None
     best = f"; the best plan is {result['best']}" if result["best"] else ""
     finish(result, as_json, _figures(result), _ratios(result), f"page, plots and JSON in {out}{best}")
+    if result["ended_early"]:
+        raise CommandError(f"the figures are of {result['rounds']} of {rounds} rounds: {result['ended_early']}")
 
 
 def _tell(line: str) -> None:

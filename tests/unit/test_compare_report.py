@@ -141,7 +141,7 @@ def test_report_is_complete(tmp_path: Path) -> None:
         "fused": [turn(900, limited_by_load_generator=True), turn(1000)],
         "fastapi": [turn(0)] * 2,
     }
-    measured = Measured(turns, [limit(200), limit(205)], {"fused_coalescing": "round 2: gone"}, 64)
+    measured = Measured(turns, [limit(200), limit(205)], {"fused_coalescing": "round 2: gone"}, 64, "")
     document = to_document(measured, contestants(), Settings(rounds=2), {"bentoml": "no environment"})
     write_report(document, measured, tmp_path)
     for name in ("goodput", "latency", "cpu"):

@@ -41,7 +41,8 @@ def to_document(
     probes = [probe for turns in measured.turns.values() for turn in turns for probe in turn.probes]
     return {
         "slo_ms": settings.slo_ms,
-        "rounds": settings.rounds,
+        "rounds": len(measured.limits),
+        "ended_early": measured.ended_early,
         "seconds": settings.seconds,
         "machine": machine(),
         "bundle_id": measured.limits[0].get("bundle_id"),

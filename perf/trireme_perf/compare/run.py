@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import statistics
@@ -52,12 +53,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Measured:
-    """Turns by contestant and the limits, one of each per round; who failed on the way, and why."""
+    """Turns by contestant and the limits, one of each per round; who failed on the way, and why; why there are fewer
+    rounds than were asked for, empty if there are not."""
 
     turns: dict[str, list[Turn]]
     limits: list[dict[str, Any]]
     failed: dict[str, str]
     checked_users: int
+    ended_early: str
 
 
 def measure(
@@ -70,7 +73,8 @@ def measure(
     """Every contestant in every round, in an order that moves on by one per round.
 
     Server processes have one core to themselves, the load generator, which is this process, another. A peer or
-    baseline that fails is left out from then on, with its reason; an own plan that fails ends the run.
+    baseline that fails is left out from then on, with its reason. An own plan that fails, or a Ctrl-C, ends the run with
+    the rounds before it.
 
     Args:
         repository: whose users ask, and whose in-process limit is measured.
@@ -78,7 +82,7 @@ def measure(
         tell: is told how it goes, line by line.
 
     Raises:
-        PerfError: fewer than two cores, no users, an own plan failed, or none was left.
+        PerfError: fewer than two cores, no users, an own plan failed in the first round, or no contestant was left.
         DifferenceError: a contestant answers something else than the funnel.
     """
     cores = sorted(os.sched_getaffinity(0))
@@ -107,20 +111,33 @@ class _Run:
         self._failed: dict[str, str] = {}
 
     async def all(self, contestants: list[Contestant]) -> Measured:
-        limits = []
+        limits: list[dict[str, Any]] = []
+        ended_early = ""
         for number in range(self._settings.rounds):
-            with pinned(self._server_core):
-                limits.append(measure_limit(self._repository))
-            self._tell(
-                f"round {number + 1} of {self._settings.rounds} · limit: {limits[-1]['users_per_s']:,.0f} users/s"
-            )
-            first = number % len(contestants)
-            for contestant in contestants[first:] + contestants[:first]:
-                if contestant.name not in self._failed:
-                    await self._turn(contestant, number)
+            try:
+                limit = await self._round(contestants, number)
+            except (PerfError, asyncio.CancelledError) as error:
+                if not limits:
+                    raise
+                ended_early = str(error) or f"round {number + 1}: stopped"
+                self._tell(ended_early)
+                break
+            limits.append(limit)
+        turns = {name: turns[: len(limits)] for name, turns in self._turns.items()}
+        return Measured(turns, limits, self._failed, len(self._expected), ended_early)
+
+    async def _round(self, contestants: list[Contestant], number: int) -> dict[str, Any]:
+        """Adds a turn to every contestant that has not failed. Returns the limit."""
+        with pinned(self._server_core):
+            limit = measure_limit(self._repository)
+        self._tell(f"round {number + 1} of {self._settings.rounds} · limit: {limit['users_per_s']:,.0f} users/s")
+        first = number % len(contestants)
+        for contestant in contestants[first:] + contestants[:first]:
+            if contestant.name not in self._failed:
+                await self._turn(contestant, number)
         if not self._turns:
             raise PerfError(f"no contestant is left: {self._failed}")
-        return Measured(self._turns, limits, self._failed, len(self._expected))
+        return limit
 
     async def _turn(self, contestant: Contestant, number: int) -> None:
         try:
