@@ -27,12 +27,12 @@ def ragged_rows(offsets: np.ndarray, values: np.ndarray, rows: np.ndarray) -> tu
     Returns:
         ``(batch_position int64 [m], value [m])``, in the order of ``rows``.
     """
-    start = offsets[rows]
-    count = offsets[rows + 1] - start
-    first = np.cumsum(count) - count
-    position = np.repeat(np.arange(rows.size), count)
-    flat = np.arange(position.size) - np.repeat(first - start, count)
-    return position, values[flat]
+    if rows.size == 0:
+        return np.empty(0, dtype=np.int64), values[:0]
+    start, stop = offsets[rows], offsets[rows + 1]
+    # A slice per row costs less than the index arrays that would gather all of them at once.
+    parts = [values[first:last] for first, last in zip(start.tolist(), stop.tolist(), strict=True)]
+    return np.repeat(np.arange(rows.size), stop - start), np.concatenate(parts)
 
 
 def contains(row: np.ndarray, value: np.ndarray, wanted: np.ndarray, size: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from trireme_stages.arrays import contains, stable_partition
 from trireme_stages.artifacts import load_stage, save_stage
 from trireme_stages.seen import SeenItems
-from trireme_stages.select import descending
+from trireme_stages.select import descending, flat
 
 __all__ = ["FULL", "POPULAR", "RETRIEVAL_ORDER", "SEGMENT_POPULAR", "Reranking", "Slate"]
 
@@ -81,7 +81,9 @@ class Reranking:
             )
             popular_only = short[rung[short] == POPULAR]
             rung[popular_only[user_category[popular_only, self.segment_column] > 0]] = SEGMENT_POPULAR
-        item_id = np.where(index < 0, np.int64(-1), self.item_ids[index])
+        item_id = self.item_ids[index]
+        if short.size:
+            item_id[index < 0] = -1
         return Slate(item_id, score, rung[:, None])
 
     def _order(
@@ -93,13 +95,19 @@ class Reranking:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The best K candidates: item index int32 and score float32 [batch, K], rung uint8 [batch]."""
         # A user of whom nothing is known gets the popular list, not the model's idea of nobody.
-        keep = (candidate_index >= 0) & (history_index[:, -1:] >= 0)
+        known = history_index[:, -1:] >= 0
+        if known.all() and candidate_index[:, -1].min() >= 0 and np.isfinite(ranking_score).all():
+            # Nothing to leave out and nothing to replace: nearly every batch.
+            order = flat(descending(ranking_score)[:, : self.items], ranking_score.shape[1])
+            rung = np.full(len(order), FULL, dtype=np.uint8)
+            return candidate_index.ravel()[order], ranking_score.ravel()[order], rung
+        keep = (candidate_index >= 0) & known
         ranked = (np.isfinite(ranking_score) | ~keep).all(axis=1)
         score = ranking_score if ranked.all() else np.where(ranked[:, None], ranking_score, retrieval_score)
         score = np.where(keep, score, LOWEST)
-        order = descending(score)[:, : self.items]
-        score = np.take_along_axis(score, order, axis=1)
-        index = np.where(score > LOWEST, np.take_along_axis(candidate_index, order, axis=1), np.int32(-1))
+        order = flat(descending(score)[:, : self.items], score.shape[1])
+        score = score.ravel()[order]
+        index = np.where(score > LOWEST, candidate_index.ravel()[order], np.int32(-1))
         rung = np.where(ranked, FULL, RETRIEVAL_ORDER)
         rung = np.where(keep.any(axis=1), rung, POPULAR).astype(np.uint8)
         return index, score, rung

@@ -32,8 +32,9 @@ class SeenItems:
         ``user_row`` is int32 [batch, 1] with −1 for unknown; ``history_index`` is int32 [batch, L].
         """
         row, item = ragged_rows(self.offsets, self.items, self._rows(user_row))
-        history_row, column = np.nonzero(history_index >= 0)
-        return np.concatenate([row, history_row]), np.concatenate([item, history_index[history_row, column]])
+        history = history_index.ravel()
+        given = np.flatnonzero(history >= 0)
+        return np.concatenate([row, given // history_index.shape[1]]), np.concatenate([item, history[given]])
 
     def mask(self, user_row: np.ndarray, history_index: np.ndarray, item_index: np.ndarray) -> np.ndarray:
         """Which of ``item_index`` (int32 [batch, n]) are excluded, as bool [batch, n]."""
