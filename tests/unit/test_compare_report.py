@@ -77,15 +77,16 @@ def probe(offered: float, **changes: Any) -> Probe:
 def turn(goodput: float, **changes: Any) -> Turn:
     """A turn with that goodput; with 0, one whose only probe was aborted."""
     if not goodput:
-        return Turn(0, False, None, 30.0, 40.0, 30.0, 512 << 20, (probe(20, aborted=True, meets_slo=False),))
-    quoted = probe(0.8 * goodput)
+        return Turn(0, False, None, None, 30.0, 40.0, 30.0, 512 << 20, (probe(20, aborted=True, meets_slo=False),))
+    met, quoted = probe(goodput), probe(0.8 * goodput, server_cpu_us_per_user=500.0)
     probes = (
         probe(goodput),
         probe(goodput * 1.05, meets_slo=False, p99_ms=25.0),
         probe(goodput * 2, aborted=True),
+        met,
         quoted,
     )
-    return replace(Turn(goodput, False, quoted, 1.0, 2.0, goodput * 1.2, 512 << 20, probes), **changes)
+    return replace(Turn(goodput, False, met, quoted, 1.0, 2.0, goodput * 1.2, 512 << 20, probes), **changes)
 
 
 def limit(us: float) -> dict[str, Any]:

@@ -26,7 +26,7 @@ LAYERS = ["MatMul", "Gemm"]
 #: What int8 must save of the time of float32.
 SAVING = 0.1
 BATCH = 32
-ROUNDS = 7
+ROUNDS = 31
 
 
 @dataclass(frozen=True)

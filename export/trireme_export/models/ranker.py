@@ -64,30 +64,31 @@ class RankerCore(nn.Module):
         (B, F), `user_number` float32 (B, D), `candidate_index` int32 (B, C), -1 = padding, `retrieval_score` float32 (B, C),
         anything where padding.
         """
+        candidates = int(candidate_index.shape[1])  # fixed in an exported graph, unlike the batch
         newest = history_index[:, -self.shape.rank_history :]
-        read = item_vector[self._row(newest)]
+        read = item_vector[newest]  # −1 is the row for padding, the last
         summary = self._recency_weights(newest) @ read  # (B, heads, rank_dim)
         user = torch.cat([query, summary[:, 0], self.categories(user_category), user_number], dim=1)
         user = self.user_norm(user)
-        candidate = self._row(candidate_index)
-        vector = item_vector[candidate]
+        vector = item_vector[candidate_index]
         nearest = (vector @ read.transpose(1, 2)).amax(dim=2, keepdim=True)
         compared = torch.cat([summary, self.user_vector(user)[:, None] * self._groups()], dim=1)
         score = self._score_features(retrieval_score, (candidate_index >= 0).float())
-        ones = torch.ones_like(nearest)
+        ones = (candidate_index >= -1).float()[:, :, None]
         between = torch.cat([score, vector @ compared.transpose(1, 2), nearest, ones], dim=2)
         # The user half rides in the product as the weight of a column of ones.
-        weight = self.interaction.weight.t().expand(query.shape[0], -1, -1)
-        weight = torch.cat([weight, self.user_half(user)[:, None]], dim=1)
-        first = torch.relu(between @ weight + item_half[candidate])
+        weight = nn.functional.pad(self.interaction.weight.t(), (0, 0, 0, 1))
+        weight = weight + self._last_row() * self.user_half(user)[:, None]
+        first = torch.relu(between @ weight + item_half[candidate_index])
         # relu(x · cross(x) + x) = x · relu(cross(x) + 1), because x >= 0.
         gate = nn.functional.linear(first.flatten(0, 1), self.cross.weight, self.cross.bias + 1.0)
         deep = first.flatten(0, 1) * torch.relu(gate)
-        output = self.output(self.dropout(deep)).view(candidate_index.shape)
+        output = self.output(self.dropout(deep)).view(-1, candidates)
         return score[:, :, 0] + self.blend * output
 
-    def _row(self, index: Tensor) -> Tensor:
-        return torch.where(index >= 0, index, self.shape.n_items).long()
+    def _last_row(self) -> Tensor:
+        """float32 (features of the interaction + 1, 1): 1 in the last row; a constant of the exported graph."""
+        return (torch.arange(self.interaction.in_features + 1)[:, None] == self.interaction.in_features).float()
 
     def _groups(self) -> Tensor:
         """float32 (GROUPS, rank_dim): 1 where a dimension belongs to a group; a constant of the exported graph."""

@@ -38,13 +38,18 @@ class HistoryPooling(nn.Module):
     def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
         """`vectors` float32 (B, L, latent), `valid` float32 (B, L) -> float32 (B, heads, latent); no valid item: zeros."""
         newest = vectors[:, -NEWEST:].sum(dim=1) / valid[:, -NEWEST:].sum(dim=1, keepdim=True).clamp(min=1.0)
-        asked = self.context(newest).unflatten(1, (self.heads, 16))
-        keys = self.key.weight.unflatten(0, (self.heads, 16))  # folded into the question: (B, heads, latent)
-        question = torch.einsum("bhk,hkd->bhd", asked, keys) + self.item_score.weight
-        score = question @ vectors.transpose(1, 2) + self.position
+        score = self._question(newest) @ vectors.transpose(1, 2) + self.position
         score = score.masked_fill(valid[:, None] < 0.5, -1e9)
-        weight = torch.softmax(score, dim=2) * valid[:, None]
+        # Where nothing is valid, the weights are equal and the vectors zeros.
+        weight = torch.softmax(score, dim=2)
         return weight @ vectors
+
+    def _question(self, newest: Tensor) -> Tensor:
+        """(B, latent) -> (B, heads, latent). Context and key meet in weights alone, so that a graph has one layer for both."""
+        context = self.context.weight.unflatten(0, (self.heads, 16))
+        key = self.key.weight.unflatten(0, (self.heads, 16))
+        asked = (context.transpose(1, 2) @ key).transpose(0, 1).flatten(1)  # (latent, heads * latent)
+        return (newest @ asked).unflatten(1, (self.heads, -1)) + self.item_score.weight
 
 
 class UserTower(nn.Module):
@@ -74,11 +79,14 @@ class UserTower(nn.Module):
     def forward(self, table: Tensor, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
         """float32 (B, dim) from `history_index` int (B, L), `user_category` int (B, F), `user_number` float32 (B, D)."""
         valid = (history_index >= 0).float()
-        index = torch.where(history_index >= 0, history_index, self.shape.n_items)
-        pooled = self.pooling(table[index.long()], valid).flatten(1)
+        pooled = self.pooling(table[history_index], valid).flatten(1)  # −1 is the row for padding, the last
         mixed = self.mix(self.norm(torch.cat([pooled, self.categories(user_category), user_number], dim=1)))
-        latent = self.merge(pooled) + self.residual(mixed)
-        return torch.cat([latent, torch.ones_like(latent[:, :1]), self.popularity(mixed)], dim=1)
+        # Latent part, a one for the bias of the items, weights of their popularity: in two layers of the query's width.
+        merge = nn.functional.pad(self.merge.weight, (0, 0, 0, 1 + self.shape.popularity))
+        zero, one = torch.zeros_like(self.residual.weight[:1]), torch.ones_like(self.residual.bias[:1])
+        mix = torch.cat([self.residual.weight, zero, self.popularity.weight])
+        bias = torch.cat([self.residual.bias, one, self.popularity.bias])
+        return nn.functional.linear(pooled, merge) + nn.functional.linear(mixed, mix, bias)
 
 
 class TwoTower(nn.Module):

@@ -102,7 +102,7 @@ def _latency(figure: Figure, document: Mapping[str, Any]) -> None:
 
 
 def _cpu(figure: Figure, document: Mapping[str, Any]) -> None:
-    """CPU per user at 80 % of goodput: what the bare computation takes, and the rest, which the server adds."""
+    """CPU per user at the goodput: what the bare computation takes, and the rest, which the server adds."""
     contestants = [(name, one) for name, one in document["contestants"].items() if one["cpu_us_per_user"] is not None]
     contestants.sort(key=lambda item: -item[1]["cpu_us_per_user"])
     axes = _bars(figure, [name for name, _ in contestants])
@@ -116,7 +116,7 @@ def _cpu(figure: Figure, document: Mapping[str, Any]) -> None:
         text = f"{cpu:,.0f} µs = {cpu / limit:.2f} × the limit"
         axes.annotate(text, (cpu, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_xlim(0, 1.4 * max([limit, *(one["cpu_us_per_user"] for _, one in contestants)]))
-    axes.set_xlabel("CPU time of all server processes, µs per user, at 80 % of goodput")
+    axes.set_xlabel("CPU time of all server processes, µs per user, at the goodput")
     _title(
         figure, document, "CPU per user: the computation as in the in-process limit (dark), and what the server adds"
     )

@@ -1,7 +1,7 @@
 """From turns to figures: per round first, then the median over rounds with the smallest and the largest.
 
-eta: goodput over what the same stages do in one process on the same core. cpu_tax: CPU time of the server per user
-over theirs. stretch: latency of one request alone over theirs at batch 1. All are 1 for a server that costs nothing.
+eta: goodput over what the same stages do in one process on the same core. cpu_tax: CPU time of the server per user, at the
+goodput, over theirs. stretch: latency of one request alone over theirs at batch 1. All are 1 for a server that costs nothing.
 """
 
 from __future__ import annotations
@@ -80,15 +80,15 @@ def best_own(turns: Mapping[str, Sequence[Turn]], own: Sequence[str]) -> str | N
 
 
 def _figures(turn: Turn, limit: Mapping[str, Any]) -> dict[str, float | None]:
-    quoted = turn.quoted
-    cpu = quoted.server_cpu_us_per_user if quoted else None
+    quoted, busy = turn.quoted, turn.at_goodput
+    cpu = busy.server_cpu_us_per_user if busy else None
     return {
         "goodput": turn.goodput,
         "p50_ms": quoted.p50_ms if quoted else None,
         "p99_ms": quoted.p99_ms if quoted else None,
         "p99_over_p50": _ratio(quoted.p99_ms, quoted.p50_ms) if quoted else None,
         "cpu_us_per_user": cpu,
-        "client_users_per_cpu_s": _ratio(1e6, quoted.load_cpu_us_per_user) if quoted else None,
+        "client_users_per_cpu_s": _ratio(1e6, busy.load_cpu_us_per_user) if busy else None,
         "alone_p50_ms": turn.alone_p50_ms,
         "alone_p99_ms": turn.alone_p99_ms,
         "pss_mib": turn.pss_bytes / 2**20,
