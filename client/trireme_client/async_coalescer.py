@@ -20,6 +20,9 @@ from .window import Call, Flight
 # Seconds between two looks at the deadlines, at least: under overload every call has one of its own.
 _ALARM_STEP = 0.005
 
+# Turns of the event loop until an RPC that was started is written: that of our task, then that of gRPC's own.
+_TURNS_TO_SEND = 2
+
 
 class AsyncCoalescer(Coalescer):
     """start: makes an RPC, which is then awaited; run: takes steps that make RPCs."""
@@ -86,6 +89,11 @@ class AsyncCoalescer(Coalescer):
         try:
             message = await self._start(rpc)
             self._landed(flight, message)
+            if self._window.pending:
+                # The server has nothing to do now: the next RPC goes first, and then the answers of this one are read.
+                self._flush()
+                for _ in range(_TURNS_TO_SEND):
+                    await asyncio.sleep(0)
             for call, result in zip(flight.calls, self._read(flight.calls, message), strict=True):
                 self._settle(call, result)
         except grpc.RpcError as error:
