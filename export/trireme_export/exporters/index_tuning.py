@@ -28,8 +28,11 @@ __all__ = ["IndexTarget", "tune_index"]
 SMALLEST = 8_000
 #: What an approximate index must save of the time of exact search.
 SAVING = 0.2
-QUERIES = 256
+#: Half of them teach the index which lists are promising, the other half measure it.
+QUERIES = 512
 BATCH = 32
+#: Queries whose inner products with all items are held at a time.
+TAUGHT_AT_ONCE = 16
 #: Vectors per list that the coarse quantiser is trained on.
 TRAINING_VECTORS = 64
 ITERATIONS = 10
@@ -78,6 +81,7 @@ def tune_index(
         ExportError: ``target.kind`` is ivf and no setting reaches the recall, or the catalogue is too small for it.
     """
     queries = queries[:QUERIES]
+    taught, queries = (queries[::2], queries[1::2]) if len(queries) > 1 else (queries, queries)
     vectors = np.ascontiguousarray(vectors)
     exact = exact_index(vectors, folder)
     with threadpool_limits(1):
@@ -87,7 +91,7 @@ def tune_index(
     if target.kind == "ivf" or (target.kind == "auto" and len(vectors) >= SMALLEST):
         if len(vectors) < max(256, 2 * target.candidates):
             raise ExportError(f"serving.index is 'ivf', but {len(vectors)} items are too few for lists; allowed: exact")
-        settings = list(_settings(vectors, exact, queries, target))
+        settings = list(_settings(vectors, exact, taught, queries, target))
         curve += [point for _, point in settings]
         fast = [(index, point) for index, point in settings if point.us_per_query is not None]
         if target.kind == "auto":
@@ -114,7 +118,7 @@ def _cost(point: Point) -> float:
 
 
 def _settings(
-    vectors: np.ndarray, exact: ExactIndex, queries: np.ndarray, target: IndexTarget
+    vectors: np.ndarray, exact: ExactIndex, taught: np.ndarray, queries: np.ndarray, target: IndexTarget
 ) -> Iterator[tuple[IvfIndex, Point]]:
     """For every number of lists and every depth, the fewest probes that reach the recall (or the most there are)."""
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
@@ -122,15 +126,16 @@ def _settings(
     items = len(vectors)
     for lists in _list_counts(items):
         codes = _train(vectors, lists)
+        means, bonus = _promise(codes, vectors, exact, taught)
         waiting = {min(items, int(target.candidates * factor)) for factor in DEPTHS}
-        for probes in (1 << power for power in range(2, lists.bit_length())):
-            widest = IvfIndex(codes, vectors, probes, max(waiting))
+        for probes in _probe_counts(lists):
+            widest = IvfIndex(codes, vectors, means, bonus, probes, max(waiting))
             recalls = _recalls(widest, queries, truth, sorted(waiting))
-            last = 2 * probes > lists
+            last = probes == lists
             for depth, recall in recalls.items():
                 if recall >= target.recall or last:
                     waiting.discard(depth)
-                    index = IvfIndex(codes, vectors, probes, depth)
+                    index = IvfIndex(codes, vectors, means, bonus, probes, depth)
                     cost = None
                     if recall >= target.recall:
                         with threadpool_limits(1):
@@ -143,6 +148,13 @@ def _settings(
 def _list_counts(items: int) -> list[int]:
     """Powers of two near √items and 4 √items."""
     return [1 << max(4, round(np.log2(factor * np.sqrt(items)))) for factor in (1, 4)]
+
+
+def _probe_counts(lists: int) -> list[int]:
+    """Powers of two and what is halfway between them, up to all lists (a power of two itself)."""
+    return [
+        count for power in range(2, lists.bit_length()) for count in (1 << power, 3 << (power - 1)) if count <= lists
+    ]
 
 
 def _train(vectors: np.ndarray, lists: int) -> Any:
@@ -161,6 +173,28 @@ def _train(vectors: np.ndarray, lists: int) -> Any:
     for start in range(0, items, 1 << 17):
         codes.add(lengthened(vectors[start : start + (1 << 17)], longest, size))
     return codes
+
+
+def _promise(codes: Any, vectors: np.ndarray, exact: ExactIndex, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``means`` and ``bonus`` of the lists, see ``IvfIndex``; an empty list promises nothing."""
+    members = [
+        faiss.rev_swig_ptr(codes.invlists.get_ids(number), codes.invlists.list_size(number)).copy()
+        for number in range(codes.nlist)
+    ]
+    means = np.zeros((codes.nlist, vectors.shape[1]), dtype=np.float32)
+    bonus = np.full(codes.nlist, -np.inf, dtype=np.float32)
+    filled = np.array([number for number, items in enumerate(members) if items.size])
+    for number in filled:
+        means[number] = vectors[members[number]].mean(axis=0)
+    order = np.concatenate(members)
+    first = np.cumsum([0, *(members[number].size for number in filled[:-1])])
+    above = np.zeros(filled.size)
+    for start in range(0, len(queries), TAUGHT_AT_ONCE):
+        part = queries[start : start + TAUGHT_AT_ONCE]
+        best = np.maximum.reduceat(exact.product({"query": part})[:, order], first, axis=1)
+        above += (best - part @ means[filled].T).sum(axis=0)
+    bonus[filled] = above / len(queries)
+    return means, bonus
 
 
 def _recalls(index: IvfIndex, queries: np.ndarray, truth: np.ndarray, depths: list[int]) -> dict[int, float]:

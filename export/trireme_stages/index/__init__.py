@@ -44,5 +44,5 @@ def load_index(path: Path) -> ItemIndex:
     if (kind := parameters.get("kind")) == ExactIndex.kind:
         return ExactIndex(OnnxModel(path), parameters["items"])
     if kind == IvfIndex.kind:
-        return IvfIndex.load(path, arrays["vectors"], parameters)
+        return IvfIndex.load(path, arrays, parameters)
     raise ArtifactError(f"{path}: the index is of kind {kind!r}, allowed: {ExactIndex.kind!r}, {IvfIndex.kind!r}")

@@ -3,8 +3,10 @@
 The coarse quantiser and the codes are Faiss's IVF with fast scan (Douze et al., "The Faiss library", arXiv:2401.08281;
 André et al., "Cache locality is not enough", VLDB 2015). Items are put into lists by their distance after one more dimension
 has given all of them the same length (Bachrach et al., RecSys 2014): lists of neighbours are then lists of what scores alike.
-Codes estimate inner products, in which that dimension counts nothing, because queries have a 0 there. The best ``depth`` items
-get their exact inner products from the memory-mapped vectors: the scores of candidates are those of exact search.
+Codes estimate inner products, in which that dimension counts nothing, because queries have a 0 there. A query looks into the
+lists whose best item promises most: the inner product with the list's mean, and what the best item of the list had above it
+for other users. The best ``depth`` items get their exact inner products from the memory-mapped vectors: the scores of
+candidates are those of exact search.
 """
 
 from __future__ import annotations
@@ -45,20 +47,26 @@ def lengthened(vectors: np.ndarray, longest: float | None, size: int) -> np.ndar
 
 
 class IvfIndex:
-    """Looks into the ``probes`` nearest lists of the inverted file.
+    """Looks into the ``probes`` most promising lists of the inverted file.
 
     Args:
         codes: trained Faiss IVF index over ``lengthened`` vectors.
         vectors: float32 [items, Q], C-contiguous; may be memory-mapped.
+        means: float32 [lists, Q], mean vector of every list.
+        bonus: float32 [lists], mean over users of the inner product with the best item of the list, less that with its mean.
         probes: lists to look into.
         depth: items per query that are scored exactly, at least the number of candidates.
     """
 
     kind: ClassVar[str] = "ivf"
 
-    def __init__(self, codes: Any, vectors: np.ndarray, probes: int, depth: int) -> None:
+    def __init__(
+        self, codes: Any, vectors: np.ndarray, means: np.ndarray, bonus: np.ndarray, probes: int, depth: int
+    ) -> None:
         self.codes = codes
         self.vectors = vectors
+        self.means = means
+        self.bonus = bonus
         self.probes = probes
         self.depth = depth
         codes.implem = ALGORITHM
@@ -93,8 +101,13 @@ class IvfIndex:
 
     def nearest(self, query: np.ndarray, depth: int, probes: int) -> np.ndarray:
         """Item index int64 [batch, depth] by the codes alone, nearest first; −1 where the probed lists hold no more."""
-        parameters = faiss.SearchParametersIVF(nprobe=probes)  # type: ignore[call-arg]  # its stubs miss it
-        found: np.ndarray = self.codes.search(lengthened(query, None, self.codes.d), depth, params=parameters)[1]
+        promise = query @ self.means.T + self.bonus
+        lists = np.argpartition(promise, -probes, axis=1)[:, -probes:].astype(np.int64)
+        self.codes.nprobe = probes
+        # No list's distance is needed: codes are not relative to its centroid.
+        distance = np.zeros(lists.shape, dtype=np.float32)
+        padded = lengthened(query, None, self.codes.d)
+        found: np.ndarray = self.codes.search_preassigned(padded, depth, lists, distance)[1]
         return found
 
     def inner_products(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -111,19 +124,20 @@ class IvfIndex:
         return score
 
     def save(self, path: Path) -> None:
-        save_stage(
-            path, "index", {"vectors": self.vectors}, {"kind": self.kind, "probes": self.probes, "depth": self.depth}
-        )
+        arrays = {"vectors": self.vectors, "means": self.means, "bonus": self.bonus}
+        save_stage(path, "index", arrays, {"kind": self.kind, "probes": self.probes, "depth": self.depth})
         faiss.write_index(self.codes, str(path / CODES))
 
     @classmethod
-    def load(cls, path: Path, vectors: np.ndarray, parameters: Mapping[str, Any]) -> IvfIndex:
+    def load(cls, path: Path, arrays: Mapping[str, np.ndarray], parameters: Mapping[str, Any]) -> IvfIndex:
         """Raises: ArtifactError."""
         try:
             codes = faiss.read_index(str(path / CODES))
         except RuntimeError as error:
             raise ArtifactError(f"{path / CODES}: cannot be read by Faiss ({error})") from None
-        return cls(codes, vectors, parameters["probes"], parameters["depth"])
+        return cls(
+            codes, arrays["vectors"], arrays["means"], arrays["bonus"], parameters["probes"], parameters["depth"]
+        )
 
 
 def _of_rows(pairs: tuple[np.ndarray, np.ndarray], rows: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
