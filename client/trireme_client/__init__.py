@@ -19,6 +19,7 @@ from .errors import (
     UnavailableError,
     ValidationError,
 )
+from .ledger import CallLedger
 from .model import ModelInfo
 from .options import TLS, Coalescing, Timeout
 from .recommendations import Recommendation, Recommendations, Rung
@@ -28,6 +29,7 @@ from .sync_client import Client
 __all__ = [
     "TLS",
     "AsyncClient",
+    "CallLedger",
     "Client",
     "ClosedError",
     "Coalescing",

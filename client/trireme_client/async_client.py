@@ -52,8 +52,11 @@ class AsyncClient(BaseClient):
         *,
         history: Sequence[int] | Ids | None = None,
         timeout: float | None | EllipsisType = ...,
+        ledger: bool = False,
     ) -> Recommendations:
         """See `Client.recommend`."""
+        if ledger:
+            return await self._run(self._ledger_steps(user_id, k, history, timeout))
         request = check_arguments(user_id, k, history)
         if self._coalescer is None:
             return (await self._run(self._recommend_steps([request], timeout)))[0]

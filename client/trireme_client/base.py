@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from types import EllipsisType
 from typing import Any, NamedTuple, TypeVar
 
 from tritonclient.grpc import service_pb2
 
-from .codec import Codec
+from .codec import Answer, Codec
 from .errors import ClosedError, InvalidRequestError, ModelNotFoundError, TriremeError
+from .ledger import CallClock
 from .model import ModelInfo, read_model_info
 from .options import DEFAULT_TIMEOUT, TLS, Timeout, check_headers, check_model, check_seconds, check_tls, check_url
 from .recommendations import Recommendations
-from .requests import CheckedRequest
+from .requests import CheckedRequest, check_arguments
 from .status import error_from_status
 
 # RPCs of one recommend_many on their way at a time: enough to hide the round trips, few enough that one caller with
@@ -96,6 +98,29 @@ class BaseClient:
         if any(answer.model_version != codec.info.version for answer in answers):
             self._codec = None  # another version serves now, perhaps with other dimensions: read them again
         return codec.recommendations(batches, answers)
+
+    def _ledger_steps(
+        self, user_id: object, k: object, history: object, timeout: float | None | EllipsisType
+    ) -> Steps[Recommendations]:
+        """One call that takes its own time. It makes an RPC of its own, whether or not calls are coalesced."""
+        clock = CallClock()
+        request = check_arguments(user_id, k, history)
+        clock.end("validate")
+        first = self._first_deadline(timeout)
+        codec = self._codec or (yield from self._codec_steps(first))
+        clock.end("connect")
+        codec.check_k(request)
+        message = codec.message([request], ledger=True)
+        clock.end("serialise")
+        deadline = Deadline(self._timeout.request) if isinstance(timeout, EllipsisType) else first
+        (answer,) = yield [Rpc("ModelInfer", message, deadline)]
+        clock.end("rpc")
+        if answer.model_version != codec.info.version:
+            self._codec = None  # as in _recommend_steps
+        read = Answer(answer, 1)
+        result = read.of(0, request)
+        clock.end("parse")
+        return replace(result, ledger=clock.ledger(read.ledger(0)))
 
     def _model_info_steps(self, timeout: float | None | EllipsisType) -> Steps[ModelInfo]:
         first = self._first_deadline(timeout)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from .errors import ProtocolError, ValidationError
-from .model import HISTORY, ITEM_ID, RUNG, SCORE, USER_ID, ModelInfo
+from .model import HISTORY, ITEM_ID, LEDGER, RUNG, SCORE, STAGES, USER_ID, ModelInfo
 from .recommendations import Recommendations, Rung
 from .requests import ANONYMOUS, CheckedRequest
 
@@ -20,6 +20,7 @@ _OUTPUT_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     ITEM_ID: ("INT64", _WIRE_INT64),
     SCORE: ("FP32", np.dtype("<f4")),
     RUNG: ("UINT8", np.dtype("u1")),
+    LEDGER: ("INT64", _WIRE_INT64),
 }
 
 
@@ -68,14 +69,19 @@ class Codec:
         chosen = [requests[i] for i in positions]
         return Batch(positions, chosen, self.message(chosen))
 
-    def message(self, requests: Sequence[CheckedRequest]) -> Any:
-        """The ModelInferRequest for 1 to max_batch_size users, all of them with a history or none of them."""
+    def message(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> Any:
+        """The ModelInferRequest for 1 to max_batch_size users, all of them with a history or none of them.
+
+        ledger: asks the server to tell where their time goes.
+        """
         histories = [request.history for request in requests if request.history is not None]
         message = service_pb2.ModelInferRequest()
         message.CopyFrom(self._header(len(requests), bool(histories)))
         message.raw_input_contents.append(np.array([request.user_id for request in requests], _WIRE_INT64).tobytes())
         if histories:
             message.raw_input_contents.append(pad_histories(histories, self.info.history_length).tobytes())
+        if ledger:
+            message.parameters[LEDGER].bool_param = True
         return message
 
     def _header(self, rows: int, with_history: bool) -> Any:
@@ -114,7 +120,7 @@ class Answer:
     Raises ProtocolError for a missing tensor, a wrong dtype, shape or size, a negative item id or an unknown rung.
     """
 
-    __slots__ = ("_item_ids", "_message", "_name", "_padded", "_rungs", "_scores", "_version")
+    __slots__ = ("_item_ids", "_ledger", "_message", "_name", "_padded", "_rungs", "_scores", "_version")
 
     def __init__(self, message: Any, rows: int) -> None:
         self._message = message
@@ -126,12 +132,17 @@ class Answer:
         self._item_ids = _tensor(message, tensors, ITEM_ID, rows)
         self._scores = _tensor(message, tensors, SCORE, rows, self._item_ids.shape[1])
         self._rungs: list[int] = _tensor(message, tensors, RUNG, rows, 1)[:, 0].tolist()
+        self._ledger = _tensor(message, tensors, LEDGER, rows, 2 + len(STAGES)) if LEDGER in tensors else None
         lowest, highest = int(self._item_ids.min()), max(self._rungs)
         if lowest < -1:
             raise ProtocolError(f"{_name(message)} answered with the item id {lowest}; allowed: >= -1")
         if highest >= len(_RUNGS):
             raise ProtocolError(f"{_name(message)} answered with rung {highest}; allowed: 0 to {len(_RUNGS) - 1}")
         self._padded = lowest < 0
+
+    def ledger(self, row: int) -> list[int] | None:
+        """The server's row of the ledger, or None if it tells none."""
+        return None if self._ledger is None else self._ledger[row].tolist()
 
     def of(self, row: int, request: CheckedRequest) -> Recommendations:
         """The answer to the request in this row. Raises ProtocolError if the lists are shorter than its k."""

@@ -10,6 +10,9 @@ from .errors import ProtocolError
 
 USER_ID, HISTORY = "user_id", "history"
 ITEM_ID, SCORE, RUNG = "item_id", "score", "rung"
+# Asked for by a request parameter of this name, and the stages in the order of its columns after the first two.
+LEDGER = "ledger"
+STAGES = ("feature_transform", "user_tower", "retrieval", "ranking", "reranking")
 
 
 @dataclass(frozen=True, slots=True)

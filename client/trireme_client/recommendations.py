@@ -10,6 +10,8 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .ledger import CallLedger
+
 
 class Rung(IntEnum):
     """How complete an answer is; lower is better."""
@@ -38,7 +40,8 @@ class Recommendations(Sequence[Recommendation]):
     item_ids: int64 (items,), scores: float32 (items,), falling. At most the k asked for; fewer where there are fewer.
     Both are read-only views of the server's answer: take a copy to change one, or to keep a few rows of a large
     batch for long without the rest of it.
-    user_id: as asked, None for an anonymous user. model_version: the version that answered.
+    user_id: as asked, None for an anonymous user. model_version: the version that answered. ledger: where the time of the
+    call went, if that was asked for.
     """
 
     user_id: int | None
@@ -47,6 +50,7 @@ class Recommendations(Sequence[Recommendation]):
     rung: Rung
     model_name: str
     model_version: str
+    ledger: CallLedger | None
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Recommendations(Sequence[Recommendation]):
         rung: Rung,
         model_name: str,
         model_version: str,
+        ledger: CallLedger | None = None,
     ) -> None:
         # As the generated one of a frozen dataclass, through the slots themselves: a third of its time.
         _set_user_id(self, user_id)
@@ -64,6 +69,7 @@ class Recommendations(Sequence[Recommendation]):
         _set_rung(self, rung)
         _set_model_name(self, model_name)
         _set_model_version(self, model_version)
+        _set_ledger(self, ledger)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -86,4 +92,4 @@ class Recommendations(Sequence[Recommendation]):
 
 
 _SETTERS = [vars(Recommendations)[field.name].__set__ for field in fields(Recommendations)]
-_set_user_id, _set_item_ids, _set_scores, _set_rung, _set_model_name, _set_model_version = _SETTERS
+_set_user_id, _set_item_ids, _set_scores, _set_rung, _set_model_name, _set_model_version, _set_ledger = _SETTERS

@@ -59,12 +59,16 @@ class Client(BaseClient):
         *,
         history: Sequence[int] | Ids | None = None,
         timeout: float | None | EllipsisType = ...,
+        ledger: bool = False,
     ) -> Recommendations:
         """The k best items for one user; see Request for the arguments.
 
         timeout: seconds for all of this call, None for no limit; left out, the client's Timeout holds.
+        ledger: tells in the answer where the time of this call went; such a call travels alone.
         Raises ValidationError before anything is sent, and any other TriremeError (see `errors`).
         """
+        if ledger:
+            return self._run(self._ledger_steps(user_id, k, history, timeout))
         request = check_arguments(user_id, k, history)
         if self._coalescer is None:
             return self._run(self._recommend_steps([request], timeout))[0]

@@ -39,11 +39,21 @@ def ledger_table(result: dict[str, Any]) -> Table:
         title_justify="left",
     )
     table.add_column("stage")
-    for column in ("queue µs", "input µs", "compute µs", "output µs", "batch", "share"):
+    for column in ("queue µs", "input µs", "compute µs", "output µs", "batch", "share", "budget µs"):
         table.add_column(column, justify="right")
     for stage in result["stages"]:
         parts = (f"{stage[f'{part}_us']:.0f}" for part in ("queue", "input", "compute", "output"))
-        table.add_row(stage["stage"], *parts, f"{stage['batch']:.1f}", f"{stage['share']:.1%}")
+        table.add_row(stage["stage"], *parts, f"{stage['batch']:.1f}", f"{stage['share']:.1%}", _verdict(stage))
     rest = result["unaccounted_us"]
-    table.add_row("unaccounted", "", "", "", "", "", f"{rest / whole if whole else 0:.1%}")
+    table.add_row("unaccounted", "", "", "", "", "", f"{rest / whole if whole else 0:.1%}", "")
+    if slo := result["slo"]:
+        table.caption = f"SLO: p50 {slo['p50_ms']:g} ms, p99 {slo['p99_ms']:g} ms; budgets are for compute, of the p50"
+        table.caption_justify = "left"
     return table
+
+
+def _verdict(stage: dict[str, Any]) -> str:
+    if stage["budget_us"] is None:
+        return "–"
+    colour, word = ("green", "kept") if stage["within_budget"] else ("red", "over")
+    return f"[{colour}]{stage['budget_us']:.0f} {word}[/{colour}]"

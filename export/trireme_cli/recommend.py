@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from trireme_cli.output import CommandError, Json, finish
+from trireme_cli.waterfall import waterfall_table
 
 if TYPE_CHECKING:
     from trireme_client import Recommendations
@@ -27,14 +28,24 @@ def recommend(
         str | None, typer.Option(help="Item ids, newest last, comma-separated; replaces the stored history.")
     ] = None,
     model: Model = "recommend",
+    ledger: Annotated[bool, typer.Option("--ledger", help="Draw where the time of the call went.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a server for recommendations."""
     from trireme_client import Client
 
+    items = parse_history(history)
     with Client(url, model=model) as client:
-        answer = client.recommend(user, k, history=parse_history(history))
-    finish(to_json(answer), as_json, recommendations_table(answer, {}))
+        if not ledger:
+            answer = client.recommend(user, k, history=items)
+            finish(to_json(answer), as_json, recommendations_table(answer, {}))
+            return
+        from trireme_perf.waterfall import measure_call
+
+        client.recommend(user, k, history=items)  # connects, and warms what the first call of a process pays for
+        answer, waterfall = measure_call(url, model, lambda: client.recommend(user, k, history=items, ledger=True))
+    result = {**to_json(answer), "ledger": waterfall.to_dict()}
+    finish(result, as_json, recommendations_table(answer, {}), waterfall_table(waterfall))
 
 
 def parse_history(text: str | None) -> list[int] | None:

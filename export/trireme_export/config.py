@@ -15,8 +15,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from trireme_export.data.config import DataConfig, Section
 from trireme_export.training.config import TrainingConfig
+from trireme_stages.schema import STAGES, TRANSPORT
 
-__all__ = ["ConfigError", "DataConfig", "GateConfig", "PipelineConfig", "ServingConfig", "load_config"]
+__all__ = ["BudgetConfig", "ConfigError", "DataConfig", "GateConfig", "PipelineConfig", "ServingConfig", "load_config"]
 
 
 class ConfigError(Exception):
@@ -59,6 +60,40 @@ class GateConfig(Section):
     users: int = Field(10_000, ge=1, description="at most so many test users are asked")
 
 
+class BudgetConfig(Section):
+    """The end-to-end SLO of one request, seen by the client, and the part of it that each stage may take."""
+
+    p50_ms: float = Field(10.0, gt=0, description="half of the requests are answered within so many ms")
+    p99_ms: float = Field(20.0, gt=0, description="99 of 100 requests are answered within so many ms")
+    shares: dict[str, float] = Field(
+        {
+            "feature_transform": 0.05,
+            "user_tower": 0.15,
+            "retrieval": 0.25,
+            "ranking": 0.2,
+            "reranking": 0.1,
+            "transport": 0.25,
+        },
+        description="of both, by stage; transport = client, network, queues and hops; must add up to 1",
+    )
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> BudgetConfig:
+        if self.p99_ms < self.p50_ms:
+            raise ValueError(f"p99_ms {self.p99_ms:g} must not be below p50_ms {self.p50_ms:g}")
+        wanted = [*STAGES, TRANSPORT]
+        for name, share in self.shares.items():
+            if name not in wanted:
+                raise ValueError(f"shares names {name!r}; allowed: {', '.join(wanted)}")
+            if not 0 < share < 1:
+                raise ValueError(f"shares.{name} is {share:g}; allowed: above 0, below 1")
+        if missing := [name for name in wanted if name not in self.shares]:
+            raise ValueError(f"shares lacks {', '.join(missing)}")
+        if abs((total := sum(self.shares.values())) - 1) > 1e-6:
+            raise ValueError(f"shares add up to {total:g}; they must add up to 1")
+        return self
+
+
 class PipelineConfig(Section):
     """The whole of pipeline.yaml."""
 
@@ -66,6 +101,7 @@ class PipelineConfig(Section):
     training: TrainingConfig = Field(TrainingConfig(), description="models and their training")
     serving: ServingConfig = Field(ServingConfig(), description="sizes and batching of the bundle")
     gate: GateConfig = Field(GateConfig(), description="what approximation may cost")
+    budget: BudgetConfig = Field(BudgetConfig(), description="the SLO, and what each stage may take of it")
 
     def with_holdout(self, share: float) -> PipelineConfig:
         """The same with ``data.holdout_users`` set to ``share``, as far as that is allowed.

@@ -49,6 +49,7 @@ def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "
         serving.max_batch_size,
         serving.max_queue_delay_us,
         serving.instances or len(os.sched_getaffinity(0)),
+        checkpoint.config.budget.model_dump(),
     )
     requests = _real_requests(checkpoint.tables)
     with tempfile.TemporaryDirectory(prefix="trireme-export-") as folder:

@@ -5,15 +5,17 @@ Nothing here edits text: a config is parsed, its fields are set, and the message
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from trireme_stages.schema import MODELS, Dims
+from trireme_stages.schema import BUDGET, ENTRY, FUSED, MODELS, Dims, Signature
 
 __all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise"]
 
@@ -25,6 +27,8 @@ class ServingSettings:
     max_batch_size: int
     max_queue_delay_us: int
     instances: int
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    """The ``budget:`` section; the entry models carry it as a parameter, so that whoever asks a server can read it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def specialise(
 ) -> ModelConfig:
     """A copy of the authored ``config`` as model ``name`` of one bundle.
 
-    Sets dimensions, batch size, scheduling, warm-up, and the version: the model serves this one only, and
+    Sets dimensions, batch size, scheduling, warm-up, the budget, and the version: the model serves this one only, and
     the steps of an ensemble are pinned to it.
     """
     result = ModelConfig()
@@ -68,7 +72,9 @@ def specialise(
     result.name = name
     result.max_batch_size = settings.max_batch_size
     result.version_policy.specific.versions.append(version)
-    _set_dims(result, dims)
+    _set_dims(result, MODELS[config.name], dims)
+    if settings.budget and config.name in (ENTRY, FUSED):
+        result.parameters[BUDGET].string_value = json.dumps(settings.budget)
     if result.HasField("ensemble_scheduling"):
         for step in result.ensemble_scheduling.step:
             step.model_version = version
@@ -81,8 +87,7 @@ def specialise(
     return result
 
 
-def _set_dims(config: ModelConfig, dims: Dims) -> None:
-    signature = MODELS[config.name]
+def _set_dims(config: ModelConfig, signature: Signature, dims: Dims) -> None:
     lengths = {tensor.name: tensor.length(dims) for tensor in (*signature.inputs, *signature.outputs)}
     for tensor in (*config.input, *config.output):
         tensor.dims[:] = [lengths[tensor.name]]

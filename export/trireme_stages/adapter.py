@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trireme_stages.funnel import Chain
+from trireme_stages.schema import LEDGER
 
 __all__ = ["Adapter", "Backend"]
 
@@ -39,7 +40,8 @@ class Adapter:
     not been there.
 
     Args:
-        chain: ``run(**inputs)`` takes the signature's inputs by name and answers with its outputs in order;
+        chain: ``run(spent, **inputs)`` takes the signature's inputs by name, answers with what it always outputs, in order, and
+            appends the ns of every stage to ``spent``;
             ``invalid_rows(**inputs)`` says by row what is wrong.
         backend: the module ``triton_python_backend_utils``.
     """
@@ -48,10 +50,14 @@ class Adapter:
         self._chain = chain
         self._signature = chain.signature
         self._backend = backend
+        self._answered = chain.signature.answered
+        self._tells = LEDGER in chain.signature.outputs
+        self._asked: set[int] = set()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response per request, in order. Never raises for what a request holds."""
         responses: list[Any] = [None] * len(requests)
+        self._asked = self._who_asks(requests)
         groups: dict[tuple[str, ...], Group] = {}
         for position, request in enumerate(requests):
             try:
@@ -65,6 +71,13 @@ class Adapter:
             for position, response in self._run_group(group):
                 responses[position] = response
         return responses
+
+    def _who_asks(self, requests: Sequence[Any]) -> set[int]:
+        """Positions of the requests that want to know where their time went."""
+        if not self._tells:
+            return set()
+        # As text: the parameters are JSON, and nearly always empty.
+        return {position for position, request in enumerate(requests) if LEDGER.name in request.parameters()}
 
     def _read(self, request: Any) -> dict[str, np.ndarray]:
         inputs = {}
@@ -88,26 +101,33 @@ class Adapter:
         return answered + (self._call(valid, _concatenate(valid)) if valid else [])
 
     def _call(self, group: Group, batch: dict[str, np.ndarray]) -> list[tuple[int, Any]]:
+        spent: list[int] = []
         try:
-            outputs = self._chain.run(**batch)
+            outputs = self._chain.run(spent, **batch)
         except Exception as error:
             if len(group) > 1:
                 # Find the culprit alone, so that its neighbours are still answered.
                 return [answer for entry in group for answer in self._call([entry], entry[1])]
             log.exception("a stage failed")
             return [(group[0][0], self._error(f"{type(error).__name__}: {error}", internal=True))]
+        ledger = [len(outputs[0]), len(group), *spent]
         answers, start = [], 0
         for position, inputs in group:
             stop = start + _rows(inputs)
-            answers.append((position, self._response(outputs, start, stop)))
+            answers.append(
+                (position, self._response(outputs, start, stop, ledger if position in self._asked else None))
+            )
             start = stop
         return answers
 
-    def _response(self, outputs: Any, start: int, stop: int) -> Any:
+    def _response(self, outputs: Sequence[np.ndarray], start: int, stop: int, ledger: list[int] | None) -> Any:
         tensors = [
             self._backend.Tensor(tensor.name, values[start:stop])
-            for tensor, values in zip(self._signature.outputs, outputs, strict=True)
+            for tensor, values in zip(self._answered, outputs, strict=True)
         ]
+        if ledger is not None:
+            rows = np.tile(np.array(ledger, dtype=np.int64), (stop - start, 1))
+            tensors.append(self._backend.Tensor(LEDGER.name, rows))
         return self._backend.InferenceResponse(output_tensors=tensors)
 
     def _error(self, message: str, internal: bool = False) -> Any:

@@ -10,7 +10,25 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-__all__ = ["CHAINS", "ENTRY", "FUSED", "MODELS", "STAGES", "STEPS", "Dims", "Signature", "Tensor"]
+__all__ = [
+    "BUDGET",
+    "CHAINS",
+    "ENTRY",
+    "FUSED",
+    "LEDGER",
+    "MODELS",
+    "STAGES",
+    "STEPS",
+    "TRANSPORT",
+    "Dims",
+    "Signature",
+    "Tensor",
+]
+
+#: Of a request's time, what is in no stage: client, network, queues and the hops between models.
+TRANSPORT = "transport"
+#: Parameter of an entry model's config: the SLO and the share of every stage, as JSON.
+BUDGET = "budget"
 
 ENTRY = "recommend"
 FUSED = "recommend_fused"
@@ -71,6 +89,11 @@ class Signature:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
+    @property
+    def answered(self) -> tuple[Tensor, ...]:
+        """The outputs that every answer has."""
+        return tuple(tensor for tensor in self.outputs if not tensor.optional)
+
 
 USER_ID = Tensor("user_id", "int64", 1)
 HISTORY = Tensor("history", "int64", "history", optional=True)
@@ -103,6 +126,10 @@ STAGES: Mapping[str, Signature] = {
     ),
 }
 
+#: Answered only where a request has the parameter of this name: for each user the users in the batch that he rode in, the
+#: requests in it, and the ns that each stage computed, in the order of the stages.
+LEDGER = Tensor("ledger", "int64", 2 + len(STAGES), optional=True)
+
 #: The steps of the ensemble, and the stages that each runs. A hop between two Triton models costs more than most stages, so
 #: neighbours share one where nothing is lost: retrieval stays alone, the others go with what they prepare or finish.
 STEPS: Mapping[str, tuple[str, ...]] = {
@@ -124,8 +151,11 @@ def _chain_signature(stages: tuple[str, ...]) -> Signature:
     return Signature(tuple(dict.fromkeys(tensor for tensor in read if tensor not in inside)), tuple(outputs))
 
 
+_FUSED_SIGNATURE = _chain_signature(CHAINS[FUSED])
+
 #: Every model of the authored repository.
 MODELS: Mapping[str, Signature] = {
     ENTRY: _ENTRY_SIGNATURE,
-    **{name: _chain_signature(stages) for name, stages in CHAINS.items()},
+    **{name: _chain_signature(stages) for name, stages in STEPS.items()},
+    FUSED: Signature(_FUSED_SIGNATURE.inputs, (*_FUSED_SIGNATURE.outputs, LEDGER)),
 }

@@ -7,14 +7,18 @@ difference of two readings, divided by the number of requests: means, no percent
 In an ensemble the next stage begins when the one before has sent its outputs, while Triton still counts the end of that sending
 as output. What is counted twice so is taken off the outputs of the stages before the last, and reported as ``overlap_us``.
 
+A bundle's budget gives every model the sum of its stages' shares of the SLO on p50; what it computes, in the mean, is held
+against that. Queues, inputs and outputs belong to the share of transport.
+
 Since the start of the server, the stages have also answered the requests of their ``model_warmup``, which the entry
 has not: ``warmup_requests`` says how many, and until they are few against ``requests``, watch for a while instead.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -23,9 +27,11 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from trireme_perf.errors import PerfError
+from trireme_stages.schema import BUDGET, STAGES, STEPS
 
 __all__ = ["Ledger", "StageTime", "Watched", "read_ledger", "watch_ledger"]
 
+COUNTED_WITHIN_S = 0.2
 PARTS = {"queue": "queue", "input": "compute_input", "compute": "compute_infer", "output": "compute_output"}
 
 
@@ -40,6 +46,13 @@ class StageTime:
     output_us: float
     batch: float
     share: float
+    budget_us: float | None = None
+    """What its stages may compute in the median request; None where the bundle has no budget."""
+
+    @property
+    def within_budget(self) -> bool | None:
+        """Whether the mean compute time is; None without a budget."""
+        return None if self.budget_us is None else self.compute_us <= self.budget_us
 
     @property
     def total_us(self) -> float:
@@ -59,9 +72,12 @@ class Ledger:
     """Output time that ran beside the next stage; it is not in ``stages``."""
     warmup_requests: int
     """Requests that stages answered beyond those of the entry, per stage."""
+    slo: Mapping[str, float] = field(default_factory=dict)
+    """``p50_ms`` and ``p99_ms`` of the bundle's budget; empty where it has none."""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        stages = [{**asdict(stage), "within_budget": stage.within_budget} for stage in self.stages]
+        return {**asdict(self), "stages": stages}
 
 
 @dataclass
@@ -88,7 +104,8 @@ def watch_ledger(url: str, model: str) -> Iterator[Watched]:
     with _Reader(url, model) as reader:
         before = reader.read()
         yield watched
-        watched._ledger = _difference(model, reader.stages, before, reader.read())
+        after = reader.read_after(before)
+        watched._ledger = _with_budget(_difference(model, reader.stages, before, after), reader.budget)
 
 
 def read_ledger(url: str, model: str, seconds: float = 0.0) -> Ledger:
@@ -98,11 +115,9 @@ def read_ledger(url: str, model: str, seconds: float = 0.0) -> Ledger:
         PerfError: as ``watch_ledger``.
     """
     with _Reader(url, model) as reader:
-        if not seconds:
-            return _difference(model, reader.stages, {}, reader.read())
-        before = reader.read()
+        before = reader.read() if seconds else {}
         time.sleep(seconds)
-        return _difference(model, reader.stages, before, reader.read())
+        return _with_budget(_difference(model, reader.stages, before, reader.read()), reader.budget)
 
 
 class _Reader:
@@ -119,6 +134,8 @@ class _Reader:
         steps = [step.model_name for step in config.ensemble_scheduling.step]
         #: The fused plan is one stage: itself.
         self.stages = steps or [model]
+        #: The ``budget:`` section of the bundle; empty if its export wrote none.
+        self.budget: dict[str, Any] = json.loads(config.parameters[BUDGET].string_value or "{}")
 
     def __enter__(self) -> _Reader:
         return self
@@ -128,6 +145,20 @@ class _Reader:
 
     def read(self) -> dict[str, dict[str, int]]:
         return {name: self._read_model(name) for name in {self._model, *self.stages}}
+
+    def read_after(self, before: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+        """A later reading. Triton counts a request a moment after its answer has left, so it is waited for."""
+        figures = self.read()
+        deadline = time.monotonic() + COUNTED_WITHIN_S
+        while not self._all_counted(before, figures) and time.monotonic() < deadline:
+            time.sleep(0.002)
+            figures = self.read()
+        return figures
+
+    def _all_counted(self, before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]) -> bool:
+        """Whether a request was answered, and by every stage."""
+        counted = [after[name].get("requests", 0) - before[name].get("requests", 0) for name in after]
+        return min(counted) > 0
 
     def _read_model(self, name: str) -> dict[str, int]:
         figures: dict[str, int] = {}
@@ -159,6 +190,22 @@ def _difference(
     rows, overlap = _without_overlap([_stage(name, spent[name], whole) for name in stages], whole)
     extra = max(spent[name].get("requests", 0) for name in stages) - requests
     return Ledger(model, requests, whole, rows, whole - sum(row.total_us for row in rows), overlap, max(extra, 0))
+
+
+def _with_budget(ledger: Ledger, budget: Mapping[str, Any]) -> Ledger:
+    """A model may take of the SLO on p50 what its stages may."""
+    if not budget:
+        return ledger
+    rows = [
+        replace(row, budget_us=1000 * budget["p50_ms"] * sum(budget["shares"][name] for name in _stages_of(row.stage)))
+        for row in ledger.stages
+    ]
+    return replace(ledger, stages=rows, slo={key: budget[key] for key in ("p50_ms", "p99_ms")})
+
+
+def _stages_of(model: str) -> tuple[str, ...]:
+    """An entry that is no ensemble runs all of them."""
+    return STEPS.get(model, tuple(STAGES))
 
 
 def _without_overlap(rows: list[StageTime], whole: float) -> tuple[list[StageTime], float]:

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc as triton
 
-from tests.e2e.conftest import PLANS, Served
+from tests.e2e.conftest import PIPELINE, PLANS, Served
 from trireme_client import Client
-from trireme_stages.schema import STEPS
+from trireme_stages.schema import BUDGET, STAGES, STEPS
 
 TRIREME = [sys.executable, "-m", "trireme_cli"]
 
@@ -35,6 +36,39 @@ def test_recommend(served: Served, model: str) -> None:
     assert (result["user_id"], result["rung"], len(result["items"])) == (user, 0, 4)
     scores = [item["score"] for item in result["items"]]
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("model", PLANS)
+def test_a_call_is_accounted_for(served: Served, model: str) -> None:
+    user = int(served.dataset.test.user_id[0])
+    ledger = document(
+        trireme("recommend", "--url", served.url, "--user", user, "--model", model, "--ledger", "--json")
+    )["ledger"]
+    assert ledger["exact"]
+    assert ledger["batch_users"] == 1
+    bars = ledger["bars"]
+    assert min(bar["us"] for bar in bars) >= 0
+    assert sum(bar["us"] for bar in bars if bar["depth"] == 0) == pytest.approx(ledger["total_us"], rel=1e-6)
+    rpc = next(bar["us"] for bar in bars if bar["part"] == "rpc")
+    assert sum(bar["us"] for bar in bars if bar["depth"] == 1) == pytest.approx(rpc, rel=0.03)
+    assert ledger["unaccounted_us"] <= 0.03 * ledger["total_us"]
+    inside = [bar["part"] for bar in bars if bar["depth"] == 2]
+    assert inside == (["hand-over", *STAGES] if model == "recommend_fused" else [])
+
+
+def test_a_call_is_drawn(served: Served) -> None:
+    user = int(served.dataset.test.user_id[0])
+    done = trireme("recommend", "--url", served.url, "--user", user, "--model", "recommend_fused", "--ledger")
+    assert done.returncode == 0, done.stderr
+    assert "network, gRPC" in done.stdout
+    assert "reranking" in done.stdout
+
+
+def test_the_budget_is_read_from_the_server(served: Served) -> None:
+    with triton.InferenceServerClient(served.url) as client:
+        for model in PLANS:
+            parameters = client.get_model_config(model).config.parameters
+            assert json.loads(parameters[BUDGET].string_value) == PIPELINE.budget.model_dump()
 
 
 def test_recommend_prints_a_table(served: Served) -> None:

@@ -35,6 +35,10 @@ class InferenceResponse:
 @dataclass
 class Request:
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
+    given: str = "{}"
+
+    def parameters(self) -> str:
+        return self.given
 
 
 def get_input_tensor_by_name(request: Request, name: str) -> Tensor | None:

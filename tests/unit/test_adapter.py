@@ -9,7 +9,7 @@ from tests.support import fake_backend, toy
 from tests.support.fake_backend import Request
 from trireme_stages.adapter import Adapter
 from trireme_stages.funnel import Funnel
-from trireme_stages.schema import STAGES
+from trireme_stages.schema import LEDGER, STAGES
 
 
 class Recorder:
@@ -23,7 +23,9 @@ class Recorder:
     def invalid_rows(self, **inputs: np.ndarray) -> dict[int, str]:
         return {}
 
-    def run(self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray) -> tuple[np.ndarray]:
+    def run(
+        self, spent: list[int], history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray
+    ) -> tuple[np.ndarray]:
         self.batches.append(len(user_number))
         if (user_number == 13).any():
             raise RuntimeError("thirteen")
@@ -118,3 +120,20 @@ def test_requests_with_and_without_history_are_answered_in_order(recommend: Adap
         names = [tensor.tensor_name for tensor in response.output_tensors]
         assert names == ["item_id", "score", "rung"]
         assert response.output_tensors[0].array.tolist() == expected.item_id.tolist()
+
+
+def test_only_who_asks_is_told_where_the_time_went(recommend: Adapter) -> None:
+    asking = ask(103, 106)
+    asking.given = '{"ledger": true}'
+    silent, told = recommend.execute([ask(109), asking])
+    assert [tensor.tensor_name for tensor in silent.output_tensors] == ["item_id", "score", "rung"]
+    ledger = told.output_tensors[3]
+    assert (ledger.tensor_name, ledger.array.dtype, ledger.array.shape) == ("ledger", np.int64, (2, LEDGER.dim))
+    assert ledger.array[:, :2].tolist() == [[3, 2], [3, 2]]
+    assert (ledger.array[:, 2:] > 0).all()
+
+
+def test_a_step_of_the_ensemble_tells_nothing(tower: Adapter) -> None:
+    asking = tower_request(1)
+    asking.given = '{"ledger": true}'
+    assert len(tower.execute([asking])[0].output_tensors) == 1

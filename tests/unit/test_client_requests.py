@@ -29,6 +29,7 @@ def test_the_exported_names_are_pinned() -> None:
     assert sorted(trireme_client.__all__) == sorted(
         [
             "AsyncClient",
+            "CallLedger",
             "Client",
             "ClosedError",
             "Coalescing",

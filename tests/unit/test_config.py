@@ -37,6 +37,15 @@ def test_what_is_set_is_set_and_the_rest_keeps_its_default(tmp_path: Path) -> No
     ("text", "parts"),
     [
         ("data: {test_fracton: 0.2}", ["data.test_fracton: unknown key", "did you mean 'test_fraction'?", "allowed: "]),
+        ("budget: {p50_ms: 30}", ["budget: p99_ms 20 must not be below p50_ms 30"]),
+        ("budget: {shares: {retrieval: 1.0}}", ["budget: shares.retrieval is 1; allowed: above 0, below 1"]),
+        ("budget: {shares: {retrieval: 0.5}}", ["budget: shares lacks feature_transform, user_tower, ranking"]),
+        ("budget: {shares: {retreival: 0.5}}", ["budget: shares names 'retreival'; allowed: feature_transform, "]),
+        (
+            "budget: {shares: {feature_transform: 0.1, user_tower: 0.1, retrieval: 0.1, ranking: 0.1, reranking: 0.1, "
+            "transport: 0.1}}",
+            ["budget: shares add up to 0.6; they must add up to 1"],
+        ),
         ("trainig: {}", ["trainig: unknown key", "did you mean 'training'?", "data, training, serving"]),
         ("training: {tower: {dims: 3}}", ["training.tower.dims: unknown key", "did you mean 'dim'?"]),
         ("serving: {zzz: 1}", ["serving.zzz: unknown key; allowed: candidates"]),

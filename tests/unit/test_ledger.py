@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trireme_perf.errors import PerfError
-from trireme_perf.ledger import _difference
+from trireme_perf.ledger import _difference, _with_budget
 
 
 def figures(requests: int, success_us: float, output_us: float = 10.0) -> dict[str, int]:
@@ -46,3 +46,27 @@ def test_only_the_time_watched_counts_and_warm_ups_are_told() -> None:
 def test_nothing_answered_is_said() -> None:
     with pytest.raises(PerfError, match="'m' answered no request"):
         _difference("m", ["a"], {"m": figures(5, 9), "a": {}}, {"m": figures(5, 9), "a": {}})
+
+
+def test_a_model_has_the_budget_of_its_stages() -> None:
+    budget = {
+        "p50_ms": 1.0,
+        "p99_ms": 4.0,
+        "shares": {
+            "feature_transform": 0.02, "user_tower": 0.04, "retrieval": 0.1, "ranking": 0.1, "reranking": 0.1,
+            "transport": 0.64,
+        },
+    }  # fmt: skip
+    after = {"recommend": figures(10, 250), "features": figures(10, 100), "retrieval": figures(10, 100)}
+    ledger = _with_budget(_difference("recommend", ["features", "retrieval"], {}, after), budget)
+    assert [stage.budget_us for stage in ledger.stages] == pytest.approx([60, 100])
+    assert [stage.within_budget for stage in ledger.stages] == [False, True]
+    assert ledger.slo == {"p50_ms": 1.0, "p99_ms": 4.0}
+    fused = _with_budget(_difference("recommend", ["recommend"], {}, after), budget)
+    assert fused.stages[0].budget_us == pytest.approx(360)
+
+
+def test_without_a_budget_there_is_no_verdict() -> None:
+    ledger = _with_budget(_difference("m", ["a"], {}, {"m": figures(10, 250), "a": figures(10, 100)}), {})
+    assert ledger.to_dict()["stages"][0]["within_budget"] is None
+    assert ledger.slo == {}
