@@ -48,6 +48,13 @@ def test_an_ensemble_is_told_by_its_models() -> None:
     assert result.batch_users == 3
 
 
+def test_output_after_the_answer_has_come_is_not_of_the_call() -> None:
+    result = waterfall(CALL, server(stage("recommend_fused", 600.0), end_to_end_us=1012.0))
+    inside = {bar.part: bar.us for bar in result.bars if bar.depth == 1}
+    assert (inside["network, gRPC"], inside["recommend_fused output"]) == pytest.approx((0.0, 8.0))
+    assert sum(inside.values()) == pytest.approx(PARTS["rpc"])
+
+
 def test_requests_of_others_make_it_inexact_and_nothing_negative() -> None:
     result = waterfall(CALL, server(stage("recommend_fused", 2600.0), requests=4, end_to_end_us=2700.0))
     assert not result.exact
