@@ -13,6 +13,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from .async_coalescer import AsyncCoalescer
 from .base import MAX_IN_FLIGHT, BaseClient, Rpc, Steps, T
+from .ledger import CallClock
 from .model import ModelInfo
 from .options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, TLS, Coalescing, Timeout, check_coalescing
 from .recommendations import Recommendations
@@ -55,12 +56,15 @@ class AsyncClient(BaseClient):
         ledger: bool = False,
     ) -> Recommendations:
         """See `Client.recommend`."""
-        if ledger:
-            return await self._run(self._ledger_steps(user_id, k, history, timeout))
+        clock = CallClock() if ledger else None
         request = check_arguments(user_id, k, history)
-        if self._coalescer is None:
-            return (await self._run(self._recommend_steps([request], timeout)))[0]
-        return await self._coalescer.recommend(request, timeout)
+        if clock is not None:
+            clock.end("validate")
+        if self._coalescer is not None:
+            return await self._coalescer.recommend(request, timeout, clock)
+        if clock is not None:
+            return await self._run(self._ledger_steps(request, timeout, clock))
+        return (await self._run(self._recommend_steps([request], timeout)))[0]
 
     async def recommend_many(
         self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...

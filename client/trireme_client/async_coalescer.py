@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 
 from .base import BaseClient, Deadline, Rpc, Steps
-from .coalescer import Coalescer, Result
+from .coalescer import Coalescer, Result, with_ledger
+from .ledger import CallClock
 from .options import Coalescing
 from .recommendations import Recommendations
 from .requests import CheckedRequest
@@ -42,17 +43,18 @@ class AsyncCoalescer(Coalescer):
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
 
-    async def recommend(self, request: CheckedRequest, timeout: float | None | EllipsisType) -> Recommendations:
+    async def recommend(
+        self, request: CheckedRequest, timeout: float | None | EllipsisType, clock: CallClock | None = None
+    ) -> Recommendations:
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
-        call = self._join(request, timeout, waiter)
+        call = self._join(request, timeout, waiter, clock)
         leave_by = self._window.leave_by(call)
         if leave_by < self._alarm_at:
             self._set_alarm(leave_by)
         self._schedule_flush(loop)
         try:
-            result: Recommendations = await waiter
-            return result
+            return with_ledger(await waiter, clock)
         except asyncio.CancelledError:
             self._leave(call)
             raise

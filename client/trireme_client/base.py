@@ -20,7 +20,7 @@ from .ledger import CallClock
 from .model import ModelInfo, read_model_info
 from .options import DEFAULT_TIMEOUT, TLS, Timeout, check_headers, check_model, check_seconds, check_tls, check_url
 from .recommendations import Recommendations
-from .requests import CheckedRequest, check_arguments
+from .requests import CheckedRequest
 from .status import error_from_status
 
 # RPCs of one recommend_many on their way at a time: enough to hide the round trips, few enough that one caller with
@@ -100,12 +100,9 @@ class BaseClient:
         return codec.recommendations(batches, answers)
 
     def _ledger_steps(
-        self, user_id: object, k: object, history: object, timeout: float | None | EllipsisType
+        self, request: CheckedRequest, timeout: float | None | EllipsisType, clock: CallClock
     ) -> Steps[Recommendations]:
-        """One call that takes its own time. It makes an RPC of its own, whether or not calls are coalesced."""
-        clock = CallClock()
-        request = check_arguments(user_id, k, history)
-        clock.end("validate")
+        """As `_recommend_steps` for one request, with its ledger."""
         first = self._first_deadline(timeout)
         codec = self._codec or (yield from self._codec_steps(first))
         clock.end("connect")
@@ -118,9 +115,9 @@ class BaseClient:
         if answer.model_version != codec.info.version:
             self._codec = None  # as in _recommend_steps
         read = Answer(answer, 1)
-        result = read.of(0, request)
+        result, clock.told = read.of(0, request), read.ledger(0)
         clock.end("parse")
-        return replace(result, ledger=clock.ledger(read.ledger(0)))
+        return replace(result, ledger=clock.ledger())
 
     def _model_info_steps(self, timeout: float | None | EllipsisType) -> Steps[ModelInfo]:
         first = self._first_deadline(timeout)

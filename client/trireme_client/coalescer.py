@@ -8,12 +8,14 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from types import EllipsisType
 from typing import Any
 
 from .base import BaseClient, Deadline, Rpc
 from .codec import Answer, Codec
 from .errors import InvalidRequestError, ProtocolError, TimeoutError, TriremeError, ValidationError
+from .ledger import CallClock
 from .options import Coalescing
 from .recommendations import Recommendations
 from .requests import CheckedRequest
@@ -47,11 +49,13 @@ class Coalescer(ABC):
     def _wake(self, call: Call, result: Result) -> None:
         """Gives a caller its result."""
 
-    def _join(self, request: CheckedRequest, timeout: float | None | EllipsisType, waiter: Any) -> Call:
+    def _join(
+        self, request: CheckedRequest, timeout: float | None | EllipsisType, waiter: Any, clock: CallClock | None
+    ) -> Call:
         """A call that waits from now on. Raises ValidationError, ClosedError and OverloadedError."""
         seconds = self._client._allowed_seconds(timeout)
         connecting = self._client._codec is None and isinstance(timeout, EllipsisType)
-        call = Call(request, self._after(seconds), seconds, connecting, waiter)
+        call = Call(request, self._after(seconds), seconds, connecting, waiter, clock)
         self._window.add(call)
         return call
 
@@ -89,7 +93,11 @@ class Coalescer(ABC):
         # Until the last deadline: callers with an earlier one stop waiting by themselves.
         last = max(call.deadline for call in flight.calls)
         deadline = Deadline(None if last == math.inf else last - now)
-        self._send(flight, Rpc("ModelInfer", codec.message([call.request for call in flight.calls]), deadline))
+        clocks = [call.clock for call in flight.calls if call.clock is not None]
+        _end_part(clocks, "coalesce")
+        message = codec.message([call.request for call in flight.calls], ledger=bool(clocks))
+        _end_part(clocks, "serialise")
+        self._send(flight, Rpc("ModelInfer", message, deadline))
 
     def _fits(self, call: Call, codec: Codec) -> bool:
         try:
@@ -102,6 +110,7 @@ class Coalescer(ABC):
     def _landed(self, flight: Flight, message: Any) -> None:
         """A flight's ModelInferResponse came; `_read` gives its results."""
         self._window.answered(flight, self._clock())
+        _end_part([call.clock for call in flight.calls if call.clock is not None], "rpc")
         if flight.codec is not None and message.model_version != flight.codec.info.version:
             self._client._codec = None  # another version serves now, perhaps with other dimensions: read them again
 
@@ -115,9 +124,13 @@ class Coalescer(ABC):
 
     def _read_row(self, answer: Answer, row: int, call: Call) -> Result:
         try:
-            return answer.of(row, call.request)
+            result = answer.of(row, call.request)
         except ProtocolError as error:
             return error
+        if call.clock is not None:
+            call.clock.told = answer.ledger(row)
+            call.clock.end("parse")
+        return result
 
     def _refused(self, flight: Flight, error: BaseException) -> None:
         """A flight ended with an error.
@@ -173,3 +186,16 @@ class Coalescer(ABC):
 
     def _after(self, seconds: float | None) -> float:
         return math.inf if seconds is None else self._clock() + seconds
+
+
+def with_ledger(result: Recommendations, clock: CallClock | None) -> Recommendations:
+    """What a caller gets once he runs again."""
+    if clock is None:
+        return result
+    clock.end("wake")
+    return replace(result, ledger=clock.ledger())
+
+
+def _end_part(clocks: Iterable[CallClock], part: str) -> None:
+    for clock in clocks:
+        clock.end(part)

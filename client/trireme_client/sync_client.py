@@ -11,6 +11,7 @@ import grpc
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from .base import MAX_IN_FLIGHT, BaseClient, Rpc, Steps, T
+from .ledger import CallClock
 from .model import ModelInfo
 from .options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, TLS, Coalescing, Timeout, check_coalescing
 from .recommendations import Recommendations
@@ -64,15 +65,18 @@ class Client(BaseClient):
         """The k best items for one user; see Request for the arguments.
 
         timeout: seconds for all of this call, None for no limit; left out, the client's Timeout holds.
-        ledger: tells in the answer where the time of this call went; such a call travels alone.
+        ledger: tells in the answer where the time of this call went.
         Raises ValidationError before anything is sent, and any other TriremeError (see `errors`).
         """
-        if ledger:
-            return self._run(self._ledger_steps(user_id, k, history, timeout))
+        clock = CallClock() if ledger else None
         request = check_arguments(user_id, k, history)
-        if self._coalescer is None:
-            return self._run(self._recommend_steps([request], timeout))[0]
-        return self._coalescer.recommend(request, timeout)
+        if clock is not None:
+            clock.end("validate")
+        if self._coalescer is not None:
+            return self._coalescer.recommend(request, timeout, clock)
+        if clock is not None:
+            return self._run(self._ledger_steps(request, timeout, clock))
+        return (self._run(self._recommend_steps([request], timeout)))[0]
 
     def recommend_many(
         self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...

@@ -15,7 +15,8 @@ from typing import Any
 import grpc
 
 from .base import BaseClient, Deadline, Rpc, Steps
-from .coalescer import Coalescer, Result
+from .coalescer import Coalescer, Result, with_ledger
+from .ledger import CallClock
 from .options import Coalescing
 from .recommendations import Recommendations
 from .requests import CheckedRequest
@@ -38,11 +39,13 @@ class SyncCoalescer(Coalescer):
         # Reentrant: gRPC tells of an RPC that ends at once in the thread that starts it.
         self._lock = threading.RLock()
 
-    def recommend(self, request: CheckedRequest, timeout: float | None | EllipsisType) -> Recommendations:
+    def recommend(
+        self, request: CheckedRequest, timeout: float | None | EllipsisType, clock: CallClock | None = None
+    ) -> Recommendations:
         waiter = threading.Lock()
         waiter.acquire()
         with self._lock:
-            call = self._join(request, timeout, waiter)
+            call = self._join(request, timeout, waiter, clock)
             self._flush()
         try:
             self._wait(call)
@@ -53,7 +56,7 @@ class SyncCoalescer(Coalescer):
         if isinstance(call.result, BaseException):
             raise call.result
         assert call.result is not None
-        return call.result
+        return with_ledger(call.result, clock)
 
     def close(self) -> None:
         """Every call that waits or travels raises ClosedError."""

@@ -8,6 +8,7 @@ from typing import Any
 from .codec import Codec
 from .concurrency import ConcurrencyLimit
 from .errors import OverloadedError
+from .ledger import CallClock
 from .options import Coalescing
 from .recommendations import Recommendations
 from .requests import CheckedRequest
@@ -22,18 +23,37 @@ class Call:
     deadline: a moment of the clock, infinity for none; seconds: the time allowed until then. connecting: that time is
     for the model's dimensions to be read, and begins anew after that. waiter: what the caller waits on. turn: its place
     among all calls. flight: the RPC that it travels with, None before.
+    clock: takes its time, if its ledger was asked for.
     """
 
-    __slots__ = ("connecting", "deadline", "flight", "request", "result", "seconds", "settled", "turn", "waiter")
+    __slots__ = (
+        "clock",
+        "connecting",
+        "deadline",
+        "flight",
+        "request",
+        "result",
+        "seconds",
+        "settled",
+        "turn",
+        "waiter",
+    )
 
     def __init__(
-        self, request: CheckedRequest, deadline: float, seconds: float | None, connecting: bool, waiter: Any
+        self,
+        request: CheckedRequest,
+        deadline: float,
+        seconds: float | None,
+        connecting: bool,
+        waiter: Any,
+        clock: CallClock | None = None,
     ) -> None:
         self.request = request
         self.deadline = deadline
         self.seconds = seconds
         self.connecting = connecting
         self.waiter = waiter
+        self.clock = clock
         self.turn = 0
         self.flight: Flight | None = None
         self.settled = False

@@ -10,7 +10,7 @@ import tritonclient.grpc
 
 from tests.e2e.conftest import PLANS, Served
 from tests.e2e.test_answers import assert_same_answer, history_ids
-from trireme_client import AsyncClient, Client, Coalescing, Recommendations, Request
+from trireme_client import AsyncClient, CallLedger, Client, Coalescing, Recommendations, Request
 from trireme_perf.client_cost import measure_client_cost
 
 
@@ -84,3 +84,53 @@ def test_the_cost_of_a_call_is_measured_for_every_client(served: Served, request
     assert clients["tritonclient"]["ratio"] == clients["tritonclient"]["users_per_rpc"] == 1
     assert clients["async"]["users_per_rpc"] == 1
     assert clients["async_coalescing"]["users_per_rpc"] > 8
+
+
+def assert_accounted(ledgers: list[CallLedger | None]) -> None:
+    assert len(ledgers) == 40
+    for ledger in ledgers:
+        assert ledger is not None
+        assert list(ledger.parts) == ["validate", "coalesce", "serialise", "rpc", "parse", "wake"]
+        assert min(ledger.parts.values()) >= 0
+        assert 0 <= ledger.unaccounted_us <= 0.03 * ledger.total_us
+        assert 0 < sum(ledger.stages.values()) <= ledger.parts["rpc"]
+    assert max(ledger.batch_users for ledger in ledgers if ledger is not None) > 1
+
+
+def test_the_ledger_of_a_coalesced_call_tells_its_wait_and_its_company(served: Served) -> None:
+    known = served.dataset.test.user_id[:40].tolist()
+
+    async def run() -> list[CallLedger | None]:
+        async with AsyncClient(served.url, model="recommend_fused", timeout=30, coalescing=Coalescing()) as client:
+            await client.model_info()
+            answers = await asyncio.gather(*(client.recommend(user, ledger=True) for user in known))
+            assert (await client.recommend(known[0])).ledger is None
+            return [answer.ledger for answer in answers]
+
+    assert_accounted(asyncio.run(run()))
+
+
+def test_so_does_that_of_a_thread(served: Served) -> None:
+    known = served.dataset.test.user_id[:40].tolist()
+    with (
+        Client(served.url, model="recommend_fused", timeout=30, coalescing=Coalescing()) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        client.model_info()
+        assert_accounted(
+            [answer.ledger for answer in pool.map(lambda user: client.recommend(user, ledger=True), known)]
+        )
+
+
+def test_alone_there_is_a_ledger_too(served: Served) -> None:
+    user = int(served.dataset.test.user_id[0])
+
+    async def run() -> CallLedger | None:
+        async with AsyncClient(served.url, model="recommend", timeout=30) as client:
+            return (await client.recommend(user, ledger=True)).ledger
+
+    ledger = asyncio.run(run())
+    assert ledger is not None
+    assert list(ledger.parts) == ["validate", "connect", "serialise", "rpc", "parse"]
+    assert (dict(ledger.stages), ledger.batch_users) == ({}, 0)
+    assert ledger.transport_us == ledger.parts["rpc"]
