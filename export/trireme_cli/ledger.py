@@ -18,18 +18,23 @@ def ledger(
     seconds: Annotated[
         float, typer.Option(min=0, help="Watch the server for so long; 0 reads all since it started.")
     ] = 0.0,
+    metrics_url: Annotated[
+        str, typer.Option(help="The server's metrics, http://host:8002/metrics; adds the percentiles of every stage.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Where the time of a request goes, stage by stage, from Triton's own statistics."""
+    """Where the time of a request goes, stage by stage, from Triton's own statistics and the stages' histograms."""
     from trireme_perf.ledger import read_ledger
 
-    result = read_ledger(url, model, seconds)
+    result = read_ledger(url, model, seconds, metrics_url)
     if result.warmup_requests > result.requests / 100:
         console.print(
             f"note: each stage's means include {result.warmup_requests} requests of its warm-up, the entry's none; "
             "under load, --seconds 10 leaves them out"
         )
-    finish(result.to_dict(), as_json, ledger_table(result.to_dict()))
+    document = result.to_dict()
+    percentiles = [percentiles_table(document)] if document["percentiles"] else []
+    finish(document, as_json, ledger_table(document), *percentiles)
 
 
 def ledger_table(result: dict[str, Any]) -> Table:
@@ -49,6 +54,17 @@ def ledger_table(result: dict[str, Any]) -> Table:
     if slo := result["slo"]:
         table.caption = f"SLO: p50 {slo['p50_ms']:g} ms, p99 {slo['p99_ms']:g} ms; budgets are for compute, of the p50"
         table.caption_justify = "left"
+    return table
+
+
+def percentiles_table(result: dict[str, Any]) -> Table:
+    table = Table(title="µs that a stage computes per batch", title_justify="left")
+    table.add_column("stage")
+    for column in ("batches", "p50", "p95", "p99", "budget of p99"):
+        table.add_column(column, justify="right")
+    for stage in result["percentiles"]:
+        spent = (f"{stage[name]:.0f}" for name in ("p50_us", "p95_us", "p99_us"))
+        table.add_row(stage["stage"], str(stage["batches"]), *spent, _verdict(stage))
     return table
 
 

@@ -7,7 +7,7 @@ tested without a server.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,12 +44,16 @@ class Adapter:
             appends the ns of every stage to ``spent``;
             ``invalid_rows(**inputs)`` says by row what is wrong.
         backend: the module ``triton_python_backend_utils``.
+        observe: is told the ns of every stage, once per batch.
     """
 
-    def __init__(self, chain: Chain, backend: Backend) -> None:
+    def __init__(
+        self, chain: Chain, backend: Backend, observe: Callable[[Sequence[int]], None] = lambda spent: None
+    ) -> None:
         self._chain = chain
         self._signature = chain.signature
         self._backend = backend
+        self._observe = observe
         self._answered = chain.signature.answered
         self._tells = LEDGER in chain.signature.outputs
         self._asked: set[int] = set()
@@ -110,6 +114,7 @@ class Adapter:
                 return [answer for entry in group for answer in self._call([entry], entry[1])]
             log.exception("a stage failed")
             return [(group[0][0], self._error(f"{type(error).__name__}: {error}", internal=True))]
+        self._observe(spent)
         ledger = [len(outputs[0]), len(group), *spent]
         answers, start = [], 0
         for position, inputs in group:

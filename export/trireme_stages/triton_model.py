@@ -12,6 +12,7 @@ import triton_python_backend_utils as pb_utils
 
 from trireme_stages.adapter import Adapter
 from trireme_stages.funnel import Chain, load_stages
+from trireme_stages.metrics import StageHistograms
 from trireme_stages.runtime import one_thread
 
 __all__ = ["ChainModel"]
@@ -25,7 +26,8 @@ class ChainModel:
     def initialize(self, args: dict[str, str]) -> None:
         one_thread()
         stages = load_stages(Path(args["model_repository"], args["model_version"]), self.model)
-        self._adapter = Adapter(Chain(self.model, stages), pb_utils)
+        histograms = StageHistograms(pb_utils, args["model_name"], [stage.name for stage in stages])
+        self._adapter = Adapter(Chain(self.model, stages), pb_utils, histograms.observe)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return self._adapter.execute(requests)

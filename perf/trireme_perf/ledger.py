@@ -27,9 +27,10 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from trireme_perf.errors import PerfError
+from trireme_perf.histograms import Histograms, between, read_histograms
 from trireme_stages.schema import BUDGET, STAGES, STEPS
 
-__all__ = ["Ledger", "StageTime", "Watched", "read_ledger", "watch_ledger"]
+__all__ = ["Ledger", "StagePercentiles", "StageTime", "Watched", "read_ledger", "watch_ledger"]
 
 COUNTED_WITHIN_S = 0.2
 PARTS = {"queue": "queue", "input": "compute_input", "compute": "compute_infer", "output": "compute_output"}
@@ -60,6 +61,23 @@ class StageTime:
 
 
 @dataclass(frozen=True)
+class StagePercentiles:
+    """What one stage computed per batch, µs, and what the budget gives it of the SLO on p99; None without a budget."""
+
+    model: str
+    stage: str
+    batches: int
+    p50_us: float
+    p95_us: float
+    p99_us: float
+    budget_us: float | None
+
+    @property
+    def within_budget(self) -> bool | None:
+        return None if self.budget_us is None else self.p99_us <= self.budget_us
+
+
+@dataclass(frozen=True)
 class Ledger:
     """``unaccounted_us`` is what no stage claims: the server's own work between the stages."""
 
@@ -74,10 +92,13 @@ class Ledger:
     """Requests that stages answered beyond those of the entry, per stage."""
     slo: Mapping[str, float] = field(default_factory=dict)
     """``p50_ms`` and ``p99_ms`` of the bundle's budget; empty where it has none."""
+    percentiles: list[StagePercentiles] = field(default_factory=list)
+    """Of every stage, in the order of a request; empty where the metrics were not read."""
 
     def to_dict(self) -> dict[str, Any]:
         stages = [{**asdict(stage), "within_budget": stage.within_budget} for stage in self.stages]
-        return {**asdict(self), "stages": stages}
+        percentiles = [{**asdict(stage), "within_budget": stage.within_budget} for stage in self.percentiles]
+        return {**asdict(self), "stages": stages, "percentiles": percentiles}
 
 
 @dataclass
@@ -108,16 +129,23 @@ def watch_ledger(url: str, model: str) -> Iterator[Watched]:
         watched._ledger = _with_budget(_difference(model, reader.stages, before, after), reader.budget)
 
 
-def read_ledger(url: str, model: str, seconds: float = 0.0) -> Ledger:
+def read_ledger(url: str, model: str, seconds: float = 0.0, metrics_url: str = "") -> Ledger:
     """The ledger of ``seconds`` from now, or, for 0, of all that was answered since the server started.
+
+    With the URL of the server's metrics it has the percentiles of every stage, too.
 
     Raises:
         PerfError: as ``watch_ledger``.
     """
     with _Reader(url, model) as reader:
         before = reader.read() if seconds else {}
+        earlier = read_histograms(metrics_url) if metrics_url and seconds else {}
         time.sleep(seconds)
-        return _with_budget(_difference(model, reader.stages, before, reader.read()), reader.budget)
+        ledger = _with_budget(_difference(model, reader.stages, before, reader.read()), reader.budget)
+        if not metrics_url:
+            return ledger
+        spent = between(earlier, read_histograms(metrics_url))
+        return replace(ledger, percentiles=_percentiles(spent, reader.stages, reader.budget))
 
 
 class _Reader:
@@ -190,6 +218,17 @@ def _difference(
     rows, overlap = _without_overlap([_stage(name, spent[name], whole) for name in stages], whole)
     extra = max(spent[name].get("requests", 0) for name in stages) - requests
     return Ledger(model, requests, whole, rows, whole - sum(row.total_us for row in rows), overlap, max(extra, 0))
+
+
+def _percentiles(spent: Histograms, models: list[str], budget: Mapping[str, Any]) -> list[StagePercentiles]:
+    rows = []
+    for model in models:
+        for stage in _stages_of(model):
+            if (histogram := spent.get((model, stage))) is not None:
+                p50, p95, p99 = (histogram.percentile_us(percent) for percent in (50, 95, 99))
+                allowed = 1000 * budget["p99_ms"] * budget["shares"][stage] if budget else None
+                rows.append(StagePercentiles(model, stage, int(histogram.count), p50, p95, p99, allowed))
+    return rows
 
 
 def _with_budget(ledger: Ledger, budget: Mapping[str, Any]) -> Ledger:

@@ -56,6 +56,29 @@ def test_a_call_is_accounted_for(served: Served, model: str) -> None:
     assert inside == (["hand-over", *STAGES] if model == "recommend_fused" else [])
 
 
+@pytest.mark.parametrize("model", PLANS)
+def test_the_ledger_has_percentiles_of_every_stage(served: Served, model: str) -> None:
+    watching = subprocess.Popen(
+        [
+            *(*TRIREME, "ledger", "--url", served.url, "--metrics-url", served.server.metrics_url),
+            *("--model", model, "--seconds", "3", "--json"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with Client(served.url, model=model) as client:
+        while watching.poll() is None:
+            client.recommend(int(served.dataset.test.user_id[0]), 10)
+    result = json.loads(watching.communicate()[0].splitlines()[-1])
+    rows = result["percentiles"]
+    assert [row["stage"] for row in rows] == list(STAGES)
+    for row in rows:
+        # One request at a time is a batch of its own; the two readings are not of the same moment.
+        assert 0.5 * result["requests"] <= row["batches"] <= 1.5 * result["requests"] + 5
+        assert 0 < row["p50_us"] <= row["p95_us"] <= row["p99_us"]
+        assert row["within_budget"] == (row["p99_us"] <= row["budget_us"])
+
+
 def test_a_call_is_drawn(served: Served) -> None:
     user = int(served.dataset.test.user_id[0])
     done = trireme("recommend", "--url", served.url, "--user", user, "--model", "recommend_fused", "--ledger")
