@@ -66,9 +66,10 @@ def test_an_approximate_index_reaches_its_recall_with_exact_scores(ivf: tuple[Iv
     vectors, queries = catalogue()
     item, score = index.search(queries, NOTHING, COUNT)
     wanted, _ = best()
-    recall = np.mean([np.isin(row, right).mean() for row, right in zip(item, wanted, strict=True)])
-    assert recall >= 0.95
-    assert record["chosen"]["recall"] == pytest.approx(recall, abs=0.01)
+    recall = np.array([np.isin(row, right).mean() for row, right in zip(item, wanted, strict=True)])
+    assert recall.mean() >= 0.95
+    # Every second query is measured; the others teach the index where to look.
+    assert record["chosen"]["recall"] == pytest.approx(recall[1::2].mean(), abs=1e-3)
     assert record["target_recall"] == 0.95
     np.testing.assert_allclose(score, np.einsum("qd,qkd->qk", queries, vectors[item]), rtol=1e-4, atol=1e-5)
 
@@ -81,6 +82,15 @@ def test_who_has_seen_his_best_items_is_searched_deeper(ivf: tuple[IvfIndex, dic
     assert (item >= 0).all()
     for row in range(0, 64, 2):
         assert not set(item[row].tolist()) & set(seen[rows == row].tolist())
+
+
+def test_queries_need_not_lie_side_by_side(ivf: tuple[IvfIndex, dict]) -> None:
+    index, _ = ivf
+    _, queries = catalogue()
+    apart = index.search(queries[1::2], NOTHING, COUNT)
+    together = index.search(np.ascontiguousarray(queries[1::2]), NOTHING, COUNT)
+    for found, expected in zip(apart, together, strict=True):
+        assert found.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivf"])
@@ -130,7 +140,7 @@ class TestChoice:
     def test_a_recall_that_is_not_reached_is_said(self, tmp_path: Path) -> None:
         noise = np.random.default_rng(1).standard_normal((2000, 64)).astype(np.float32)
         with pytest.raises(ExportError, match=r"reaches a recall of 0\.\d+, asked are 1\.0"):
-            tune_index(noise, noise[:32], IndexTarget("ivf", 10, 1.0), tmp_path)
+            tune_index(noise, noise[:512], IndexTarget("ivf", 2, 1.0), tmp_path)
 
     def test_too_few_items_for_lists(self, tmp_path: Path) -> None:
         vectors, queries = catalogue()

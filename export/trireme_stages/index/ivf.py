@@ -113,9 +113,10 @@ class IvfIndex:
     def inner_products(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
         """float32 [batch, n] of the items int64 [batch, n], read where they lie; anything at −1."""
         score = np.zeros(item.shape, dtype=np.float32)
+        query = np.ascontiguousarray(query)  # held by a name until Faiss has read it: a pointer keeps nothing alive
         faiss.fvec_inner_products_by_idx(  # type: ignore[attr-defined]  # its stubs miss it
             faiss.swig_ptr(score),
-            faiss.swig_ptr(np.ascontiguousarray(query)),
+            faiss.swig_ptr(query),
             faiss.swig_ptr(self.vectors),
             faiss.swig_ptr(item),
             self.vectors.shape[1],
