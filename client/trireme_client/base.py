@@ -95,8 +95,8 @@ class BaseClient:
         batches = codec.batches(requests)
         deadline = Deadline(self._timeout.request) if isinstance(timeout, EllipsisType) else first
         answers = yield [Rpc("ModelInfer", batch.message, deadline) for batch in batches]
-        if any(answer.model_version != codec.info.version for answer in answers):
-            self._codec = None  # another version serves now, perhaps with other dimensions: read them again
+        for answer in answers:
+            self._notice_version(codec, answer)
         return codec.recommendations(batches, answers)
 
     def _ledger_steps(
@@ -112,12 +112,16 @@ class BaseClient:
         deadline = Deadline(self._timeout.request) if isinstance(timeout, EllipsisType) else first
         (answer,) = yield [Rpc("ModelInfer", message, deadline)]
         clock.end("rpc")
-        if answer.model_version != codec.info.version:
-            self._codec = None  # as in _recommend_steps
+        self._notice_version(codec, answer)
         read = Answer(answer, 1)
         result, clock.told = read.of(0, request), read.ledger(0)
         clock.end("parse")
         return replace(result, ledger=clock.ledger())
+
+    def _notice_version(self, codec: Codec, answer: Any) -> None:
+        """Another version may serve now, perhaps with other dimensions: then they are read again."""
+        if answer.model_version != codec.info.version:
+            self._codec = None
 
     def _model_info_steps(self, timeout: float | None | EllipsisType) -> Steps[ModelInfo]:
         first = self._first_deadline(timeout)

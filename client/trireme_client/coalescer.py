@@ -111,8 +111,8 @@ class Coalescer(ABC):
         """A flight's ModelInferResponse came; `_read` gives its results."""
         self._window.answered(flight, self._clock())
         _end_part([call.clock for call in flight.calls if call.clock is not None], "rpc")
-        if flight.codec is not None and message.model_version != flight.codec.info.version:
-            self._client._codec = None  # another version serves now, perhaps with other dimensions: read them again
+        if flight.codec is not None:
+            self._client._notice_version(flight.codec, message)
 
     def _read(self, calls: Sequence[Call], message: Any) -> list[Result]:
         """One result per call. An answer that no row can be read from is an error for each of them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,8 +19,16 @@ __all__ = ["Adapter", "Backend"]
 
 log = logging.getLogger(__name__)
 
-#: Requests by their position, with their inputs.
-Group = list[tuple[int, dict[str, np.ndarray]]]
+
+class Entry(NamedTuple):
+    """A request of a batch: its position, its inputs, and whether it wants to know where its time went."""
+
+    position: int
+    inputs: dict[str, np.ndarray]
+    asks: bool
+
+
+Group = list[Entry]
 
 
 class Backend(Protocol):
@@ -56,12 +64,10 @@ class Adapter:
         self._observe = observe
         self._answered = chain.signature.answered
         self._tells = LEDGER in chain.signature.outputs
-        self._asked: set[int] = set()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response per request, in order. Never raises for what a request holds."""
         responses: list[Any] = [None] * len(requests)
-        self._asked = self._who_asks(requests)
         groups: dict[tuple[str, ...], Group] = {}
         for position, request in enumerate(requests):
             try:
@@ -70,18 +76,15 @@ class Adapter:
                 responses[position] = self._error(str(error))
             else:
                 # One array call needs the same optional inputs throughout.
-                groups.setdefault(tuple(inputs), []).append((position, inputs))
+                groups.setdefault(tuple(inputs), []).append(Entry(position, inputs, self._asks(request)))
         for group in groups.values():
             for position, response in self._run_group(group):
                 responses[position] = response
         return responses
 
-    def _who_asks(self, requests: Sequence[Any]) -> set[int]:
-        """Positions of the requests that want to know where their time went."""
-        if not self._tells:
-            return set()
+    def _asks(self, request: Any) -> bool:
         # As text: the parameters are JSON, and nearly always empty.
-        return {position for position, request in enumerate(requests) if LEDGER.name in request.parameters()}
+        return self._tells and LEDGER.name in request.parameters()
 
     def _read(self, request: Any) -> dict[str, np.ndarray]:
         inputs = {}
@@ -101,7 +104,7 @@ class Adapter:
             return self._call(group, batch)
         problems = _by_request(rows, group)
         answered = [(position, self._error(message)) for position, message in problems.items()]
-        valid = [entry for entry in group if entry[0] not in problems]
+        valid = [entry for entry in group if entry.position not in problems]
         return answered + (self._call(valid, _concatenate(valid)) if valid else [])
 
     def _call(self, group: Group, batch: dict[str, np.ndarray]) -> list[tuple[int, Any]]:
@@ -111,17 +114,16 @@ class Adapter:
         except Exception as error:
             if len(group) > 1:
                 # Find the culprit alone, so that its neighbours are still answered.
-                return [answer for entry in group for answer in self._call([entry], entry[1])]
+                return [answer for entry in group for answer in self._call([entry], entry.inputs)]
             log.exception("a stage failed")
-            return [(group[0][0], self._error(f"{type(error).__name__}: {error}", internal=True))]
+            return [(group[0].position, self._error(f"{type(error).__name__}: {error}", internal=True))]
         self._observe(spent)
         ledger = [len(outputs[0]), len(group), *spent]
         answers, start = [], 0
-        for position, inputs in group:
-            stop = start + _rows(inputs)
-            answers.append(
-                (position, self._response(outputs, start, stop, ledger if position in self._asked else None))
-            )
+        for entry in group:
+            stop = start + _rows(entry.inputs)
+            response = self._response(outputs, start, stop, ledger if entry.asks else None)
+            answers.append((entry.position, response))
             start = stop
         return answers
 
@@ -147,18 +149,18 @@ def _rows(inputs: dict[str, np.ndarray]) -> int:
 
 def _concatenate(group: Group) -> dict[str, np.ndarray]:
     if len(group) == 1:
-        return group[0][1]
-    return {name: np.concatenate([inputs[name] for _, inputs in group]) for name in group[0][1]}
+        return group[0].inputs
+    return {name: np.concatenate([entry.inputs[name] for entry in group]) for name in group[0].inputs}
 
 
 def _by_request(rows: Mapping[int, str], group: Group) -> dict[int, str]:
     """Message by position of the request for every row of the batch that is wrong."""
-    ends = np.cumsum([_rows(inputs) for _, inputs in group])
+    ends = np.cumsum([_rows(entry.inputs) for entry in group])
     problems: dict[int, str] = {}
     for row in sorted(rows):
-        entry = int(np.searchsorted(ends, row, side="right"))
-        position, inputs = group[entry]
-        first = int(ends[entry]) - _rows(inputs)
-        where = f" (row {row - first} of the request)" if _rows(inputs) > 1 else ""
-        problems.setdefault(position, f"{rows[row]}{where}")
+        place = int(np.searchsorted(ends, row, side="right"))
+        entry = group[place]
+        first = int(ends[place]) - _rows(entry.inputs)
+        where = f" (row {row - first} of the request)" if _rows(entry.inputs) > 1 else ""
+        problems.setdefault(entry.position, f"{rows[row]}{where}")
     return problems

@@ -48,7 +48,7 @@ class Waterfall:
         return sum(bar.us for bar in self.bars if bar.part == UNACCOUNTED)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "bars": [asdict(bar) for bar in self.bars], "unaccounted_us": self.unaccounted_us}
+        return {**asdict(self), "unaccounted_us": self.unaccounted_us}
 
 
 def measure_call(url: str, model: str, ask: Callable[[], Recommendations]) -> tuple[Recommendations, Waterfall]:

@@ -56,8 +56,6 @@ class FakeMetric:
 class FakeBackend:
     """The metrics of Triton's Python backend; the end-to-end tests read the real ones."""
 
-    made: dict[str, FakeMetric]
-
     class MetricFamily:
         HISTOGRAM = "histogram"
         made: dict[str, FakeMetric] = {}  # noqa: RUF012

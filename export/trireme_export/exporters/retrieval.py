@@ -22,5 +22,5 @@ def export(checkpoint: Checkpoint, queries: np.ndarray, folder: Path) -> tuple[R
     with torch.inference_mode():
         vectors = checkpoint.models.two_tower.item_vectors().numpy()
     target = IndexTarget(config.serving.index, config.serving.candidates, config.gate.index_recall)
-    index, record = tune_index(np.ascontiguousarray(vectors), queries, target, folder)
+    index, record = tune_index(vectors, queries, target, folder)
     return Retrieval(index, seen_items(checkpoint.tables), config.serving.candidates), record

@@ -86,6 +86,8 @@ class IvfIndex:
                 break
             mine = _of_rows(excluded, short, len(query))
             depth = self.depth + int(np.bincount(mine[0], minlength=1).max())
+            if (depth, probes) == (self.depth, self.probes):
+                continue  # that was done above
             index[short], score[short] = self._search(query[short], mine, count, depth, probes)
         return index, score
 
