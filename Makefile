@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test debian-packages check format bench clean
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -17,8 +17,12 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY)
 	$(BIN)/trireme demo
 
-test: $(READY)
+test: $(READY) debian-packages
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+# Not of PyPI: the tests ask a real Prometheus and look at the console in a real browser.
+debian-packages:
+	tests/debian_packages
 
 check: $(READY)
 	$(BIN)/ruff format --check .
