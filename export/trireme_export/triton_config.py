@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from trireme_stages.schema import BUDGET, ENTRY, FUSED, MODELS, Dims, Signature
+from trireme_stages.schema import BUDGET, MODELS, Dims, Signature
 
 __all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise"]
 
@@ -28,7 +28,7 @@ class ServingSettings:
     max_queue_delay_us: int
     instances: int
     budget: Mapping[str, Any] = field(default_factory=dict)
-    """The ``budget:`` section; the entry models carry it as a parameter, so that whoever asks a server can read it."""
+    """The ``budget:`` section; every model carries it as a parameter: stages publish it, and whoever asks a server reads it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def specialise(
     result.max_batch_size = settings.max_batch_size
     result.version_policy.specific.versions.append(version)
     _set_dims(result, MODELS[config.name], dims)
-    if settings.budget and config.name in (ENTRY, FUSED):
+    if settings.budget:
         result.parameters[BUDGET].string_value = json.dumps(settings.budget)
     if result.HasField("ensemble_scheduling"):
         for step in result.ensemble_scheduling.step:

@@ -52,16 +52,19 @@ class Adapter:
             appends the ns of every stage to ``spent``;
             ``invalid_rows(**inputs)`` says by row what is wrong.
         backend: the module ``triton_python_backend_utils``.
-        observe: is told the ns of every stage, once per batch.
+        note: is told the ns of every stage and the arrays answered, once per batch.
     """
 
     def __init__(
-        self, chain: Chain, backend: Backend, observe: Callable[[Sequence[int]], None] = lambda spent: None
+        self,
+        chain: Chain,
+        backend: Backend,
+        note: Callable[[Sequence[int], Sequence[np.ndarray]], None] = lambda spent, outputs: None,
     ) -> None:
         self._chain = chain
         self._signature = chain.signature
         self._backend = backend
-        self._observe = observe
+        self._note = note
         self._answered = chain.signature.answered
         self._tells = LEDGER in chain.signature.outputs
 
@@ -117,7 +120,7 @@ class Adapter:
                 return [answer for entry in group for answer in self._call([entry], entry.inputs)]
             log.exception("a stage failed")
             return [(group[0].position, self._error(f"{type(error).__name__}: {error}", internal=True))]
-        self._observe(spent)
+        self._note(spent, outputs)
         ledger = [len(outputs[0]), len(group), *spent]
         answers, start = [], 0
         for entry in group:

@@ -5,6 +5,7 @@ Runs only inside Triton's Python backend, which provides ``triton_python_backend
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ import triton_python_backend_utils as pb_utils
 
 from trireme_stages.adapter import Adapter
 from trireme_stages.funnel import Chain, load_stages
-from trireme_stages.metrics import StageHistograms
+from trireme_stages.metrics import Publisher, StageMetrics
 from trireme_stages.runtime import one_thread
+from trireme_stages.schema import BUDGET
 
 __all__ = ["ChainModel"]
 
@@ -25,9 +27,20 @@ class ChainModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         one_thread()
-        stages = load_stages(Path(args["model_repository"], args["model_version"]), self.model)
-        histograms = StageHistograms(pb_utils, args["model_name"], [stage.name for stage in stages])
-        self._adapter = Adapter(Chain(self.model, stages), pb_utils, histograms.observe)
+        chain = Chain(self.model, load_stages(Path(args["model_repository"], args["model_version"]), self.model))
+        parameters = json.loads(args["model_config"]).get("parameters", {})
+        metrics = StageMetrics(
+            pb_utils,
+            args["model_name"],
+            [stage.name for stage in chain.stages],
+            [tensor.name for tensor in chain.signature.answered],
+            json.loads(parameters.get(BUDGET, {}).get("string_value", "{}")),
+        )
+        self._publisher = Publisher(metrics)
+        self._adapter = Adapter(chain, pb_utils, metrics.note)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return self._adapter.execute(requests)
+
+    def finalize(self) -> None:
+        self._publisher.close()

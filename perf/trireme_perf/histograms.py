@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 from trireme_perf.errors import PerfError
-from trireme_stages.metrics import FAMILY
+from trireme_stages.metrics import COMPUTE
 
 __all__ = ["Histogram", "between", "read_histograms"]
 
@@ -69,7 +69,7 @@ def read_histograms(metrics_url: str) -> Histograms:
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name == f"{FAMILY}_bucket":
+            if sample.name == f"{COMPUTE}_bucket":
                 key = (sample.labels["model"], sample.labels["stage"])
                 found.setdefault(key, []).append((float(sample.labels["le"]), sample.value))
     return {key: Histogram(*zip(*sorted(buckets), strict=True)) for key, buckets in found.items()}

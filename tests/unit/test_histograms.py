@@ -1,16 +1,13 @@
-"""Percentiles from buckets, and what the stages publish."""
+"""Percentiles from buckets."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
 from trireme_perf.errors import PerfError
 from trireme_perf.histograms import Histogram, between, read_histograms
-from trireme_stages.metrics import BUCKETS_S, FAMILY, StageHistograms
 
 BOUNDS = (0.001, 0.002, 0.004, math.inf)
 
@@ -41,39 +38,3 @@ def test_only_what_came_between_counts() -> None:
 def test_nothing_that_answers_is_said() -> None:
     with pytest.raises(PerfError, match=r"http://127\.0\.0\.1:9/metrics: no metrics"):
         read_histograms("http://127.0.0.1:9/metrics")
-
-
-@dataclass
-class FakeMetric:
-    labels: dict[str, str]
-    buckets: list[float]
-    seen: list[float] = field(default_factory=list)
-
-    def observe(self, value: float) -> None:
-        self.seen.append(value)
-
-
-class FakeBackend:
-    """The metrics of Triton's Python backend; the end-to-end tests read the real ones."""
-
-    class MetricFamily:
-        HISTOGRAM = "histogram"
-        made: dict[str, FakeMetric] = {}  # noqa: RUF012
-
-        def __init__(self, name: str, description: str, kind: str) -> None:
-            assert (name, kind) == (FAMILY, "histogram")
-
-        def Metric(self, labels: dict[str, str], buckets: list[float]) -> FakeMetric:  # noqa: N802
-            made = FakeMetric(labels, buckets)
-            FakeBackend.MetricFamily.made[labels["stage"]] = made
-            return made
-
-
-def test_every_stage_has_a_histogram_from_50_us_to_a_second() -> None:
-    backend: Any = FakeBackend
-    StageHistograms(backend, "recommend", ["retrieval", "ranking"]).observe([2_000_000, 3_000])
-    made = FakeBackend.MetricFamily.made
-    assert made["retrieval"].seen == [0.002]
-    assert made["ranking"].seen == [3e-06]
-    assert made["ranking"].labels == {"model": "recommend", "stage": "ranking"}
-    assert (BUCKETS_S[0], BUCKETS_S[-1]) == pytest.approx((50e-6, 0.82), rel=0.01)
