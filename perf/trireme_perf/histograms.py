@@ -5,18 +5,31 @@ Within a bucket, observations are taken to be spread evenly, as Prometheus' ``hi
 
 from __future__ import annotations
 
+import http.client
 import math
-import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from trireme_perf.errors import PerfError
 from trireme_stages.metrics import COMPUTE
 
-__all__ = ["Histogram", "between", "read_histograms"]
+__all__ = [
+    "Histogram",
+    "Histograms",
+    "between",
+    "histograms_in",
+    "read_histograms",
+    "read_metrics",
+    "stage_histograms",
+]
+
+Key = TypeVar("Key")
 
 TIMEOUT_S = 5.0
 
@@ -55,27 +68,46 @@ class Histogram:
         return (low + inside * (self.bounds[place] - low)) * 1e6
 
 
-def read_histograms(metrics_url: str) -> Histograms:
-    """Every stage's histogram, by model and stage.
+def read_metrics(metrics_url: str) -> list[Metric]:
+    """Every family that is published there.
 
     Raises:
         PerfError: nothing answers there, or not with metrics.
     """
     try:
         with urllib.request.urlopen(metrics_url, timeout=TIMEOUT_S) as answer:
-            text = answer.read().decode()
-    except (OSError, ValueError, urllib.error.URLError) as error:
+            return list(text_string_to_metric_families(answer.read().decode()))
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise PerfError(f"{metrics_url}: no metrics ({error})") from None
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for family in text_string_to_metric_families(text):
+
+
+def histograms_in(families: Iterable[Metric], name: str, labels: tuple[str, ...]) -> dict[tuple[str, ...], Histogram]:
+    """The histograms of the family ``name`` by the values of ``labels`` ("" where one is missing), summed over all others."""
+    found: dict[tuple[str, ...], Counter[float]] = {}
+    for family in families:
         for sample in family.samples:
-            if sample.name == f"{COMPUTE}_bucket":
-                key = (sample.labels["model"], sample.labels["stage"])
-                found.setdefault(key, []).append((float(sample.labels["le"]), sample.value))
-    return {key: Histogram(*zip(*sorted(buckets), strict=True)) for key, buckets in found.items()}
+            if sample.name == f"{name}_bucket":
+                key = tuple(sample.labels.get(label, "") for label in labels)
+                found.setdefault(key, Counter())[float(sample.labels["le"])] += sample.value
+    return {key: Histogram(*zip(*sorted(buckets.items()), strict=True)) for key, buckets in found.items()}
 
 
-def between(before: Histograms, after: Histograms) -> Histograms:
+def read_histograms(metrics_url: str) -> Histograms:
+    """Every stage's histogram, by model and stage.
+
+    Raises:
+        PerfError: nothing answers there, or not with metrics.
+    """
+    return stage_histograms(read_metrics(metrics_url))
+
+
+def stage_histograms(families: Iterable[Metric]) -> Histograms:
+    """As ``read_histograms``, of metrics that were read already."""
+    found = histograms_in(families, COMPUTE, ("model", "stage"))
+    return {(model, stage): histogram for (model, stage), histogram in found.items()}
+
+
+def between(before: Mapping[Key, Histogram], after: Mapping[Key, Histogram]) -> dict[Key, Histogram]:
     """What was observed between two readings; stages without an observation are left out."""
     spent = {key: histogram.since(before.get(key)) for key, histogram in after.items()}
     return {key: histogram for key, histogram in spent.items() if histogram.count}

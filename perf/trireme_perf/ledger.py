@@ -30,10 +30,24 @@ from trireme_perf.errors import PerfError
 from trireme_perf.histograms import Histograms, between, read_histograms
 from trireme_stages.schema import BUDGET, STAGES, STEPS
 
-__all__ = ["Ledger", "StagePercentiles", "StageTime", "Watched", "read_ledger", "watch_ledger"]
+__all__ = [
+    "Ledger",
+    "StagePercentiles",
+    "StageTime",
+    "Statistics",
+    "StatisticsReader",
+    "Watched",
+    "ledger_between",
+    "read_ledger",
+    "watch_ledger",
+]
 
 COUNTED_WITHIN_S = 0.2
+TIMEOUT_S = 5.0
 PARTS = {"queue": "queue", "input": "compute_input", "compute": "compute_infer", "output": "compute_output"}
+
+#: {model: {figure: value}}, counted since the server started
+Statistics = Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -122,11 +136,11 @@ def watch_ledger(url: str, model: str) -> Iterator[Watched]:
         PerfError: no server, no such model, or no request was answered.
     """
     watched = Watched()
-    with _Reader(url, model) as reader:
+    with StatisticsReader(url, model) as reader:
         before = reader.read()
         yield watched
         after = reader.read_after(before)
-        watched._ledger = _with_budget(_difference(model, reader.stages, before, after), reader.budget)
+        watched._ledger = ledger_between(model, reader.stages, reader.budget, before, after)
 
 
 def read_ledger(url: str, model: str, seconds: float = 0.0, metrics_url: str = "") -> Ledger:
@@ -137,25 +151,50 @@ def read_ledger(url: str, model: str, seconds: float = 0.0, metrics_url: str = "
     Raises:
         PerfError: as ``watch_ledger``.
     """
-    with _Reader(url, model) as reader:
+    with StatisticsReader(url, model) as reader:
         before = reader.read() if seconds else {}
         earlier = read_histograms(metrics_url) if metrics_url and seconds else {}
         time.sleep(seconds)
-        ledger = _with_budget(_difference(model, reader.stages, before, reader.read()), reader.budget)
-        if not metrics_url:
-            return ledger
-        spent = between(earlier, read_histograms(metrics_url))
-        return replace(ledger, percentiles=_percentiles(spent, reader.stages, reader.budget))
+        after = reader.read()
+        spent = between(earlier, read_histograms(metrics_url)) if metrics_url else {}
+        return ledger_between(model, reader.stages, reader.budget, before, after, spent)
 
 
-class _Reader:
-    """Reads statistics of an entry model and its stages as ``{model: {figure: value}}``."""
+def ledger_between(
+    model: str,
+    stages: list[str],
+    budget: Mapping[str, Any],
+    before: Statistics,
+    after: Statistics,
+    spent: Histograms | None = None,
+) -> Ledger:
+    """What the server answered between two readings of its statistics.
+
+    Args:
+        stages, budget: as a ``StatisticsReader`` has them.
+        before: empty for all since the server started.
+        spent: what its stages computed in that time; adds their percentiles.
+
+    Raises:
+        PerfError: no request was answered.
+    """
+    ledger = _with_budget(_difference(model, stages, before, after), budget)
+    return replace(ledger, percentiles=_percentiles(spent, stages, budget)) if spent else ledger
+
+
+class StatisticsReader:
+    """Reads the statistics of an entry model and its stages.
+
+    Raises:
+        PerfError: no server, or no such model.
+    """
 
     def __init__(self, url: str, model: str) -> None:
+        self._url = url
         self._client = triton.InferenceServerClient(url)
         self._model = model
         try:
-            config = self._client.get_model_config(model).config
+            config = self._client.get_model_config(model, client_timeout=TIMEOUT_S).config
         except InferenceServerException as error:
             self._client.close()
             raise PerfError(f"no model {model!r} at {url}: {error.message()}") from None
@@ -165,13 +204,14 @@ class _Reader:
         #: The ``budget:`` section of the bundle; empty if its export wrote none.
         self.budget: dict[str, Any] = json.loads(config.parameters[BUDGET].string_value or "{}")
 
-    def __enter__(self) -> _Reader:
+    def __enter__(self) -> StatisticsReader:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._client.close()
 
     def read(self) -> dict[str, dict[str, int]]:
+        """Raises: PerfError when the server is gone."""
         return {name: self._read_model(name) for name in {self._model, *self.stages}}
 
     def read_after(self, before: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
@@ -190,7 +230,11 @@ class _Reader:
 
     def _read_model(self, name: str) -> dict[str, int]:
         figures: dict[str, int] = {}
-        for entry in self._client.get_inference_statistics(name).model_stats:
+        try:
+            statistics = self._client.get_inference_statistics(name, client_timeout=TIMEOUT_S)
+        except InferenceServerException as error:
+            raise PerfError(f"no statistics of {name!r} at {self._url}: {error.message()}") from None
+        for entry in statistics.model_stats:
             stats = entry.inference_stats
             found = {
                 "requests": stats.success.count,
@@ -204,9 +248,7 @@ class _Reader:
         return figures
 
 
-def _difference(
-    model: str, stages: list[str], before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]
-) -> Ledger:
+def _difference(model: str, stages: list[str], before: Statistics, after: Statistics) -> Ledger:
     spent = {
         name: {key: value - before.get(name, {}).get(key, 0) for key, value in figures.items()}
         for name, figures in after.items()
@@ -258,7 +300,7 @@ def _without_overlap(rows: list[StageTime], whole: float) -> tuple[list[StageTim
     return [replace(row, share=row.total_us / whole) for row in shorter], overlap
 
 
-def _stage(name: str, spent: dict[str, int], whole: float) -> StageTime:
+def _stage(name: str, spent: Mapping[str, int], whole: float) -> StageTime:
     requests = max(spent.get("requests", 0), 1)
     parts = {f"{part}_us": spent.get(part, 0) / requests / 1000 for part in PARTS}
     batch = spent.get("users", 0) / max(spent.get("executions", 0), 1)
