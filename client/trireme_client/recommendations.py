@@ -25,6 +25,19 @@ class Rung(IntEnum):
     POPULAR = 3
     """What is popular with everybody."""
 
+    @property
+    def reason(self) -> str:
+        """Why the answer is no more complete than that."""
+        return _REASONS[self]
+
+
+_REASONS = {
+    Rung.FULL: "every stage answered",
+    Rung.RETRIEVAL_ORDER: "the ranking scores were not usable",
+    Rung.SEGMENT_POPULAR: "nothing is known of the user but his segment",
+    Rung.POPULAR: "nothing is known of the user",
+}
+
 
 class Recommendation(NamedTuple):
     """One item of the list."""

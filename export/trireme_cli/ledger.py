@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from trireme_cli.output import Json, console, finish
+from trireme_cli.output import CommandError, Json, console, finish, results
+
+if TYPE_CHECKING:
+    from trireme_perf.ledger import Ledger
 
 __all__ = ["ledger", "ledger_table"]
+
+
+WATCH_S = 2.0
 
 
 def ledger(
@@ -19,22 +32,67 @@ def ledger(
         float, typer.Option(min=0, help="Watch the server for so long; 0 reads all since it started.")
     ] = 0.0,
     metrics_url: Annotated[
-        str, typer.Option(help="The server's metrics, http://host:8002/metrics; adds the percentiles of every stage.")
+        str,
+        typer.Option(
+            help="The server's metrics, http://host:8002/metrics; adds the percentiles of every stage and the cold start."
+        ),
     ] = "",
+    watch: Annotated[
+        bool, typer.Option("--watch", help=f"Refresh every --seconds ({WATCH_S:g} unless told) until Ctrl-C.")
+    ] = False,
+    since: Annotated[
+        Path | None, typer.Option(help="Read what was answered since this reading, which --save wrote.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write this moment's reading, for --since.")] = None,
     as_json: Json = False,
 ) -> None:
     """Where the time of a request goes, stage by stage, from Triton's own statistics and the stages' histograms."""
-    from trireme_perf.ledger import read_ledger
+    from trireme_perf.ledger import LedgerReader, Reading, follow_ledger
 
-    result = read_ledger(url, model, seconds, metrics_url)
-    if result.warmup_requests > result.requests / 100:
+    if since and (seconds or watch):
+        raise CommandError(f"--since {since} goes without {'--watch' if watch else '--seconds'}: it ends now")
+    before = Reading.load(since) if since else None
+    with LedgerReader(url, model, metrics_url) as reader:
+        if watch:
+            _follow(
+                follow_ledger(reader, seconds or WATCH_S), f"{model}: no request in {seconds or WATCH_S:g} s", as_json
+            )
+            return
+        if seconds:
+            before = reader.read()
+            time.sleep(seconds)
+        after = reader.read()
+        result = reader.ledger(before, after)
+    if save:
+        after.save(save)
+    if before is None and result.warmup_requests > result.requests / 100:
         console.print(
             f"note: each stage's means include {result.warmup_requests} requests of its warm-up, the entry's none; "
             "under load, --seconds 10 leaves them out"
         )
-    document = result.to_dict()
-    percentiles = [percentiles_table(document)] if document["percentiles"] else []
-    finish(document, as_json, ledger_table(document), *percentiles)
+    finish(result.to_dict(), as_json, *_tables(result.to_dict()))
+
+
+def _follow(ledgers: Iterator[Ledger | None], idle: str, as_json: bool) -> None:
+    """Shows one ledger after another, each in the place of the last; as JSON, a line for each."""
+    with Live(console=results, auto_refresh=False, transient=as_json) as live:
+        try:
+            for each in ledgers:
+                if as_json:
+                    typer.echo(json.dumps(each.to_dict() if each else {"requests": 0}))
+                else:
+                    live.update(Group(*_tables(each.to_dict())) if each else Text(idle), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def _tables(result: dict[str, Any]) -> list[Table]:
+    tables = [ledger_table(result)]
+    if result["percentiles"]:
+        tables.append(percentiles_table(result))
+    if result["cold_start"]:
+        tables.append(cold_start_table(result))
+    return tables
 
 
 def ledger_table(result: dict[str, Any]) -> Table:
@@ -65,6 +123,16 @@ def percentiles_table(result: dict[str, Any]) -> Table:
     for stage in result["percentiles"]:
         spent = (f"{stage[name]:.0f}" for name in ("p50_us", "p95_us", "p99_us"))
         table.add_row(stage["stage"], str(stage["batches"]), *spent, _verdict(stage))
+    return table
+
+
+def cold_start_table(result: dict[str, Any]) -> Table:
+    table = Table(title="cold start", title_justify="left")
+    table.add_column("model")
+    table.add_column("load s", justify="right")
+    table.add_column("first batch ms", justify="right")
+    for row in result["cold_start"]:
+        table.add_row(row["model"], f"{row['load_s']:.2f}", f"{row['first_batch_ms']:.1f}")
     return table
 
 

@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["CommandError", "Json", "console", "fail", "figures_table", "finish"]
+__all__ = ["CommandError", "Json", "console", "fail", "figures_table", "finish", "results"]
 
 #: Progress and remarks; standard output belongs to results.
 console = Console(stderr=True, highlight=False)
-_results = Console(highlight=False)
+results = Console(highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON document on the last line.")]
 
@@ -34,7 +34,7 @@ def finish(result: dict[str, Any], as_json: bool, *tables: Table | str) -> None:
         typer.echo(json.dumps(result))
         return
     for table in tables:
-        _results.print(table)
+        results.print(table)
 
 
 def figures_table(title: str, rows: dict[str, dict[str, float]]) -> Table:

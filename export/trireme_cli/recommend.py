@@ -69,6 +69,7 @@ def to_json(answer: Recommendations) -> dict[str, Any]:
         "user_id": answer.user_id,
         "items": [{"item_id": item.item_id, "score": item.score} for item in answer],
         "rung": int(answer.rung),
+        "reason": answer.rung.reason,
         "model": answer.model_name,
         "version": answer.model_version,
     }
@@ -81,6 +82,8 @@ def recommendations_table(answer: Recommendations, titles: Mapping[int, str]) ->
     table = Table(
         title=f"{who} · rung {int(answer.rung)} ({rung}) · {answer.model_name} version {answer.model_version}",
         title_justify="left",
+        caption=answer.rung.reason if answer.rung else "",
+        caption_justify="left",
     )
     table.add_column("", justify="right")
     table.add_column("item", justify="right")

@@ -19,13 +19,14 @@ import numpy as np
 
 from trireme_stages.schema import ENTRY, RUNG, STAGES
 
-__all__ = ["ANSWERS", "BUCKETS_S", "COMPUTE", "Publisher", "StageMetrics"]
+__all__ = ["ANSWERS", "BUCKETS_S", "COLD_START", "COMPUTE", "Publisher", "StageMetrics"]
 
 log = logging.getLogger(__name__)
 
 COMPUTE = "trireme_stage_compute_seconds"
 ANSWERS = "trireme_answers_total"
 SLO = "trireme_slo_seconds"
+COLD_START = "trireme_cold_start_seconds"
 STAGE_BUDGET = "trireme_stage_budget_seconds"
 
 #: Upper bounds, seconds: from 50 µs, √2 apart, to about 1 s; a percentile between two of them is off by 20 % at most.
@@ -57,6 +58,8 @@ class StageMetrics:
         self._family = backend.MetricFamily
         # Kept: Triton forgets a family that nobody holds.
         self._families: list[Any] = []
+        self._model = model
+        self._has_run = False
         self._noted: deque[tuple[Sequence[int], np.ndarray | None]] = deque()
         self._rung_at = answered.index(RUNG.name) if RUNG.name in answered else None
         each = [{"model": model, "stage": stage} for stage in stages]
@@ -74,6 +77,10 @@ class StageMetrics:
         if budget:
             self._tell_budget(model, stages, budget)
 
+    def tell_loaded(self, seconds: float) -> None:
+        """How long the model took to load, from the start of its process."""
+        self._gauge(COLD_START, "Time before a model is of use", {"model": self._model, "part": "load"}, seconds)
+
     def note(self, spent: Sequence[int], outputs: Sequence[np.ndarray]) -> None:
         """A batch: the ns of every stage, and what the model answered."""
         self._noted.append((spent, None if self._rung_at is None else outputs[self._rung_at]))
@@ -83,6 +90,10 @@ class StageMetrics:
         batches = [self._noted.popleft() for _ in range(len(self._noted))]
         if not batches:
             return
+        if not self._has_run:
+            self._has_run = True
+            labels = {"model": self._model, "part": "first_batch"}
+            self._gauge(COLD_START, "Time before a model is of use", labels, sum(batches[0][0]) / 1e9)
         seconds = np.array([spent for spent, _ in batches]).T / 1e9
         for stage, values in enumerate(seconds):
             up_to = np.searchsorted(np.sort(values), BUCKETS_S, side="right")

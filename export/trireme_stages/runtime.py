@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from trireme_stages.errors import ArtifactError
 
-__all__ = ["CONSTANTS", "MODEL", "OnnxModel", "one_thread"]
+__all__ = ["CONSTANTS", "MODEL", "OnnxModel", "one_thread", "process_age_s"]
 
 MODEL = "model.onnx"
 #: Large constants beside the graph: ONNX Runtime maps this file, so that instances share them.
@@ -24,6 +26,13 @@ def one_thread() -> None:
     """Hold BLAS, OpenMP and Faiss in this process to one thread each: instances are the parallelism, one per core."""
     threadpool_limits(1)
     faiss.omp_set_num_threads(1)
+
+
+def process_age_s() -> float:
+    """Seconds since this process began, to some 10 ms; its imports are in that."""
+    # The name in field 2 may hold blanks; field 22, the start in ticks since boot, is counted from behind it.
+    start = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(start) / os.sysconf("SC_CLK_TCK")
 
 
 class OnnxModel:

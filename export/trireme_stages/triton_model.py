@@ -14,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 from trireme_stages.adapter import Adapter
 from trireme_stages.funnel import Chain, load_stages
 from trireme_stages.metrics import Publisher, StageMetrics
-from trireme_stages.runtime import one_thread
+from trireme_stages.runtime import one_thread, process_age_s
 from trireme_stages.schema import BUDGET
 
 __all__ = ["ChainModel"]
@@ -38,6 +38,7 @@ class ChainModel:
         )
         self._publisher = Publisher(metrics)
         self._adapter = Adapter(chain, pb_utils, metrics.note)
+        metrics.tell_loaded(process_age_s())
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return self._adapter.execute(requests)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import math
 import urllib.request
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -83,12 +83,13 @@ def read_metrics(metrics_url: str) -> list[Metric]:
 
 def histograms_in(families: Iterable[Metric], name: str, labels: tuple[str, ...]) -> dict[tuple[str, ...], Histogram]:
     """The histograms of the family ``name`` by the values of ``labels`` ("" where one is missing), summed over all others."""
-    found: dict[tuple[str, ...], Counter[float]] = {}
+    found: dict[tuple[str, ...], defaultdict[float, float]] = {}
     for family in families:
         for sample in family.samples:
-            if sample.name == f"{name}_bucket":
+            # A counter's samples are parsed with the suffix that OpenMetrics wants of counters.
+            if sample.name.removesuffix("_total") == f"{name}_bucket":
                 key = tuple(sample.labels.get(label, "") for label in labels)
-                found.setdefault(key, Counter())[float(sample.labels["le"])] += sample.value
+                found.setdefault(key, defaultdict(float))[float(sample.labels["le"])] += sample.value
     return {key: Histogram(*zip(*sorted(buckets.items()), strict=True)) for key, buckets in found.items()}
 
 

@@ -79,6 +79,42 @@ def test_the_ledger_has_percentiles_of_every_stage(served: Served, model: str) -
         assert row["within_budget"] == (row["p99_us"] <= row["budget_us"])
 
 
+def test_the_ledger_of_two_moments(served: Served, tmp_path: Path) -> None:
+    ledger = ("ledger", "--url", served.url, "--model", "recommend_fused", "--json")
+    metrics, reading = ("--metrics-url", served.server.metrics_url), tmp_path / "reading.json"
+    with Client(served.url, model="recommend_fused") as client:
+        client.recommend(1)
+        assert document(trireme(*ledger, "--save", reading))["requests"] > 0
+        nothing = trireme(*ledger, "--since", reading)
+        assert "answered no request in the time watched" in nothing.stderr
+        for _ in range(3):
+            client.recommend(1)
+    since = document(trireme(*ledger, "--since", reading, *metrics))
+    assert since["requests"] == 3
+    assert [row["model"] for row in since["cold_start"]] == ["recommend_fused"]
+    assert since["cold_start"][0]["load_s"] > 0
+    assert since["cold_start"][0]["first_batch_ms"] > 0
+    both = trireme(*ledger, "--since", reading, "--seconds", 1)
+    assert f"--since {reading} goes without --seconds" in both.stderr
+
+
+def test_the_ledger_is_watched(served: Served) -> None:
+    watching = subprocess.Popen(
+        [*TRIREME, "ledger", "--url", served.url, "--watch", "--seconds", "0.5", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout
+    assert json.loads(watching.stdout.readline())["requests"] == 0
+    with Client(served.url) as client:
+        answered = 0
+        while not answered:
+            client.recommend(1)
+            answered = json.loads(watching.stdout.readline())["requests"]
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(timeout=30) == 0
+
+
 def test_a_call_is_drawn(served: Served) -> None:
     user = int(served.dataset.test.user_id[0])
     done = trireme("recommend", "--url", served.url, "--user", user, "--model", "recommend_fused", "--ledger")

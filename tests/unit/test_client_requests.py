@@ -184,3 +184,7 @@ def test_errors_survive_a_process_pool() -> None:
     assert (str(timeout), timeout.seconds) == ("late", 2.0)
     error = pickle.loads(pickle.dumps(ServerError("m", "INTERNAL", "d")))
     assert (str(error), error.status, error.details) == ("m", "INTERNAL", "d")
+
+
+def test_every_rung_has_its_reason() -> None:
+    assert len({rung.reason for rung in trireme_client.Rung}) == len(trireme_client.Rung)

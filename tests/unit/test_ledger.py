@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timezone
+from math import inf
+from pathlib import Path
+
 import pytest
 
 from trireme_perf.errors import PerfError
-from trireme_perf.ledger import _difference, _with_budget
+from trireme_perf.histograms import Histogram
+from trireme_perf.ledger import LedgerReader, Reading
+from trireme_perf.ledger.report import _difference, _with_budget
 
 
 def figures(requests: int, success_us: float, output_us: float = 10.0) -> dict[str, int]:
@@ -70,3 +77,43 @@ def test_without_a_budget_there_is_no_verdict() -> None:
     ledger = _with_budget(_difference("m", ["a"], {}, {"m": figures(10, 250), "a": figures(10, 100)}), {})
     assert ledger.to_dict()["stages"][0]["within_budget"] is None
     assert ledger.slo == {}
+
+
+READING = Reading(
+    "m",
+    datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+    {"m": figures(10, 250), "a": figures(10, 100)},
+    {("a", "retrieval"): Histogram((0.001, inf), (3.0, 4.0))},
+)
+
+
+def test_a_reading_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    READING.save(tmp_path / "reading.json")
+    assert Reading.load(tmp_path / "reading.json") == READING
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"model": "m", "taken": "noon", "statistics": {}, "histograms": []}']
+)
+def test_what_is_no_reading_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "reading.json").write_text(text)
+    with pytest.raises(PerfError, match=r"reading\.json is not a reading of a ledger; `trireme ledger --save FILE`"):
+        Reading.load(tmp_path / "reading.json")
+
+
+def test_a_reading_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PerfError, match=r"reading\.json cannot be read: No such file"):
+        Reading.load(tmp_path / "reading.json")
+    with pytest.raises(PerfError, match="cannot be written"):
+        READING.save(tmp_path / "nowhere" / "reading.json")
+
+
+def test_only_readings_of_one_run_and_model_are_compared() -> None:
+    reader = LedgerReader.__new__(LedgerReader)  # it compares without asking the server
+    anew = replace(READING, statistics={"m": figures(3, 250)})
+    with pytest.raises(
+        PerfError, match="started anew after 2026-01-02 03:04:05 UTC: it has answered 3 requests, 10 then"
+    ):
+        reader.ledger(READING, anew)
+    with pytest.raises(PerfError, match="the earlier reading is of model 'm', this one of 'other'"):
+        reader.ledger(READING, replace(READING, model="other"))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trireme_stages.metrics import BUCKETS_S, Publisher, StageMetrics
+from trireme_stages.runtime import process_age_s
 from trireme_stages.schema import STAGES
 
 BUDGET = {"p50_ms": 10.0, "p99_ms": 20.0, "shares": dict.fromkeys(STAGES, 0.1) | {"retrieval": 0.3, "transport": 0.3}}
@@ -125,3 +126,14 @@ def test_figures_that_cannot_be_published_stop_nothing(caplog: pytest.LogCapture
     with caplog.at_level(logging.ERROR):
         publisher.close()
     assert "not published" in caplog.text
+
+
+def test_how_a_model_started_is_published() -> None:
+    backend: Any = FakeBackend()
+    metrics = StageMetrics(backend, "ranking", ["ranking", "reranking"])
+    metrics.tell_loaded(process_age_s())
+    assert 0 < backend.values("trireme_cold_start_seconds")["ranking,load"] < 24 * 3600
+    for spent in ([30_000_000, 2_000_000], [1_000_000, 1_000_000]):
+        metrics.note(spent, [])
+        metrics.publish()
+    assert backend.values("trireme_cold_start_seconds")["ranking,first_batch"] == pytest.approx(0.032)

@@ -1,0 +1,140 @@
+"""What a server has counted up to a moment; the ledger is the difference of two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Metric
+
+from trireme_perf.errors import PerfError
+from trireme_perf.histograms import Histogram, Histograms, between, read_metrics, stage_histograms
+from trireme_perf.ledger.report import ColdStart, Ledger, ledger_between
+from trireme_perf.ledger.statistics import Statistics, StatisticsReader
+from trireme_stages.metrics import COLD_START
+
+__all__ = ["LedgerReader", "Reading"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Statistics and, where the metrics were read, the stages' histograms and how the models started."""
+
+    model: str
+    taken: datetime
+    statistics: Statistics
+    histograms: Histograms = field(default_factory=dict)
+    cold_start: Mapping[str, ColdStart] = field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        """Answered by the entry model since the server started."""
+        return self.statistics[self.model].get("requests", 0)
+
+    def save(self, file: Path) -> None:
+        """Writes it as JSON, for ``load``. Raises: PerfError when the file cannot be written."""
+        histograms = [
+            {"model": model, "stage": stage, "bounds": [str(bound) for bound in each.bounds], "counts": each.counts}
+            for (model, stage), each in self.histograms.items()
+        ]
+        document = {
+            "model": self.model,
+            "taken": self.taken.isoformat(),
+            "statistics": self.statistics,
+            "histograms": histograms,
+        }
+        try:
+            file.write_text(json.dumps(document) + "\n")
+        except OSError as error:
+            raise PerfError(f"{file} cannot be written: {error.strerror}") from None
+
+    @classmethod
+    def load(cls, file: Path) -> Reading:
+        """What ``save`` wrote; without the cold start, which does not change. Raises: PerfError when it is no reading."""
+        try:
+            document = json.loads(file.read_text())
+            histograms = {
+                (each["model"], each["stage"]): Histogram(tuple(map(float, each["bounds"])), tuple(each["counts"]))
+                for each in document["histograms"]
+            }
+            taken = datetime.fromisoformat(document["taken"])
+            return cls(document["model"], taken, document["statistics"], histograms)
+        except OSError as error:
+            raise PerfError(f"{file} cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise PerfError(f"{file} is not a reading of a ledger; `trireme ledger --save FILE` writes one") from None
+
+
+class LedgerReader:
+    """Reads what a server has counted.
+
+    Args:
+        url: host:port of its gRPC endpoint.
+        model: entry model.
+        metrics_url: of its metrics; "" leaves the histograms out.
+
+    Raises:
+        PerfError: no server, or no such model.
+    """
+
+    def __init__(self, url: str, model: str, metrics_url: str = "") -> None:
+        self._model = model
+        self._metrics_url = metrics_url
+        self._statistics = StatisticsReader(url, model)
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._statistics.__exit__(*error)
+
+    def read(self) -> Reading:
+        """All up to now. Raises: PerfError when the server is gone, or publishes no metrics where they are wanted."""
+        reading = Reading(self._model, datetime.now(timezone.utc), self._statistics.read())
+        if not self._metrics_url:
+            return reading
+        families = read_metrics(self._metrics_url)
+        return replace(reading, histograms=stage_histograms(families), cold_start=_cold_start(families))
+
+    def ledger(self, before: Reading | None, after: Reading) -> Ledger:
+        """What was answered between two readings; without the first, since the server started.
+
+        Raises:
+            PerfError: nothing was answered; the readings are of different models, or of different runs of the server.
+        """
+        if before is not None:
+            _check_same_run(before, after)
+        spent = between(before.histograms if before else {}, after.histograms)
+        earlier = before.statistics if before else {}
+        ledger = ledger_between(
+            self._model, self._statistics.stages, self._statistics.budget, earlier, after.statistics, spent
+        )
+        cold_start = [after.cold_start[name] for name in self._statistics.stages if name in after.cold_start]
+        return replace(ledger, cold_start=cold_start)
+
+
+def _check_same_run(before: Reading, after: Reading) -> None:
+    if before.model != after.model:
+        raise PerfError(f"the earlier reading is of model {before.model!r}, this one of {after.model!r}")
+    if before.requests > after.requests:
+        raise PerfError(
+            f"the server was started anew after {before.taken:%Y-%m-%d %H:%M:%S} UTC: it has answered "
+            f"{after.requests} requests, {before.requests} then"
+        )
+
+
+def _cold_start(families: Iterable[Metric]) -> dict[str, ColdStart]:
+    found: dict[str, dict[str, Any]] = {}
+    for family in families:
+        for sample in family.samples:
+            if sample.name == COLD_START:
+                found.setdefault(sample.labels["model"], {})[sample.labels["part"]] = sample.value
+    return {
+        model: ColdStart(model, parts["load"], 1000 * parts["first_batch"])
+        for model, parts in found.items()
+        if {"load", "first_batch"} <= parts.keys()
+    }
