@@ -25,6 +25,7 @@ from .options import TLS, Coalescing, Timeout
 from .recommendations import Recommendation, Recommendations, Rung
 from .requests import Request
 from .sync_client import Client
+from .telemetry import Telemetry
 
 __all__ = [
     "TLS",
@@ -44,6 +45,7 @@ __all__ = [
     "Request",
     "Rung",
     "ServerError",
+    "Telemetry",
     "Timeout",
     "TimeoutError",
     "TriremeError",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from types import EllipsisType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
@@ -18,6 +18,10 @@ from .model import ModelInfo
 from .options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, TLS, Coalescing, Timeout, check_coalescing
 from .recommendations import Recommendations
 from .requests import Ids, Request, check_arguments, check_requests
+from .telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from .spans import CallSpan, RpcSpan
 
 
 class AsyncClient(BaseClient):
@@ -41,8 +45,17 @@ class AsyncClient(BaseClient):
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
         coalescing: Coalescing | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        super().__init__(url, model=model, model_version=model_version, timeout=timeout, tls=tls, headers=headers)
+        super().__init__(
+            url,
+            model=model,
+            model_version=model_version,
+            timeout=timeout,
+            tls=tls,
+            headers=headers,
+            telemetry=telemetry,
+        )
         checked = check_coalescing(coalescing)
         self._coalescer = None if checked is None else AsyncCoalescer(self, checked, self._start, self._run)
 
@@ -56,21 +69,39 @@ class AsyncClient(BaseClient):
         ledger: bool = False,
     ) -> Recommendations:
         """See `Client.recommend`."""
+        if self._spans is None:
+            return await self._recommend(user_id, k, history, timeout, ledger)
+        with self._spans.recommend() as caller:
+            result = await self._recommend(user_id, k, history, timeout, ledger, caller)
+            return result if caller is None else caller.answered(result)
+
+    async def _recommend(
+        self,
+        user_id: int | None,
+        k: int,
+        history: Sequence[int] | Ids | None,
+        timeout: float | None | EllipsisType,
+        ledger: bool,
+        caller: CallSpan | None = None,
+    ) -> Recommendations:
         clock = CallClock() if ledger else None
         request = check_arguments(user_id, k, history)
         if clock is not None:
             clock.end("validate")
         if self._coalescer is not None:
-            return await self._coalescer.recommend(request, timeout, clock)
+            return await self._coalescer.recommend(request, timeout, clock, caller)
         if clock is not None:
-            return await self._run(self._ledger_steps(request, timeout, clock))
-        return (await self._run(self._recommend_steps([request], timeout)))[0]
+            return await self._run(self._ledger_steps(request, timeout, clock, caller))
+        return (await self._run(self._recommend_steps([request], timeout, caller)))[0]
 
     async def recommend_many(
         self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...
     ) -> list[Recommendations]:
         """See `Client.recommend_many`."""
-        return await self._run(self._recommend_steps(check_requests(requests), timeout))
+        if self._spans is None:
+            return await self._run(self._recommend_steps(check_requests(requests), timeout))
+        with self._spans.recommend_many() as caller:
+            return await self._run(self._recommend_steps(check_requests(requests), timeout, caller))
 
     async def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """See `Client.model_info`."""
@@ -134,7 +165,26 @@ class AsyncClient(BaseClient):
             else:
                 self._channel = grpc.aio.secure_channel(self._url, self._credentials, options=CHANNEL_OPTIONS)
             self._stub = GRPCInferenceServiceStub(self._channel)
-        return getattr(self._stub, rpc.method)(**self._call_arguments(rpc))
+        span = self._rpc_span(rpc)
+        call = getattr(self._stub, rpc.method)(**self._call_arguments(rpc, span))
+        return call if span is None else _TracedCall(call, span)
+
+
+class _TracedCall:
+    """A gRPC call under way whose span ends when its answer came, whenever that is awaited."""
+
+    def __init__(self, call: grpc.aio.UnaryUnaryCall, span: RpcSpan) -> None:
+        self._call = call
+        self._span = span
+        call.add_done_callback(lambda _: span.came())
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        with self._span:
+            return (yield from self._call.__await__())
+
+    def cancel(self) -> None:
+        self._call.cancel()
+        self._span.end("CANCELLED")
 
 
 def _is_cancelling() -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -17,6 +17,9 @@ from .options import Coalescing
 from .recommendations import Recommendations
 from .requests import CheckedRequest
 from .window import Call, Flight
+
+if TYPE_CHECKING:
+    from .spans import CallSpan
 
 # Seconds between two looks at the deadlines, at least: under overload every call has one of its own.
 _ALARM_STEP = 0.005
@@ -44,11 +47,15 @@ class AsyncCoalescer(Coalescer):
         self._alarm_at = math.inf
 
     async def recommend(
-        self, request: CheckedRequest, timeout: float | None | EllipsisType, clock: CallClock | None = None
+        self,
+        request: CheckedRequest,
+        timeout: float | None | EllipsisType,
+        clock: CallClock | None = None,
+        caller: CallSpan | None = None,
     ) -> Recommendations:
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
-        call = self._join(request, timeout, waiter, clock)
+        call = self._join(request, timeout, waiter, clock, caller)
         leave_by = self._window.leave_by(call)
         if leave_by < self._alarm_at:
             self._set_alarm(leave_by)

@@ -7,10 +7,10 @@ clients differ only in how they make the RPCs.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from types import EllipsisType
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tritonclient.grpc import service_pb2
 
@@ -22,6 +22,10 @@ from .options import DEFAULT_TIMEOUT, TLS, Timeout, check_headers, check_model, 
 from .recommendations import Recommendations
 from .requests import CheckedRequest
 from .status import error_from_status
+from .telemetry import Telemetry, check_telemetry
+
+if TYPE_CHECKING:
+    from .spans import CallSpan, RpcSpan
 
 # RPCs of one recommend_many on their way at a time: enough to hide the round trips, few enough that one caller with
 # ten thousand users does not fill the server's queue in front of everybody else.
@@ -45,11 +49,12 @@ class Deadline:
 
 
 class Rpc(NamedTuple):
-    """One call to be made: the stub's method, its message, and until when."""
+    """One call to be made: the stub's method, its message, until when, and the sampled calls that it serves."""
 
     method: str
     message: Any
     deadline: Deadline
+    callers: Sequence[CallSpan] = ()
 
 
 Steps = Generator[list[Rpc], list[Any], T]
@@ -67,12 +72,14 @@ class BaseClient:
         timeout: Timeout | float | None = DEFAULT_TIMEOUT,
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._url = check_url(url)
         self._model, self._model_version = check_model(model, model_version)
         self._timeout = Timeout.of(timeout)
         self._credentials = check_tls(tls)
         self._metadata = check_headers(headers)
+        self._spans = check_telemetry(telemetry, self._model, self._url)
         self._codec: Codec | None = None
         self._closed = False
 
@@ -86,7 +93,10 @@ class BaseClient:
         return self._closed
 
     def _recommend_steps(
-        self, requests: list[CheckedRequest], timeout: float | None | EllipsisType
+        self,
+        requests: list[CheckedRequest],
+        timeout: float | None | EllipsisType,
+        caller: CallSpan | None = None,
     ) -> Steps[list[Recommendations]]:
         first = self._first_deadline(timeout)
         if not requests:
@@ -94,13 +104,18 @@ class BaseClient:
         codec = self._codec or (yield from self._codec_steps(first))
         batches = codec.batches(requests)
         deadline = Deadline(self._timeout.request) if isinstance(timeout, EllipsisType) else first
-        answers = yield [Rpc("ModelInfer", batch.message, deadline) for batch in batches]
+        callers = () if caller is None else (caller,)
+        answers = yield [Rpc("ModelInfer", batch.message, deadline, callers) for batch in batches]
         for answer in answers:
             self._notice_version(codec, answer)
         return codec.recommendations(batches, answers)
 
     def _ledger_steps(
-        self, request: CheckedRequest, timeout: float | None | EllipsisType, clock: CallClock
+        self,
+        request: CheckedRequest,
+        timeout: float | None | EllipsisType,
+        clock: CallClock,
+        caller: CallSpan | None = None,
     ) -> Steps[Recommendations]:
         """As `_recommend_steps` for one request, with its ledger."""
         first = self._first_deadline(timeout)
@@ -110,7 +125,7 @@ class BaseClient:
         message = codec.message([request], ledger=True)
         clock.end("serialise")
         deadline = Deadline(self._timeout.request) if isinstance(timeout, EllipsisType) else first
-        (answer,) = yield [Rpc("ModelInfer", message, deadline)]
+        (answer,) = yield [Rpc("ModelInfer", message, deadline, () if caller is None else (caller,))]
         clock.end("rpc")
         self._notice_version(codec, answer)
         read = Answer(answer, 1)
@@ -153,11 +168,18 @@ class BaseClient:
         ]
         info = read_model_info(config.config, metadata.versions, self._model_version)
         self._codec = codec = Codec(info, self._model_version)
+        if self._spans is not None:
+            self._spans.slo_s = None if info.slo_ms is None else info.slo_ms / 1000
         return codec
 
-    def _call_arguments(self, rpc: Rpc) -> dict[str, Any]:
+    def _rpc_span(self, rpc: Rpc) -> RpcSpan | None:
+        """The span of an RPC that begins; None if it serves no sampled call."""
+        return self._spans.rpc(rpc) if rpc.callers and self._spans is not None else None
+
+    def _call_arguments(self, rpc: Rpc, span: RpcSpan | None) -> dict[str, Any]:
         """What a gRPC method is called with."""
-        return {"request": rpc.message, "timeout": rpc.deadline.remaining(), "metadata": self._metadata}
+        metadata = self._metadata if span is None else self._metadata + span.headers
+        return {"request": rpc.message, "timeout": rpc.deadline.remaining(), "metadata": metadata}
 
     def _failure(self, error: Any, deadline: Deadline) -> TriremeError:
         """The error to raise for one that gRPC raised.

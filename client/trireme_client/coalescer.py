@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .base import BaseClient, Deadline, Rpc
 from .codec import Answer, Codec
@@ -20,6 +20,9 @@ from .options import Coalescing
 from .recommendations import Recommendations
 from .requests import CheckedRequest
 from .window import Call, Flight, Window
+
+if TYPE_CHECKING:
+    from .spans import CallSpan
 
 Result = Recommendations | BaseException
 
@@ -50,12 +53,17 @@ class Coalescer(ABC):
         """Gives a caller its result."""
 
     def _join(
-        self, request: CheckedRequest, timeout: float | None | EllipsisType, waiter: Any, clock: CallClock | None
+        self,
+        request: CheckedRequest,
+        timeout: float | None | EllipsisType,
+        waiter: Any,
+        clock: CallClock | None,
+        caller: CallSpan | None,
     ) -> Call:
         """A call that waits from now on. Raises ValidationError, ClosedError and OverloadedError."""
         seconds = self._client._allowed_seconds(timeout)
         connecting = self._client._codec is None and isinstance(timeout, EllipsisType)
-        call = Call(request, self._after(seconds), seconds, connecting, waiter, clock)
+        call = Call(request, self._after(seconds), seconds, connecting, waiter, clock, caller)
         self._window.add(call)
         return call
 
@@ -97,7 +105,8 @@ class Coalescer(ABC):
         _end_part(clocks, "coalesce")
         message = codec.message([call.request for call in flight.calls], ledger=bool(clocks))
         _end_part(clocks, "serialise")
-        self._send(flight, Rpc("ModelInfer", message, deadline))
+        callers = [call.caller for call in flight.calls if call.caller is not None]
+        self._send(flight, Rpc("ModelInfer", message, deadline, callers))
 
     def _fits(self, call: Call, codec: Codec) -> bool:
         try:

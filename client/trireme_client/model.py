@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ USER_ID, HISTORY = "user_id", "history"
 ITEM_ID, SCORE, RUNG = "item_id", "score", "rung"
 # Asked for by a request parameter of this name, and the stages in the order of its columns after the first two.
 LEDGER = "ledger"
+# Parameter of the configuration: the SLO, as JSON.
+BUDGET = "budget"
 STAGES = ("feature_transform", "user_tower", "retrieval", "ranking", "reranking")
 
 
@@ -20,6 +23,7 @@ class ModelInfo:
     """An entry model: its name, its version ("3"), and its dimensions.
 
     history_length: ids of history that it takes; list_length: the largest k; max_batch_size: users per RPC.
+    slo_ms: within which 99 of 100 requests are to be answered, by the bundle's budget; None if it has none.
     """
 
     name: str
@@ -27,6 +31,7 @@ class ModelInfo:
     history_length: int
     list_length: int
     max_batch_size: int
+    slo_ms: float | None = None
 
 
 def read_model_info(config: Any, versions: Iterable[str], model_version: str) -> ModelInfo:
@@ -45,7 +50,21 @@ def read_model_info(config: Any, versions: Iterable[str], model_version: str) ->
     if config.max_batch_size < 1:
         raise ProtocolError(f"model {config.name!r} has max_batch_size {config.max_batch_size}; allowed: >= 1")
     newest = max((version for version in versions if version.isdecimal()), key=int, default="")
-    return ModelInfo(config.name, model_version or newest, history_length, list_length, config.max_batch_size)
+    size, slo = config.max_batch_size, _slo_ms(config)
+    return ModelInfo(config.name, model_version or newest, history_length, list_length, size, slo)
+
+
+def _slo_ms(config: Any) -> float | None:
+    if BUDGET not in config.parameters:
+        return None
+    told = config.parameters[BUDGET].string_value
+    try:
+        return float(json.loads(told)["p99_ms"])
+    except (ValueError, KeyError, TypeError):
+        allowed = "JSON with the number p99_ms"
+        raise ProtocolError(
+            f"model {config.name!r} has the parameter {BUDGET!r} {told!r}; allowed: {allowed}"
+        ) from None
 
 
 def _width(model: str, role: str, tensors: dict[str, Any], name: str, data_type: str, width: int = 0) -> int:

@@ -163,6 +163,12 @@ def check_url(url: object) -> str:
     )
 
 
+def split_target(url: str) -> tuple[str, int | None]:
+    """Host and port of a checked url; of a gRPC target, all of it and None."""
+    match = _HOST_PORT.fullmatch(url)
+    return (match[1].strip("[]"), int(match[2])) if match else (url, None)
+
+
 def check_model(model: object, model_version: object) -> tuple[str, str]:
     """The model's name, and its version as Triton writes it: "" for the newest, or an integer > 0."""
     if not isinstance(model, str) or not model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import EllipsisType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
@@ -17,6 +17,10 @@ from .options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, TLS, Coalescing, Timeout,
 from .recommendations import Recommendations
 from .requests import Ids, Request, check_arguments, check_requests
 from .sync_coalescer import SyncCoalescer
+from .telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from .spans import CallSpan
 
 
 class Client(BaseClient):
@@ -25,7 +29,7 @@ class Client(BaseClient):
     url: "host:port" of Triton's gRPC endpoint, or a gRPC target. model, model_version: the entry model; "" follows
     the newest version. timeout: a Timeout, or seconds for both of its limits, or None. tls: None sends in the clear.
     headers: sent with every RPC. coalescing: a Coalescing lets concurrent calls of `recommend` share RPCs: far cheaper
-    under load, for client and server; None makes one RPC per call.
+    under load, for client and server; None makes one RPC per call. telemetry: a Telemetry tells OpenTelemetry of every call.
 
     Making a client connects to nothing. The first call connects and reads the model's dimensions from the server;
     they are kept until the server answers with another version or refuses a request.
@@ -43,8 +47,17 @@ class Client(BaseClient):
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
         coalescing: Coalescing | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        super().__init__(url, model=model, model_version=model_version, timeout=timeout, tls=tls, headers=headers)
+        super().__init__(
+            url,
+            model=model,
+            model_version=model_version,
+            timeout=timeout,
+            tls=tls,
+            headers=headers,
+            telemetry=telemetry,
+        )
         if self._credentials is None:
             self._channel = grpc.insecure_channel(self._url, options=CHANNEL_OPTIONS)
         else:
@@ -68,15 +81,30 @@ class Client(BaseClient):
         ledger: tells in the answer where the time of this call went.
         Raises ValidationError before anything is sent, and any other TriremeError (see `errors`).
         """
+        if self._spans is None:
+            return self._recommend(user_id, k, history, timeout, ledger)
+        with self._spans.recommend() as caller:
+            result = self._recommend(user_id, k, history, timeout, ledger, caller)
+            return result if caller is None else caller.answered(result)
+
+    def _recommend(
+        self,
+        user_id: int | None,
+        k: int,
+        history: Sequence[int] | Ids | None,
+        timeout: float | None | EllipsisType,
+        ledger: bool,
+        caller: CallSpan | None = None,
+    ) -> Recommendations:
         clock = CallClock() if ledger else None
         request = check_arguments(user_id, k, history)
         if clock is not None:
             clock.end("validate")
         if self._coalescer is not None:
-            return self._coalescer.recommend(request, timeout, clock)
+            return self._coalescer.recommend(request, timeout, clock, caller)
         if clock is not None:
-            return self._run(self._ledger_steps(request, timeout, clock))
-        return (self._run(self._recommend_steps([request], timeout)))[0]
+            return self._run(self._ledger_steps(request, timeout, clock, caller))
+        return (self._run(self._recommend_steps([request], timeout, caller)))[0]
 
     def recommend_many(
         self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...
@@ -89,7 +117,10 @@ class Client(BaseClient):
         raises that error and drops the other answers; nothing was changed on the server, so all of it can be asked
         again. Otherwise as `recommend`.
         """
-        return self._run(self._recommend_steps(check_requests(requests), timeout))
+        if self._spans is None:
+            return self._run(self._recommend_steps(check_requests(requests), timeout))
+        with self._spans.recommend_many() as caller:
+            return self._run(self._recommend_steps(check_requests(requests), timeout, caller))
 
     def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """The model's version and dimensions; read from the server by the first call that needs them.
@@ -127,8 +158,8 @@ class Client(BaseClient):
         waiting: deque[Any] = deque()
         answers = []
         try:
-            if len(rpcs) == 1:  # a blocking call hands nothing over between threads, unlike a future
-                return [self._method(rpcs[0])(**self._call_arguments(rpcs[0]))]
+            if len(rpcs) == 1:
+                return [self._call(rpcs[0])]
             for rpc in rpcs:
                 if len(waiting) == MAX_IN_FLIGHT:
                     answers.append(waiting[0].result())
@@ -148,9 +179,21 @@ class Client(BaseClient):
             for call in waiting:
                 call.cancel()
 
+    def _call(self, rpc: Rpc) -> Any:
+        """The answer of one RPC: a blocking call hands nothing over between threads, unlike a future."""
+        span = self._rpc_span(rpc)
+        if span is None:
+            return self._method(rpc)(**self._call_arguments(rpc, None))
+        with span:
+            return self._method(rpc)(**self._call_arguments(rpc, span))
+
     def _start(self, rpc: Rpc) -> Any:
         """A gRPC call under way, as a future."""
-        return self._method(rpc).future(**self._call_arguments(rpc))
+        span = self._rpc_span(rpc)
+        future = self._method(rpc).future(**self._call_arguments(rpc, span))
+        if span is not None:
+            future.add_done_callback(lambda done: span.end(done.code().name, done.details()))
+        return future
 
     def _method(self, rpc: Rpc) -> Any:
         return getattr(self._stub, rpc.method)

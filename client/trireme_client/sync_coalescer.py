@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -21,6 +21,9 @@ from .options import Coalescing
 from .recommendations import Recommendations
 from .requests import CheckedRequest
 from .window import Call, Flight
+
+if TYPE_CHECKING:
+    from .spans import CallSpan
 
 
 class SyncCoalescer(Coalescer):
@@ -40,12 +43,16 @@ class SyncCoalescer(Coalescer):
         self._lock = threading.RLock()
 
     def recommend(
-        self, request: CheckedRequest, timeout: float | None | EllipsisType, clock: CallClock | None = None
+        self,
+        request: CheckedRequest,
+        timeout: float | None | EllipsisType,
+        clock: CallClock | None = None,
+        caller: CallSpan | None = None,
     ) -> Recommendations:
         waiter = threading.Lock()
         waiter.acquire()
         with self._lock:
-            call = self._join(request, timeout, waiter, clock)
+            call = self._join(request, timeout, waiter, clock, caller)
             self._flush()
         try:
             self._wait(call)

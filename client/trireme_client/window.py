@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .codec import Codec
 from .concurrency import ConcurrencyLimit
@@ -12,6 +12,9 @@ from .ledger import CallClock
 from .options import Coalescing
 from .recommendations import Recommendations
 from .requests import CheckedRequest
+
+if TYPE_CHECKING:
+    from .spans import CallSpan
 
 # A call that waits is in a hurry when fewer than so many usual latencies are left until its deadline.
 _HURRY = 2.0
@@ -23,10 +26,11 @@ class Call:
     deadline: a moment of the clock, infinity for none; seconds: the time allowed until then. connecting: that time is
     for the model's dimensions to be read, and begins anew after that. waiter: what the caller waits on. turn: its place
     among all calls. flight: the RPC that it travels with, None before.
-    clock: takes its time, if its ledger was asked for.
+    clock: takes its time, if its ledger was asked for. caller: its span, if it is sampled.
     """
 
     __slots__ = (
+        "caller",
         "clock",
         "connecting",
         "deadline",
@@ -47,6 +51,7 @@ class Call:
         connecting: bool,
         waiter: Any,
         clock: CallClock | None = None,
+        caller: CallSpan | None = None,
     ) -> None:
         self.request = request
         self.deadline = deadline
@@ -54,6 +59,7 @@ class Call:
         self.connecting = connecting
         self.waiter = waiter
         self.clock = clock
+        self.caller = caller
         self.turn = 0
         self.flight: Flight | None = None
         self.settled = False

@@ -44,6 +44,7 @@ def test_the_exported_names_are_pinned() -> None:
             "Request",
             "Rung",
             "ServerError",
+            "Telemetry",
             "TLS",
             "Timeout",
             "TimeoutError",

@@ -1,0 +1,453 @@
+"""What both clients tell OpenTelemetry, seen by its own SDK, against a scripted server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.semconv._incubating.attributes import rpc_attributes
+from opentelemetry.semconv.attributes import error_attributes, server_attributes
+from opentelemetry.trace import SpanKind, StatusCode
+
+from tests.support.fake_triton import BATCH, FakeTriton, running
+from trireme_client import (
+    AsyncClient,
+    Client,
+    Coalescing,
+    ConnectError,
+    InvalidRequestError,
+    ProtocolError,
+    Request,
+    Telemetry,
+    TimeoutError,
+    ValidationError,
+    spans,
+)
+
+WAIT = 20  # seconds; what does not come until then does not come
+RPC = "inference.GRPCInferenceService/ModelInfer"
+
+
+class Watched:
+    """A Telemetry with the SDK behind it, and what it was told."""
+
+    def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
+        self._exporter = InMemorySpanExporter()
+        self._reader = InMemoryMetricReader()
+        self.tracer_provider = TracerProvider(sampler=sampler)
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.telemetry = Telemetry(self.tracer_provider, MeterProvider([self._reader]))
+
+    def spans(self, name: str) -> list[ReadableSpan]:
+        """The ended spans of a name, in the order of their start."""
+        found = [span for span in self._exporter.get_finished_spans() if span.name == name]
+        return sorted(found, key=lambda span: span.start_time)
+
+    def durations(self) -> list[HistogramDataPoint]:
+        told = self._reader.get_metrics_data()
+        resources = told.resource_metrics if told else []
+        metrics = [metric for resource in resources for scope in resource.scope_metrics for metric in scope.metrics]
+        assert all(metric.name == "trireme.client.request.duration" and metric.unit == "s" for metric in metrics)
+        return [point for metric in metrics for point in metric.data.data_points]
+
+
+class Threads:
+    def __init__(self, url: str, **options: Any) -> None:
+        self._pool = ThreadPoolExecutor(16)
+        self._client = Client(url, **options)
+
+    def call(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
+        return self._pool.submit(getattr(self._client, method), *arguments, **options)
+
+    def within(self, span: trace.Span, method: str, *arguments: Any) -> Future[Any]:
+        """Calls with `span` as the current one."""
+
+        def ask() -> Any:
+            with trace.use_span(span):
+                return getattr(self._client, method)(*arguments)
+
+        return self._pool.submit(ask)
+
+    def end(self) -> None:
+        self._client.close()
+        self._pool.shutdown()
+
+
+class Tasks:
+    def __init__(self, url: str, **options: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._client = AsyncClient(url, **options)
+
+    def call(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(getattr(self._client, method)(*arguments, **options), self._loop)
+
+    def within(self, span: trace.Span, method: str, *arguments: Any) -> Future[Any]:
+        async def ask() -> Any:
+            with trace.use_span(span):
+                return await getattr(self._client, method)(*arguments)
+
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop)
+
+    def end(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(WAIT)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def fake() -> FakeTriton:
+    return FakeTriton()
+
+
+@pytest.fixture
+def url(fake: FakeTriton) -> Iterator[str]:
+    with running(fake) as address:
+        yield address
+
+
+@pytest.fixture(params=[Threads, Tasks], ids=["threads", "tasks"])
+def kind(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    return request.param
+
+
+@pytest.fixture(params=[None, Coalescing()], ids=["alone", "coalesced"])
+def coalescing(request: pytest.FixtureRequest) -> Coalescing | None:
+    return request.param
+
+
+@contextmanager
+def asking(kind: Callable[..., Any], url: str, watched: Watched, **options: Any) -> Iterator[Any]:
+    callers = kind(url, telemetry=watched.telemetry, **{"timeout": 30, **options})
+    try:
+        yield callers
+    finally:
+        callers.end()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def refuse(request: Any, answer: Any, context: grpc.ServicerContext) -> None:
+    context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+
+
+def budget(fake: FakeTriton, p99_ms: float) -> None:
+    fake.config.parameters["budget"].string_value = json.dumps({"p50_ms": p99_ms / 2, "p99_ms": p99_ms})
+
+
+def context_of(span: trace.Span | ReadableSpan) -> tuple[int, int]:
+    context = span.get_span_context()
+    return context.trace_id, context.span_id
+
+
+def sampled_elsewhere(number: int, sampled: bool = True) -> trace.Span:
+    """A span of another process: the context of a request that the application serves."""
+    flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if sampled else 0)
+    state = trace.TraceState([("vendor", str(number))])
+    return trace.NonRecordingSpan(
+        trace.SpanContext(number, number, is_remote=True, trace_flags=flags, trace_state=state)
+    )
+
+
+def test_a_call_and_its_rpc(fake: FakeTriton, url: str, kind: Any, coalescing: Coalescing | None) -> None:
+    watched = Watched()
+    with asking(kind, url, watched, coalescing=coalescing) as callers:
+        callers.within(sampled_elsewhere(0xABC), "recommend", 7, 3).result(WAIT)
+    (call,), (rpc,) = watched.spans("recommend"), watched.spans(RPC)
+    assert (call.kind, rpc.kind) == (SpanKind.INTERNAL, SpanKind.CLIENT)
+    assert (call.parent.trace_id, call.parent.span_id) == (0xABC, 0xABC)
+    assert (rpc.parent.trace_id, rpc.parent.span_id) == context_of(call)
+    assert call.start_time <= rpc.start_time <= rpc.end_time <= call.end_time
+    assert call.status.status_code == rpc.status.status_code == StatusCode.UNSET
+    assert dict(call.attributes) == {"trireme.model": "recommend", "trireme.model_version": "3", "trireme.rung": 0}
+    host, port = url.split(":")
+    assert dict(rpc.attributes) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": RPC,
+        "rpc.response.status_code": "OK",
+        "server.address": host,
+        "server.port": int(port),
+        "trireme.model": "recommend",
+        "trireme.users": 1,
+    }
+    (headers,) = fake.headers
+    assert headers["traceparent"] == f"00-{0xABC:032x}-{rpc.context.span_id:016x}-01"
+    assert headers["tracestate"] == f"vendor={0xABC}"
+
+
+def test_the_ledger_of_a_traced_call(fake: FakeTriton, url: str, kind: Any, coalescing: Coalescing | None) -> None:
+    watched = Watched()
+    with asking(kind, url, watched, coalescing=coalescing) as callers:
+        answer = callers.call("recommend", 7, 3, ledger=True).result(WAIT)
+    assert answer.ledger.parts["rpc"] > 0
+    assert fake.requests[0].parameters["ledger"].bool_param
+    (call,), (rpc,) = watched.spans("recommend"), watched.spans(RPC)
+    assert (rpc.parent.trace_id, rpc.parent.span_id) == context_of(call)
+
+
+def test_what_is_not_sampled_leaves_no_span_and_sends_no_context(
+    fake: FakeTriton, url: str, kind: Any, coalescing: Coalescing | None
+) -> None:
+    watched = Watched(ParentBased(ALWAYS_ON))
+    with asking(kind, url, watched, coalescing=coalescing) as callers:
+        callers.within(sampled_elsewhere(1, sampled=False), "recommend", 7).result(WAIT)
+        callers.within(sampled_elsewhere(2, sampled=False), "recommend_many", [Request(7), Request(8)]).result(WAIT)
+    assert watched.spans("recommend") == watched.spans("recommend_many") == watched.spans(RPC) == []
+    assert len(fake.headers) == 2
+    assert not any("traceparent" in headers for headers in fake.headers)
+    (duration,) = watched.durations()
+    assert duration.count == 1
+
+
+def test_callers_that_travel_together_share_a_span(fake: FakeTriton, url: str, kind: Any) -> None:
+    watched = Watched(ParentBased(ALWAYS_OFF))
+    with asking(kind, url, watched, coalescing=Coalescing(max_in_flight=1)) as callers:
+        callers.call("model_info").result(WAIT)
+        fake.delay = 0.5
+        alone = callers.call("recommend", 1)
+        until(lambda: len(fake.requests) == 1)
+        fake.delay = 0.0
+        contexts = [sampled_elsewhere(2, sampled=False), sampled_elsewhere(3), sampled_elsewhere(4)]
+        for future in [callers.within(context, "recommend", 5) for context in contexts]:
+            future.result(WAIT)
+        alone.result(WAIT)
+    assert [request.inputs[0].shape[0] for request in fake.requests] == [1, 3]
+    assert "traceparent" not in fake.headers[0]
+    (rpc,) = watched.spans(RPC)
+    assert rpc.attributes["trireme.users"] == 3
+    calls = watched.spans("recommend")
+    assert {call.parent.trace_id for call in calls} == {3, 4}
+    (parent,) = [call for call in calls if context_of(call) == (rpc.parent.trace_id, rpc.parent.span_id)]
+    (other,) = [call for call in calls if call is not parent]
+    assert [(link.context.trace_id, link.context.span_id) for link in rpc.links] == [context_of(other)]
+    assert [(link.context.trace_id, link.context.span_id) for link in other.links] == [context_of(rpc)]
+    assert parent.links == ()
+    trace_id = rpc.context.trace_id
+    assert fake.headers[1]["traceparent"] == f"00-{trace_id:032x}-{rpc.context.span_id:016x}-01"
+
+
+def test_many_users_are_one_span_with_all_its_rpcs_and_no_duration(fake: FakeTriton, url: str, kind: Any) -> None:
+    watched = Watched()
+    with asking(kind, url, watched) as callers:
+        callers.call("recommend_many", [Request(user) for user in range(2 * BATCH + 1)]).result(WAIT)
+    (call,) = watched.spans("recommend_many")
+    rpcs = watched.spans(RPC)
+    assert sorted(rpc.attributes["trireme.users"] for rpc in rpcs) == [1, BATCH, BATCH]
+    for rpc in rpcs:
+        assert (rpc.parent.trace_id, rpc.parent.span_id) == context_of(call)
+        assert call.start_time <= rpc.start_time <= rpc.end_time <= call.end_time
+    assert {headers["traceparent"].split("-")[2] for headers in fake.headers} == {
+        f"{rpc.context.span_id:016x}" for rpc in rpcs
+    }
+    assert watched.durations() == []
+
+
+def test_the_span_of_an_rpc_ends_with_its_answer_though_an_earlier_one_is_awaited(
+    fake: FakeTriton, url: str, kind: Any
+) -> None:
+    first = threading.Event()
+
+    def hold_the_first(request: Any, answer: Any, context: Any) -> None:
+        if request.inputs[0].shape[0] == BATCH:
+            first.wait(WAIT)
+
+    watched = Watched()
+    fake.fault = hold_the_first
+    with asking(kind, url, watched) as callers:
+        asked = callers.call("recommend_many", [Request(user) for user in range(BATCH + 1)])
+        until(lambda: len(fake.requests) == 2)
+        time.sleep(0.3)  # the second answer arrives meanwhile, and nobody awaits it
+        released = time.time_ns()
+        first.set()
+        asked.result(WAIT)
+    ends = {rpc.attributes["trireme.users"]: rpc.end_time for rpc in watched.spans(RPC)}
+    assert ends[1] < released < ends[BATCH]
+
+
+def test_a_refused_request(fake: FakeTriton, url: str, kind: Any, coalescing: Coalescing | None) -> None:
+    watched = Watched()
+    budget(fake, 60_000)
+    with asking(kind, url, watched, coalescing=coalescing) as callers:
+        callers.call("model_info").result(WAIT)
+        fake.fault = refuse
+        with pytest.raises(InvalidRequestError):
+            callers.call("recommend", 7).result(WAIT)
+    (call,), (rpc,) = watched.spans("recommend"), watched.spans(RPC)
+    assert rpc.attributes["rpc.response.status_code"] == rpc.attributes["error.type"] == "INVALID_ARGUMENT"
+    assert (rpc.status.status_code, rpc.status.description) == (StatusCode.ERROR, "no")
+    assert call.attributes["error.type"] == "InvalidRequestError"
+    assert call.status.status_code == StatusCode.ERROR
+    assert "answered INVALID_ARGUMENT: no" in call.status.description
+    (event,) = call.events
+    assert event.name == "exception"
+    assert event.attributes["exception.type"] == "trireme_client.errors.InvalidRequestError"
+    (duration,) = watched.durations()
+    assert dict(duration.attributes) == {
+        "trireme.model": "recommend",
+        "trireme.slo": "missed",
+        "error.type": "InvalidRequestError",
+    }
+
+
+def test_a_wrong_argument_is_an_error_of_the_call_alone(fake: FakeTriton, url: str, kind: Any) -> None:
+    watched = Watched()
+    with asking(kind, url, watched) as callers, pytest.raises(ValidationError):
+        callers.call("recommend", "7").result(WAIT)
+    (call,) = watched.spans("recommend")
+    assert call.attributes["error.type"] == "ValidationError"
+    assert watched.spans(RPC) == []
+
+
+def test_a_server_that_is_not_there(kind: Any, coalescing: Coalescing | None) -> None:
+    watched = Watched()
+    with asking(kind, "127.0.0.1:1", watched, coalescing=coalescing) as callers, pytest.raises(ConnectError):
+        callers.call("recommend", 7).result(WAIT)
+    (duration,) = watched.durations()
+    assert dict(duration.attributes) == {"trireme.model": "recommend", "error.type": "ConnectError"}
+
+
+def test_a_call_out_of_time(fake: FakeTriton, url: str, kind: Any, coalescing: Coalescing | None) -> None:
+    watched = Watched()
+    with asking(kind, url, watched, coalescing=coalescing) as callers:
+        callers.call("recommend", 7).result(WAIT)
+        fake.delay = 3.0
+        with pytest.raises(TimeoutError):
+            callers.call("recommend", 7, timeout=0.2).result(WAIT)
+        until(lambda: len(watched.spans(RPC)) == 2)
+    _, call = watched.spans("recommend")
+    _, rpc = watched.spans(RPC)
+    assert call.attributes["error.type"] == "TimeoutError"
+    assert rpc.attributes["rpc.response.status_code"] in {"DEADLINE_EXCEEDED", "CANCELLED"}
+
+
+def test_a_cancelled_task(fake: FakeTriton, url: str, coalescing: Coalescing | None) -> None:
+    watched = Watched()
+    fake.delay = 1.0
+
+    async def run() -> None:
+        async with AsyncClient(url, coalescing=coalescing, telemetry=watched.telemetry) as client:
+            task = asyncio.create_task(client.recommend(7))
+            while not fake.requests:
+                await asyncio.sleep(0.005)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            while not watched.spans(RPC):
+                await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(run(), WAIT))
+    (call,), (rpc,) = watched.spans("recommend"), watched.spans(RPC)
+    assert call.attributes["error.type"] == "CancelledError"
+    assert rpc.attributes["rpc.response.status_code"] == "CANCELLED"
+
+
+def test_kept_and_missed(fake: FakeTriton, url: str, kind: Any, coalescing: Coalescing | None) -> None:
+    watched = Watched()
+    budget(fake, 60_000)
+    with asking(kind, url, watched, coalescing=coalescing) as callers:
+        for user in range(3):
+            callers.call("recommend", user).result(WAIT)
+        budget(fake, 0.001)  # a microsecond: no call keeps that
+        fake.version = "4"
+        callers.call("recommend", 3).result(WAIT)  # the answer of another version: dimensions are read again
+        callers.call("recommend", 4).result(WAIT)
+    counts = {point.attributes["trireme.slo"]: point.count for point in watched.durations()}
+    assert counts == {"kept": 4, "missed": 1}
+
+
+def test_without_a_budget_nothing_is_kept_or_missed(fake: FakeTriton, url: str, kind: Any) -> None:
+    watched = Watched()
+    with asking(kind, url, watched) as callers:
+        callers.call("recommend", 1).result(WAIT)
+    (duration,) = watched.durations()
+    assert dict(duration.attributes) == {"trireme.model": "recommend"}
+    milliseconds = [1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000]
+    assert duration.explicit_bounds == pytest.approx([bound / 1000 for bound in milliseconds])
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"p50_ms": 1}', '{"p99_ms": []}'])
+def test_a_budget_that_is_none(fake: FakeTriton, url: str, told: str) -> None:
+    fake.config.parameters["budget"].string_value = told
+    with Client(url) as client, pytest.raises(ProtocolError, match=r"the parameter 'budget' .*; allowed: JSON"):
+        client.model_info()
+
+
+def test_two_clients_of_one_telemetry(fake: FakeTriton, url: str, kind: Any) -> None:
+    watched = Watched()
+    other = FakeTriton()
+    other.config.name = "recommend_fused"
+    with running(other) as other_url:
+        for target, model in ((url, "recommend"), (f"ipv4:{other_url}", "recommend_fused")):
+            with asking(kind, target, watched, model=model) as callers:
+                callers.call("recommend", 1).result(WAIT)
+    assert [call.attributes["trireme.model"] for call in watched.spans("recommend")] == ["recommend", "recommend_fused"]
+    rpc = watched.spans(RPC)[1]
+    assert rpc.attributes["server.address"] == f"ipv4:{other_url}"
+    assert "server.port" not in rpc.attributes
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Client(telemetry=True), r"telemetry is True; allowed: a Telemetry\(...\), or None"),
+        (lambda: AsyncClient(telemetry=True), r"telemetry is True; allowed"),
+        (lambda: Telemetry("otlp"), "tracer_provider is 'otlp'; allowed: a TracerProvider of opentelemetry"),
+        (lambda: Telemetry(None, 3), "meter_provider is 3; allowed: a MeterProvider of opentelemetry"),
+    ],
+)
+def test_what_is_no_telemetry(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make()
+
+
+def test_opentelemetry_is_optional_and_loaded_only_when_asked_for() -> None:
+    program = """
+import sys
+import trireme_client
+trireme_client.Client("localhost:1").close()
+print("opentelemetry" in sys.modules)
+sys.modules["opentelemetry"] = None  # as if it were not installed
+try:
+    trireme_client.Telemetry()
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [
+        "False",
+        "Telemetry needs opentelemetry, which is not installed; pip install 'trireme-recsys[telemetry]'",
+    ]
+
+
+def test_the_names_are_those_of_the_conventions() -> None:
+    for module, names in (
+        (rpc_attributes, ["RPC_SYSTEM_NAME", "RPC_METHOD", "RPC_RESPONSE_STATUS_CODE"]),
+        (server_attributes, ["SERVER_ADDRESS", "SERVER_PORT"]),
+        (error_attributes, ["ERROR_TYPE"]),
+    ):
+        for name in names:
+            assert getattr(spans, name) == getattr(module, name)
