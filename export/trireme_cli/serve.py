@@ -20,6 +20,9 @@ def serve(
     http_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8002,
     log: Annotated[Path | None, typer.Option(help="File for tritonserver's log.")] = None,
+    otlp_url: Annotated[
+        str | None, typer.Option(help="Sends the spans of traced requests there, e.g. http://localhost:4318/v1/traces.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve a model repository with tritonserver (from PATH, else the one in the PyPI wheel) until stopped.
@@ -42,5 +45,6 @@ def serve(
         http_port=http_port,
         metrics_port=metrics_port,
         log_path=log,
+        otlp_url=otlp_url,
         announce=announce,
     )

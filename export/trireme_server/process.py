@@ -21,6 +21,7 @@ from trireme_server.errors import ServerError, StartError
 from trireme_server.log import telling_lines
 from trireme_server.ports import Ports, choose_ports, listens, reachable
 from trireme_server.preflight import PERF_INPUT, check_affinity, check_repository, entry_models
+from trireme_server.tracing import check_otlp_url, trace_arguments, trace_environment
 from trireme_server.warmup import Warmup, read_samples, warm_up
 
 POLL_S = 0.05
@@ -43,6 +44,7 @@ class TritonServer:
         ready_timeout_s: how long loading may take, in seconds.
         warm: send real requests to the entry models before calling the server ready.
         stop_grace_s: seconds for a clean end before the processes are killed.
+        otlp_url: where spans go, the full URL of an OTLP/HTTP endpoint for traces; None sends none.
         extra_arguments: more arguments of tritonserver.
     """
 
@@ -59,6 +61,7 @@ class TritonServer:
         ready_timeout_s: float = 120.0,
         warm: bool = True,
         stop_grace_s: float = 15.0,
+        otlp_url: str | None = None,
         extra_arguments: Sequence[str] = (),
     ) -> None:
         self.repository = Path(repository).absolute()
@@ -72,6 +75,7 @@ class TritonServer:
         self._ready_timeout_s = ready_timeout_s
         self._warm = warm
         self._grace_s = stop_grace_s
+        self._otlp_url = otlp_url
         self._extra = tuple(extra_arguments)
         self._ports = Ports(**self._asked)
         self._own_log = log_path is None
@@ -117,6 +121,7 @@ class TritonServer:
         if self._guardian is not None:
             raise ServerError(f"this server was started already (process {self.pid}); stop it first")
         check_affinity(self._affinity, os.sched_getaffinity(0))
+        check_otlp_url(self._otlp_url)
         self.manifest = check_repository(self.repository, warm=self._warm)
         binaries = find_binaries()
         try:
@@ -187,8 +192,9 @@ class TritonServer:
             ports=self._ports,
             shm_prefix=self._shm_prefix,
             exit_timeout_s=max(1, int(self._grace_s)),
-            extra_arguments=self._extra,
+            extra_arguments=[*trace_arguments(self._otlp_url), *self._extra],
         )
+        environment = server_environment(binaries) | trace_environment(self._otlp_url, self.manifest)
         cpus = ",".join(map(str, sorted(self._affinity or os.sched_getaffinity(0))))
         guard = [sys.executable, "-I", "-S", guardian.__file__, str(self._grace_s), cpus, self._shm_prefix]
         self._started_at = time.monotonic()
@@ -198,7 +204,7 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=server_environment(binaries),
+                env=environment,
                 start_new_session=True,
             )
         assert self._guardian.stdout is not None

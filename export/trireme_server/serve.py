@@ -80,6 +80,7 @@ def serve(
     log_path: Path | None = None,
     ready_timeout_s: float = 120.0,
     warm: bool = True,
+    otlp_url: str | None = None,
     announce: Callable[[Ready], None] = print_ready,
 ) -> None:
     """Serves until Ctrl-C or SIGTERM, then stops every process and returns. Call it from the main thread.
@@ -99,6 +100,7 @@ def serve(
         log_path=log_path,
         ready_timeout_s=ready_timeout_s,
         warm=warm,
+        otlp_url=otlp_url,
     )
     with _stop_signals() as stop_requested:
         try:

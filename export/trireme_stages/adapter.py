@@ -7,13 +7,17 @@ tested without a server.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from trireme_stages.funnel import Chain
 from trireme_stages.schema import LEDGER
+
+if TYPE_CHECKING:
+    from trireme_stages.tracing import StageTracer
 
 __all__ = ["Adapter", "Backend"]
 
@@ -21,11 +25,12 @@ log = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """A request of a batch: its position, its inputs, and whether it wants to know where its time went."""
+    """A request of a batch: its position, its inputs, whether it wants to know where its time went, and its trace context."""
 
     position: int
     inputs: dict[str, np.ndarray]
     asks: bool
+    context: str | None = None
 
 
 Group = list[Entry]
@@ -53,6 +58,7 @@ class Adapter:
             ``invalid_rows(**inputs)`` says by row what is wrong.
         backend: the module ``triton_python_backend_utils``.
         note: is told the ns of every stage and the arrays answered, once per batch.
+        tracer: makes spans for the requests that are traced; None if the server sends none.
     """
 
     def __init__(
@@ -60,11 +66,13 @@ class Adapter:
         chain: Chain,
         backend: Backend,
         note: Callable[[Sequence[int], Sequence[np.ndarray]], None] = lambda spent, outputs: None,
+        tracer: StageTracer | None = None,
     ) -> None:
         self._chain = chain
         self._signature = chain.signature
         self._backend = backend
         self._note = note
+        self._tracer = tracer
         self._answered = chain.signature.answered
         self._tells = LEDGER in chain.signature.outputs
 
@@ -79,7 +87,9 @@ class Adapter:
                 responses[position] = self._error(str(error))
             else:
                 # One array call needs the same optional inputs throughout.
-                groups.setdefault(tuple(inputs), []).append(Entry(position, inputs, self._asks(request)))
+                context = None if self._tracer is None else self._tracer.context(request)
+                entry = Entry(position, inputs, self._asks(request), context)
+                groups.setdefault(tuple(inputs), []).append(entry)
         for group in groups.values():
             for position, response in self._run_group(group):
                 responses[position] = response
@@ -112,6 +122,7 @@ class Adapter:
 
     def _call(self, group: Group, batch: dict[str, np.ndarray]) -> list[tuple[int, Any]]:
         spent: list[int] = []
+        began = time.perf_counter_ns()
         try:
             outputs = self._chain.run(spent, **batch)
         except Exception as error:
@@ -119,8 +130,12 @@ class Adapter:
                 # Find the culprit alone, so that its neighbours are still answered.
                 return [answer for entry in group for answer in self._call([entry], entry.inputs)]
             log.exception("a stage failed")
+            if self._tracer is not None:
+                self._tracer.record_failure(_traced(group), began, spent, error)
             return [(group[0].position, self._error(f"{type(error).__name__}: {error}", internal=True))]
         self._note(spent, outputs)
+        if self._tracer is not None:
+            self._tracer.record(_traced(group), began, spent, outputs)
         ledger = [len(outputs[0]), len(group), *spent]
         answers, start = [], 0
         for entry in group:
@@ -148,6 +163,11 @@ class Adapter:
 
 def _rows(inputs: dict[str, np.ndarray]) -> int:
     return int(next(iter(inputs.values())).shape[0])
+
+
+def _traced(group: Group) -> list[tuple[str | None, int]]:
+    """The trace context and the rows of every request."""
+    return [(entry.context, _rows(entry.inputs)) for entry in group]
 
 
 def _concatenate(group: Group) -> dict[str, np.ndarray]:

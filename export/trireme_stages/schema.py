@@ -17,6 +17,7 @@ __all__ = [
     "FUSED",
     "LEDGER",
     "MODELS",
+    "OTLP_ENDPOINT",
     "STAGES",
     "STEPS",
     "TRANSPORT",
@@ -29,6 +30,8 @@ __all__ = [
 TRANSPORT = "transport"
 #: Parameter of an entry model's config: the SLO and the share of every stage, as JSON.
 BUDGET = "budget"
+#: Environment variable of OpenTelemetry: where spans go. The stages send some only if it is set.
+OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
 ENTRY = "recommend"
 FUSED = "recommend_fused"

@@ -6,8 +6,10 @@ Runs only inside Triton's Python backend, which provides ``triton_python_backend
 from __future__ import annotations
 
 import json
+import logging
+import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import triton_python_backend_utils as pb_utils
 
@@ -15,9 +17,14 @@ from trireme_stages.adapter import Adapter
 from trireme_stages.funnel import Chain, load_stages
 from trireme_stages.metrics import Publisher, StageMetrics
 from trireme_stages.runtime import one_thread, process_age_s
-from trireme_stages.schema import BUDGET
+from trireme_stages.schema import BUDGET, OTLP_ENDPOINT
+
+if TYPE_CHECKING:
+    from trireme_stages.tracing import StageTracer
 
 __all__ = ["ChainModel"]
+
+log = logging.getLogger(__name__)
 
 
 class ChainModel:
@@ -37,7 +44,8 @@ class ChainModel:
             json.loads(parameters.get(BUDGET, {}).get("string_value", "{}")),
         )
         self._publisher = Publisher(metrics)
-        self._adapter = Adapter(chain, pb_utils, metrics.note)
+        self._tracer = _tracer(chain, args["model_name"], args["model_version"])
+        self._adapter = Adapter(chain, pb_utils, metrics.note, self._tracer)
         metrics.tell_loaded(process_age_s())
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -45,3 +53,20 @@ class ChainModel:
 
     def finalize(self) -> None:
         self._publisher.close()
+        if self._tracer is not None:
+            self._tracer.close()
+
+
+def _tracer(chain: Chain, model: str, version: str) -> StageTracer | None:
+    """What sends the spans of the stages, if the environment says where to."""
+    if not os.environ.get(OTLP_ENDPOINT):
+        return None
+    try:
+        from trireme_stages.tracing import StageTracer, exporting_provider
+    except ModuleNotFoundError as error:
+        # The variable may be there for other programs: what was not asked for by name must not keep a model from serving.
+        log.warning("%s is set, but the stages send no spans: %s is not installed", OTLP_ENDPOINT, error.name)
+        return None
+    stages = [stage.name for stage in chain.stages]
+    answered = [tensor.name for tensor in chain.signature.answered]
+    return StageTracer(exporting_provider(), model, version, stages, answered)

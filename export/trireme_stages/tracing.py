@@ -1,0 +1,127 @@
+"""Spans of the stages, in the traces of the requests that come with one.
+
+Triton makes the spans of a request and of every model that it passes, and gives a model their context. Here each stage becomes a
+child of its model's span, with the times that the stages were measured with. Needs OpenTelemetry's SDK; a server that sends
+no spans does not load this module.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from trireme_stages.schema import RUNG
+
+__all__ = ["StageTracer", "exporting_provider"]
+
+_W3C = TraceContextTextMapPropagator()
+
+
+#: The requests of a batch, in the order of their rows: the trace context, None where a request is not traced, and the rows.
+Requests = Sequence[tuple[str | None, int]]
+
+
+def exporting_provider() -> TracerProvider:
+    """Sends spans in batches over OTLP/HTTP, as OpenTelemetry's environment variables say."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+class StageTracer:
+    """Makes the spans of one model.
+
+    Args:
+        provider: takes the spans; closed by ``close``.
+        model, version: as Triton serves it.
+        stages: in the order in which they run.
+        answered: names of the arrays that ``record`` is given as ``outputs``.
+    """
+
+    def __init__(
+        self, provider: TracerProvider, model: str, version: str, stages: Sequence[str], answered: Sequence[str]
+    ) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("trireme_stages")
+        self._attributes = {"trireme.model": model, "trireme.model_version": version}
+        self._stages = tuple(stages)
+        self._rung_at = answered.index(RUNG.name) if RUNG.name in answered else None
+
+    @staticmethod
+    def context(request: Any) -> str | None:
+        """The trace context of a request, as the JSON of its headers; None if it is not traced."""
+        context: str | None = request.trace().get_context()
+        return context
+
+    def record(self, requests: Requests, began: int, spent: Sequence[int], outputs: Sequence[np.ndarray]) -> None:
+        """A batch was answered.
+
+        began: ns on the clock ``time.perf_counter_ns``, when the first stage began; spent: ns of every stage, one after
+        another; outputs: the arrays answered, with the rows of all requests.
+        """
+        start = 0
+        for context, rows in requests:
+            if context is not None:
+                spans = self._spans(context, requests, began, spent)
+                if self._rung_at is not None:
+                    spans[-1].span.set_attribute(
+                        "trireme.rung", int(outputs[self._rung_at][start : start + rows].max())
+                    )
+                _end(spans)
+            start += rows
+
+    def record_failure(self, requests: Requests, began: int, spent: Sequence[int], error: Exception) -> None:
+        """After the stages of ``spent``, the next one raised ``error``."""
+        spent = [*spent, time.perf_counter_ns() - began - sum(spent)]
+        for context, _ in requests:
+            if context is not None:
+                spans = self._spans(context, requests, began, spent)
+                failed = spans[-1].span
+                failed.record_exception(error)
+                failed.set_attribute("error.type", type(error).__name__)
+                failed.set_status(trace.StatusCode.ERROR, str(error))
+                _end(spans)
+
+    def close(self) -> None:
+        """Sends what is left. Afterwards nothing is."""
+        self._provider.shutdown()
+
+    def _spans(self, context: str, requests: Requests, began: int, spent: Sequence[int]) -> list[_StageSpan]:
+        """A span that has begun for every stage of ``spent``."""
+        parent = _W3C.extract(json.loads(context), Context())
+        # Both clocks are read now, not once for all: the one of the spans is adjusted, the other one is not.
+        moment = began + time.time_ns() - time.perf_counter_ns()
+        attributes: dict[str, str | int] = {
+            **self._attributes,
+            "trireme.batch.users": sum(rows for _, rows in requests),
+            "trireme.batch.requests": len(requests),
+        }
+        spans = []
+        for stage, ns in zip(self._stages, spent, strict=False):  # those after a stage that failed did not run
+            told = {**attributes, "trireme.stage": stage}
+            span = self._tracer.start_span(stage, parent, attributes=told, start_time=moment)
+            moment += ns
+            spans.append(_StageSpan(span, moment))
+        return spans
+
+
+class _StageSpan(NamedTuple):
+    """A span, and when it ends, ns since the epoch."""
+
+    span: trace.Span
+    end: int
+
+
+def _end(spans: Sequence[_StageSpan]) -> None:
+    for span, moment in spans:
+        span.end(moment)
