@@ -263,6 +263,7 @@ def test_many_users_are_one_span_with_all_its_rpcs_and_no_duration(fake: FakeTri
     assert {headers["traceparent"].split("-")[2] for headers in fake.headers} == {
         f"{rpc.context.span_id:016x}" for rpc in rpcs
     }
+    assert all(headers["tracestate"] == "" for headers in fake.headers)  # behind traceparent, for Triton's sake
     assert watched.durations() == []
 
 
