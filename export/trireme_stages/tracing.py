@@ -8,6 +8,7 @@ no spans does not load this module.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ from trireme_stages.schema import RUNG
 
 __all__ = ["StageTracer", "exporting_provider"]
 
+#: Seconds in which what is left may be sent when a server stops.
+CLOSE_S = 2.0
+
 _W3C = TraceContextTextMapPropagator()
 
 
@@ -31,10 +35,24 @@ _W3C = TraceContextTextMapPropagator()
 Requests = Sequence[tuple[str | None, int]]
 
 
+class _Batches(BatchSpanProcessor):
+    """Ends in time: an exporter tries a collector that is not there again for longer than a server has to stop."""
+
+    def __init__(self, exporter: OTLPSpanExporter) -> None:
+        super().__init__(exporter)
+        self._exporter = exporter
+
+    def shutdown(self) -> None:
+        giving_up = threading.Timer(CLOSE_S, self._exporter.shutdown)
+        giving_up.start()
+        super().shutdown()
+        giving_up.cancel()
+
+
 def exporting_provider() -> TracerProvider:
     """Sends spans in batches over OTLP/HTTP, as OpenTelemetry's environment variables say."""
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(_Batches(OTLPSpanExporter()))
     return provider
 
 
@@ -93,7 +111,7 @@ class StageTracer:
                 _end(spans)
 
     def close(self) -> None:
-        """Sends what is left. Afterwards nothing is."""
+        """Sends what is left, as far as that takes no longer than ``CLOSE_S``. Afterwards nothing is sent."""
         self._provider.shutdown()
 
     def _spans(self, context: str, requests: Requests, began: int, spent: Sequence[int]) -> list[_StageSpan]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ from tests.support import fake_backend, toy
 from trireme_stages.adapter import Adapter
 from trireme_stages.funnel import Funnel
 from trireme_stages.schema import FUSED, STAGES
-from trireme_stages.tracing import StageTracer
+from trireme_stages.tracing import StageTracer, exporting_provider
+
+WAIT = 30  # seconds; what does not end until then does not end
 
 
 @dataclass
@@ -164,3 +168,18 @@ assert model._tracer(None, "", "") is None
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, env=environment
     )
     assert "the stages send no spans: opentelemetry is not installed" in done.stderr
+
+
+def test_a_collector_that_is_not_there_does_not_keep_a_server_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setenv(
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{nobody.getsockname()[1]}/v1/traces"
+        )
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "3600")  # s; it would be tried for as long
+        provider = exporting_provider()
+        provider.get_tracer("test").start_span("lost").end()
+        closing = threading.Thread(target=StageTracer(provider, FUSED, "7", list(STAGES), []).close, daemon=True)
+        closing.start()
+        closing.join(WAIT)
+        assert not closing.is_alive()
