@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trireme_export.evaluation.funnel import Ask
     from trireme_export.evaluation.protocol import EvaluationSet
 
-__all__ = ["evaluate", "evaluation", "evaluation_tables"]
+__all__ = ["evaluate", "evaluation", "evaluation_tables", "open_evaluation", "served"]
 
 
 def evaluate(
@@ -29,34 +29,43 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure NDCG@10, Recall@20 and Recall@200 on the test part: offline, as served, and of popular items."""
+    loaded, dataset = open_evaluation(data, checkpoint)
+    result = evaluation(loaded, dataset, url, model)
+    finish(result, as_json, *evaluation_tables(result))
+
+
+def open_evaluation(data: str, checkpoint: Path) -> tuple[Checkpoint, Dataset]:
+    """Raises: CommandError: the checkpoint was trained on other data."""
     from trireme_export.checkpoint import Checkpoint
 
     loaded = Checkpoint.load(checkpoint)
     dataset = open_data(data, loaded.config)
     if dataset.name != loaded.data["name"]:
         raise CommandError(f"{checkpoint} was trained on {loaded.data['name']!r}, --data is {dataset.name!r}")
-    result = evaluation(loaded, dataset, url, model)
-    finish(result, as_json, *evaluation_tables(result))
+    return loaded, dataset
+
+
+def served(url: str, model: str, checkpoint: Checkpoint, users: EvaluationSet) -> np.ndarray:
+    """What a server answers to those users: item indices int32 [E, K]."""
+    from trireme_client import Client
+    from trireme_export.evaluation.funnel import served_lists
+
+    with Client(url, model=model, timeout=60.0) as client:
+        return served_lists(_asker(client), checkpoint.tables, users)
 
 
 def evaluation(checkpoint: Checkpoint, dataset: Dataset, url: str | None, model: str) -> dict[str, Any]:
     """The figures of the known users and, where users were held out, of those served by history alone."""
-    from trireme_client import Client
-
-    if url is None:
-        result = _figures(checkpoint, dataset, dataset.test, None)
-        held = dataset.holdout and _figures(checkpoint, dataset, dataset.holdout, None)
-    else:
-        with Client(url, model=model, timeout=60.0) as client:
-            ask = _asker(client)
-            result = _figures(checkpoint, dataset, dataset.test, ask)
-            held = dataset.holdout and _figures(checkpoint, dataset, dataset.holdout, ask)
+    result = _figures(checkpoint, dataset, dataset.test, url, model)
+    held = dataset.holdout and _figures(checkpoint, dataset, dataset.holdout, url, model)
     return {"data": dataset.name, **result, **({"history_only": held} if held else {})}
 
 
-def _figures(checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, ask: Ask | None) -> dict[str, Any]:
+def _figures(
+    checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, url: str | None, model: str
+) -> dict[str, Any]:
     from trireme_export.evaluation import evaluate_lists, evaluate_popularity
-    from trireme_export.evaluation.funnel import offline_lists, served_lists
+    from trireme_export.evaluation.funnel import offline_lists
 
     if users.n_users == 0:
         raise CommandError(f"{dataset.name}: no user has both training history and test items that are new to him")
@@ -64,8 +73,8 @@ def _figures(checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, ask
     console.print(f"evaluating {users.n_users} users")
     offline = offline_lists(checkpoint.models, checkpoint.tables, users, serving.candidates, serving.list_length)
     figures: dict[str, Any] = {"users": users.n_users}
-    if ask is not None:
-        figures["served"] = evaluate_lists(served_lists(ask, checkpoint.tables, users), users)
+    if url is not None:
+        figures["served"] = evaluate_lists(served(url, model, checkpoint, users), users)
     figures["offline"] = evaluate_lists(offline, users)
     figures["popularity"] = evaluate_popularity(dataset.item_popularity, users)
     return figures

@@ -120,4 +120,5 @@ def sweep_table(result: dict[str, Any]) -> Table:
     return table
 
 
-import trireme_cli.perf_growth  # noqa: E402, F401  (its commands join `perf`, which must exist by then)
+import trireme_cli.perf_ab  # noqa: E402  (its command joins `perf`, which must exist by then)
+import trireme_cli.perf_growth  # noqa: E402, F401  (as do these)

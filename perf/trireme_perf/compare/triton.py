@@ -19,7 +19,7 @@ from trireme_perf.compare.contestants import Answer, Connection, Contestant, Kin
 from trireme_perf.compare.server import Command, Server
 from trireme_perf.errors import PerfError
 
-__all__ = ["ENTRIES", "baseline_plans", "own_plans"]
+__all__ = ["ENTRIES", "ClientConnection", "baseline_plans", "own_plans", "ready_address", "serve_command"]
 
 POLL_S = 0.05
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -34,11 +34,11 @@ ABOUT = {
 
 def own_plans(repository: Path, plan: str) -> list[Contestant]:
     """The plans of ``repository``, served by this installation."""
-    serve = (sys.executable, "-m", "trireme_cli")
+    command = serve_command(repository)
     entries = ENTRIES[plan]
-    plans = [_contestant(name, "own", serve, repository, partial(_raw, model)) for name, model in entries.items()]
-    coalescing = partial(_coalescing, entries["fused"])
-    return [*plans, _contestant("fused_coalescing", "own", serve, repository, coalescing)]
+    plans = [_contestant(name, "own", command, partial(_raw, model)) for name, model in entries.items()]
+    coalescing = partial(ClientConnection.open, model=entries["fused"], coalescing=True)
+    return [*plans, _contestant("fused_coalescing", "own", command, coalescing)]
 
 
 def baseline_plans(checkout: Path, repository: Path) -> list[Contestant]:
@@ -57,22 +57,19 @@ def baseline_plans(checkout: Path, repository: Path) -> list[Contestant]:
         if not (repository / model).is_dir():
             raise PerfError(f"--baseline-repository is {repository}, which has no {model}; export it with --plan both")
     return [
-        _contestant(f"baseline_{name}", "baseline", (str(command),), repository, partial(_raw, model))
+        _contestant(f"baseline_{name}", "baseline", serve_command(repository, (str(command),)), partial(_raw, model))
         for name, model in plans.items()
     ]
 
 
-def _contestant(
-    name: str, kind: Kind, serve: tuple[str, ...], repository: Path, connect: Callable[[str], Awaitable[Connection]]
-) -> Contestant:
+def serve_command(repository: Path, trireme: tuple[str, ...] = (sys.executable, "-m", "trireme_cli")) -> Command:
+    """How ``repository`` is served on free ports, by this installation or that of another ``trireme``."""
     ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
-    command = Command((*serve, "serve", str(repository.absolute()), *ports, "--json"), Path.cwd())
-    about = ABOUT[name.removeprefix("baseline_")]
-    return Contestant(name, about, kind, lambda port: command, _address, connect)
+    return Command((*trireme, "serve", str(repository.absolute()), *ports, "--json"), Path.cwd())
 
 
-async def _address(server: Server, port: int) -> str:
-    """`trireme serve --json` says where it listens once it is ready."""
+async def ready_address(server: Server) -> str:
+    """Where the server listens for gRPC; `trireme serve --json` says it once it is ready. Raises: StartError."""
     while True:
         for line in server.log().splitlines():
             if line.startswith("{") and line.endswith("}"):
@@ -81,12 +78,13 @@ async def _address(server: Server, port: int) -> str:
         await asyncio.sleep(POLL_S)
 
 
+def _contestant(name: str, kind: Kind, command: Command, connect: Callable[[str], Awaitable[Connection]]) -> Contestant:
+    about = ABOUT[name.removeprefix("baseline_")]
+    return Contestant(name, about, kind, lambda port: command, lambda server, port: ready_address(server), connect)
+
+
 async def _raw(model: str, address: str) -> Connection:
     return RawConnection(address, model)
-
-
-async def _coalescing(model: str, address: str) -> Connection:
-    return await CoalescingConnection.open(address, model)
 
 
 class RawConnection:
@@ -122,21 +120,22 @@ def _read(message: bytes) -> Answer:
     )
 
 
-class CoalescingConnection:
+class ClientConnection:
     """The project's own client, as a backend service would use it."""
 
     def __init__(self, client: AsyncClient, list_length: int) -> None:
         self._client = client
-        self._list_length = list_length
+        self.list_length = list_length
 
     @classmethod
-    async def open(cls, address: str, model: str) -> CoalescingConnection:
+    async def open(cls, address: str, model: str, coalescing: bool) -> ClientConnection:
         # The others wait as long as it takes: a probe judges by latency, not by errors.
-        client = AsyncClient(address, model=model, coalescing=Coalescing(), timeout=30.0)
+        client = AsyncClient(address, model=model, coalescing=Coalescing() if coalescing else None, timeout=30.0)
         return cls(client, (await client.model_info()).list_length)
 
-    async def ask(self, user_id: int) -> Answer:
-        answer = await self._client.recommend(user_id, self._list_length)
+    async def ask(self, user_id: int, *, ledger: bool = False) -> Answer:
+        """``ledger``: the answer's ledger is asked for too, and dropped."""
+        answer = await self._client.recommend(user_id, self.list_length, ledger=ledger)
         return Answer(answer.item_ids, answer.scores, int(answer.rung))
 
     async def close(self) -> None:
