@@ -121,4 +121,5 @@ def sweep_table(result: dict[str, Any]) -> Table:
 
 
 import trireme_cli.perf_ab  # noqa: E402  (its command joins `perf`, which must exist by then)
-import trireme_cli.perf_growth  # noqa: E402, F401  (as do these)
+import trireme_cli.perf_growth  # noqa: E402  (as do these)
+import trireme_cli.perf_overhead  # noqa: E402, F401
