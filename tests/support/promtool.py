@@ -1,0 +1,115 @@
+"""Made-up metrics of a server and its callers, minute by minute, and what the alerts make of them by `promtool test rules`."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import yaml
+
+from trireme_stages.metrics import ANSWERS, BUCKETS_S, COMPUTE
+from trireme_stages.schema import FUSED, STAGES
+
+RULES = Path(__file__).parents[2] / "docker/prometheus/rules"
+REQUESTS = "trireme_client_request_duration_seconds_count"
+INSTANCE = "here:8002"
+
+#: What tells one firing alert from another; `severity` is a contract of the rule files, not of a scenario.
+LABELS = "alertname, instance, model, stage, entry, rung, trireme_model"
+
+#: A series in the notation of Prometheus, and its value at every minute.
+Series = Mapping[str, Sequence[float]]
+
+
+def name(metric: str, **labels: str) -> str:
+    inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    return f"{metric}{{{inside}}}"
+
+
+def counter(per_minute: Sequence[float]) -> list[float]:
+    """The values of a counter that grew by so much in each minute."""
+    return list(accumulate(per_minute))
+
+
+def stage(
+    stage: str, seconds: Sequence[float], batches: float = 600, model: str = FUSED, instance: str = INSTANCE
+) -> dict[str, list[float]]:
+    """The histogram of a stage whose batches all take the same ``seconds``, each minute other ones."""
+    labels = {"instance": instance, "model": model, "stage": stage}
+    bounds = {f"{bound:g}".replace("inf", "+Inf"): bound for bound in BUCKETS_S}
+    found = {
+        name(f"{COMPUTE}_bucket", **labels, le=le): counter([batches * (spent <= bound) for spent in seconds])
+        for le, bound in bounds.items()
+    }
+    found[name(f"{COMPUTE}_count", **labels)] = found[name(f"{COMPUTE}_bucket", **labels, le="+Inf")]
+    found[name(f"{COMPUTE}_sum", **labels)] = counter([batches * spent for spent in seconds])
+    return found
+
+
+def healthy(minutes: int) -> dict[str, list[float]]:
+    """A server of the fused plan and one caller; every stage takes 1 ms, every 200th request misses the SLO."""
+    found: dict[str, list[float]] = {name("up", job="trireme", instance=INSTANCE): [1.0] * minutes}
+    for each in STAGES:
+        found |= stage(each, [0.001] * minutes)
+        found[name("trireme_stage_budget_seconds", instance=INSTANCE, model=FUSED, stage=each, quantile="0.99")] = [
+            0.004
+        ] * minutes
+    found |= server(nv_inference_request_success=[600] * minutes, nv_inference_request_failure=[0] * minutes)
+    found |= answers(rung0=[590] * minutes, rung1=[0] * minutes, rung2=[5] * minutes, rung3=[5] * minutes)
+    return found | callers([600] * minutes, [3] * minutes)
+
+
+def server(**per_minute: Sequence[float]) -> dict[str, list[float]]:
+    """Triton's own counters of the fused plan."""
+    return {
+        name(metric, instance=INSTANCE, model=FUSED, version="1"): counter(grown)
+        for metric, grown in per_minute.items()
+    }
+
+
+def answers(**rungs: Sequence[float]) -> dict[str, list[float]]:
+    """Users of each minute by rung, written ``rung0`` to ``rung3``."""
+    return {
+        name(ANSWERS, instance=INSTANCE, model=FUSED, rung=rung[-1]): counter(users) for rung, users in rungs.items()
+    }
+
+
+def callers(requests: Sequence[float], missed: Sequence[float], model: str = FUSED) -> dict[str, list[float]]:
+    """What one caller counts of the requests of each minute, and of those that miss the SLO."""
+    labels = {"job": "callers", "instance": "caller:9464", "trireme_model": model}
+    kept = [all_ - out for all_, out in zip(requests, missed, strict=True)]
+    return {
+        name(REQUESTS, **labels, trireme_slo="kept"): counter(kept),
+        name(REQUESTS, **labels, trireme_slo="missed"): counter(missed),
+    }
+
+
+def alert(alertname: str, **labels: str) -> str:
+    """A firing alert, told by what sets it apart."""
+    return name("", alertname=alertname, **labels)
+
+
+def check_alerts(folder: Path, series: Series, firing: Mapping[int, Sequence[str]]) -> None:
+    """Fails unless exactly the given alerts fire at the given minutes."""
+    tests = [
+        {
+            "expr": f'count by ({LABELS}) (ALERTS{{alertstate="firing"}})',
+            "eval_time": f"{minute}m",
+            "exp_samples": [{"labels": each, "value": 1} for each in alerts],
+        }
+        for minute, alerts in firing.items()
+    ]
+    written = [
+        {"series": each, "values": " ".join(f"{value:.6f}" for value in values)} for each, values in series.items()
+    ]
+    scenario = {
+        "rule_files": [str(file) for file in sorted(RULES.glob("*.yml"))],
+        "evaluation_interval": "30s",
+        "tests": [{"interval": "1m", "input_series": written, "promql_expr_test": tests}],
+    }
+    file = folder / "scenario.yml"
+    file.write_text(yaml.safe_dump(scenario))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
