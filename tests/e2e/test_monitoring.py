@@ -1,0 +1,127 @@
+"""A real Prometheus watches a real server under load, in which one stage gets slow: what fires, and what the dashboard shows.
+
+The rules are those of ``docker/prometheus``, a minute of theirs in a second of the test.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.conftest import PIPELINE, Served
+from tests.support.dashboard import read_dashboard, read_queries, substitute
+from tests.support.load import Load
+from tests.support.prometheus import Prometheus, Sample, shorter_expression, write_configuration
+from tests.support.slow_stage import SlowStage
+from trireme_server import TritonServer
+from trireme_stages.schema import FUSED, STAGES
+
+FACTOR = 60.0
+SLOW = "ranking"
+SLO_S = PIPELINE.budget.p99_ms / 1000
+SLOWER_MS = 1.25 * PIPELINE.budget.p99_ms  # no request of a slow batch keeps the SLO
+WITHIN_S = 300.0
+OF_STAGES = ("TriremeStageP99Unusual", "TriremeStageShareUnusual", "TriremeStageOverBudget")
+
+#: Everything that fires; and all that has since the start.
+FIRING = 'ALERTS{alertstate="firing"}'
+FIRED = f"max_over_time({FIRING}[1h])"
+MISSED = "trireme:slo_missed:ratio5m"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A stage is slow. Before it was, these alerts had ``fired``, and of the last requests this part had ``missed`` the SLO."""
+
+    prometheus: Prometheus
+    fired: list[Sample]
+    missed: float
+
+
+@pytest.fixture(scope="module")
+def watched(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("watched")
+    slow = SlowStage(served.repository, served.repository.parent / "slow")
+    users = served.dataset.test.user_id[:200].tolist()
+    with (
+        TritonServer(slow.repository, grpc_port=0, http_port=0, metrics_port=0) as server,
+        Load(server.grpc_url, FUSED, users, SLO_S, callers=4, rate=20) as load,
+        watch(folder, server, load) as prometheus,
+    ):
+        wait_for(lambda: len(prometheus.query("trireme:stage_p99_seconds:limit1d")) == len(STAGES))
+        fired, missed = prometheus.query(FIRED), prometheus.query(MISSED)[0][1]
+        slow.set(SLOW, ms=SLOWER_MS)
+        expected = {*OF_STAGES, "TriremeSLOBurnFast"}
+        wait_for(lambda: expected <= {labels["alertname"] for labels, _ in prometheus.query(FIRING)})
+        yield Watched(prometheus, fired, missed)
+
+
+def watch(folder: Path, server: TritonServer, load: Load) -> Prometheus:
+    targets = {"trireme": urlsplit(server.metrics_url).netloc, "callers": load.waited.target}
+    return Prometheus(write_configuration(folder / "prometheus", FACTOR, targets), FACTOR)
+
+
+def wait_for(arrived: Callable[[], bool]) -> None:
+    """Until it is so, or for long enough that a test may say what is missing."""
+    deadline = time.monotonic() + WITHIN_S
+    while not arrived() and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+
+def stages(alerts: list[Sample], *names: str) -> set[tuple[str, str]]:
+    return {(labels["alertname"], labels["stage"]) for labels, _ in alerts if labels["alertname"] in names}
+
+
+def test_no_stage_is_unusual_before_one_is_slow(watched: Watched) -> None:
+    assert stages(watched.fired, *OF_STAGES[:2]) == set()
+
+
+def test_the_slow_stage_is_named_and_no_other(watched: Watched) -> None:
+    fired = watched.prometheus.query(FIRED)
+    assert stages(fired, *OF_STAGES[:2]) == {(alert, SLOW) for alert in OF_STAGES[:2]}
+    models = {labels["model"] for labels, _ in fired if labels.get("stage") == SLOW}
+    assert models == {FUSED}
+
+
+def test_the_slow_stage_is_over_its_budget(watched: Watched) -> None:
+    assert (OF_STAGES[2], SLOW) in stages(watched.prometheus.query(FIRING), OF_STAGES[2])
+
+
+def test_callers_that_wait_too_long_are_a_page(watched: Watched) -> None:
+    burns = [labels for labels, _ in watched.prometheus.query(FIRING) if labels["alertname"] == "TriremeSLOBurnFast"]
+    assert [(labels["trireme_model"], labels["severity"]) for labels in burns] == [(FUSED, "page")]
+    missed = watched.prometheus.query(MISSED)[0][1]
+    assert missed > max(0.9, watched.missed)
+
+
+def test_nothing_else_is_said_to_be_wrong(watched: Watched) -> None:
+    """No alert but those of time: a machine that others use may be slow at any moment."""
+    others = {labels["alertname"] for labels, _ in watched.prometheus.query(FIRED)}
+    assert others <= {*OF_STAGES, "TriremeSLOBurnFast", "TriremeSLOBurnSlow"}
+
+
+def test_every_rule_is_evaluated_and_every_recorded_series_has_data(watched: Watched) -> None:
+    rules = watched.prometheus.rules()
+    assert {rule["name"]: rule.get("lastError", "") for rule in rules if rule["health"] != "ok"} == {}
+    recorded = [rule["name"] for rule in rules if rule["type"] == "recording"]
+    assert [name for name in recorded if not watched.prometheus.query(name)] == []
+
+
+def test_the_dashboard_offers_the_models(watched: Watched) -> None:
+    definition = read_dashboard()["templating"]["list"][0]["definition"]
+    match, label = definition.removeprefix("label_values(").removesuffix(")").rsplit(", ", 1)
+    assert FUSED in watched.prometheus.label_values(label, match)
+
+
+@pytest.mark.parametrize(("panel", "expression"), read_queries())
+def test_a_query_of_the_dashboard_has_data(watched: Watched, panel: str, expression: str) -> None:
+    # What Grafana would put in: for a graph of some hours the window of a rate is several scrapes.
+    variables = {"__rate_interval": "5m", "model": FUSED}
+    found = watched.prometheus.query(shorter_expression(substitute(expression, variables), FACTOR))
+    assert found, panel
+    assert all(value == value for _, value in found), f"{panel}: NaN"
