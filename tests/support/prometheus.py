@@ -1,7 +1,7 @@
 """Debian's real Prometheus on this project's own configuration and rules, with every duration a fixed factor shorter.
 
-The windows of the rules are hours and days. A test has minutes; so a second of its time stands for ``factor`` seconds: in the windows
-and offsets of expressions, in ``for``, and in the intervals. Nothing else is changed.
+The windows of the rules are hours and days. A test has minutes; so a second of its time stands for ``factor`` seconds: in the
+windows and offsets of expressions, in ``for``, and in the intervals. Nothing else is changed.
 """
 
 from __future__ import annotations
