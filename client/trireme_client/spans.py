@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from opentelemetry import metrics, trace
+from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .errors import ValidationError
@@ -75,9 +76,10 @@ class ClientSpans:
 
     def __init__(self, tracer: trace.Tracer, duration: metrics.Histogram, model: str, url: str) -> None:
         self.tracer = tracer
-        self.duration = duration
+        self._duration = duration
         self.slo_s: float | None = None
         self.call_attributes = {MODEL: model}
+        self._kept, self._missed = {MODEL: model, SLO: "kept"}, {MODEL: model, SLO: "missed"}
         host, port = split_target(url)
         self._rpc_attributes: dict[str, str | int] = {RPC_SYSTEM_NAME: "grpc", MODEL: model, SERVER_ADDRESS: host}
         if port is not None:
@@ -106,12 +108,15 @@ class ClientSpans:
             other.add_link(span.get_span_context())
         return RpcSpan(span)
 
-    def slo(self, seconds: float | None) -> dict[str, str]:
-        """Labels of a duration; None stands for a call that failed."""
+    def record(self, seconds: float, error: BaseException | None, context: Context | None) -> None:
+        """Records the duration of a call; context: where its trace is to be found, if it is sampled."""
         if self.slo_s is None:
-            return self.call_attributes
-        kept = seconds is not None and seconds <= self.slo_s
-        return {**self.call_attributes, SLO: "kept" if kept else "missed"}
+            labels = self.call_attributes
+        else:
+            labels = self._kept if error is None and seconds <= self.slo_s else self._missed
+        if error is not None:
+            labels = {**labels, ERROR_TYPE: type(error).__name__}
+        self._duration.record(seconds, labels, context)
 
 
 class CallSpan:
@@ -140,20 +145,15 @@ class CallSpan:
             self.span.set_attribute(ERROR_TYPE, type(error).__name__)
             self.span.set_status(trace.StatusCode.ERROR, str(error))
         if self._timed:
-            self._record(seconds, error)
+            # With the span as context, an exemplar of the histogram leads to the trace of the call.
+            context = trace.set_span_in_context(self.span) if self.span.is_recording() else None
+            self._client.record(seconds, error, context)
         self.span.end()
 
     def answered(self, result: Recommendations) -> Recommendations:
         """The result of `recommend`, as it came."""
         self.span.set_attributes({RUNG: int(result.rung), MODEL_VERSION: result.model_version})
         return result
-
-    def _record(self, seconds: float, error: BaseException | None) -> None:
-        labels = self._client.slo(None if error else seconds)
-        if error is not None:
-            labels = {**labels, ERROR_TYPE: type(error).__name__}
-        # With the span as context, an exemplar of the histogram leads to the trace of the call.
-        self._client.duration.record(seconds, labels, trace.set_span_in_context(self.span))
 
 
 class RpcSpan:
