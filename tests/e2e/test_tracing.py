@@ -7,10 +7,12 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from trireme_client import AsyncClient, Client, Coalescing, Recommendations, Tel
 from trireme_server import TritonServer
 from trireme_stages.schema import ENTRY, FUSED, STAGES, STEPS
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "tracing.md"
 RPC = "inference.GRPCInferenceService/ModelInfer"
 ROOT = "InferRequest"  # Triton's name for the span of a request
 
@@ -329,6 +332,18 @@ def test_triton_traces_whatever_comes_with_a_context(served: Served, traced: Tra
         for _ in range(TRIES):
             client.infer(FUSED, [user], headers={"traceparent": f"00-{trace_id}-{'d' * 16}-00"})
     traced.receiver.wait(lambda _: seen_by_triton(traced, trace_id))
+
+
+def test_the_code_of_the_documentation_runs(traced: Traced) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+    everything = block.replace("TraceIdRatioBased(0.01)", "TraceIdRatioBased(1.0)")
+    code = everything.replace("localhost:8001", traced.url).replace(
+        "http://localhost:4318/v1/traces", traced.receiver.url
+    )
+    before = known(traced)
+    exec(compile(code, DOCUMENTATION.name, "exec"), {})
+    (trace_id,) = known(traced) - before
+    assert {"recommend", RPC} <= {span.name for span in traced.receiver.trace(trace_id)}
 
 
 def test_a_server_that_was_not_told_to_sends_none(served: Served) -> None:
