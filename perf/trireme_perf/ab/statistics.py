@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import isqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -96,7 +98,7 @@ class _Pool:
     """The values of all rounds of one variant, for figures of any choice of rounds.
 
     Args:
-        rounds: float64 (values,) of each round, in any number, at least one.
+        rounds: float64 (values,) of each round, at least one.
     """
 
     def __init__(self, rounds: Sequence[NDArray[np.float64]]) -> None:
@@ -106,6 +108,14 @@ class _Pool:
         self._round = np.repeat(np.arange(len(rounds)), [len(each) for each in rounds])[order]
         self._sizes = np.array([len(each) for each in rounds], dtype=np.int64)
         self._sums = np.array([each.sum() for each in rounds])
+        self._step = isqrt(len(values)) + 1
+
+    @cached_property
+    def _below(self) -> NDArray[np.float64]:
+        """How many values of each round are among the first 0, step, 2 step, ... of all: float64 (rounds, steps)."""
+        places = np.arange(0, len(self._values), self._step)
+        each = [np.searchsorted(np.flatnonzero(self._round == number), places) for number in range(len(self._sizes))]
+        return np.array(each, dtype=np.float64)
 
     def mean(self, drawn: NDArray[np.int64]) -> NDArray[np.float64]:
         """Of every resample, float64 (resamples,); ``drawn``: how often each round is in it, int64 (resamples, rounds)."""
@@ -114,14 +124,14 @@ class _Pool:
 
     def percentile(self, drawn: NDArray[np.int64], percent: float) -> NDArray[np.float64]:
         """As ``mean``: the smallest value that ``percent`` of all do not exceed; see ``probe.percentile``."""
-        step = max(1, TABLE // len(self._values))
-        parts = [self._percentile(drawn[start : start + step], percent) for start in range(0, len(drawn), step)]
-        return np.concatenate(parts)
-
-    def _percentile(self, drawn: NDArray[np.int64], percent: float) -> NDArray[np.float64]:
-        up_to = np.cumsum(drawn.astype(np.int32)[:, self._round], axis=1, dtype=np.int32)
-        wanted = np.ceil(up_to[:, -1] * (percent / 100))
-        return self._values[[np.searchsorted(row, rank) for row, rank in zip(up_to, wanted, strict=True)]]
+        rank = np.ceil((drawn @ self._sizes) * (percent / 100))[:, None]
+        # First the step that holds the value of this rank, by a product of matrices, then its place there.
+        below = drawn @ self._below
+        step = (below < rank).sum(axis=1, keepdims=True) - 1
+        places = np.minimum(step * self._step + np.arange(self._step), len(self._values) - 1)
+        counted = np.cumsum(np.take_along_axis(drawn, self._round[places], axis=1), axis=1)
+        place = (np.take_along_axis(below, step, axis=1) + counted < rank).sum(axis=1)
+        return self._values[step[:, 0] * self._step + place]
 
 
 METRICS: Mapping[str, Callable[[_Pool, NDArray[np.int64]], NDArray[np.float64]]] = {
