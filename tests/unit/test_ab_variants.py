@@ -1,0 +1,82 @@
+"""How a variant is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.toy_repository import write_toy_repository
+from trireme_perf.ab import Settings, experiment
+from trireme_perf.ab.variants import parse_variant
+from trireme_perf.errors import PerfError
+from trireme_stages.errors import BundleError
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return write_toy_repository(tmp_path / "repository", models=("recommend", "recommend_fused"))
+
+
+@pytest.mark.parametrize(
+    ("rest", "model", "coalescing"),
+    [
+        ("", "recommend", False),
+        (":recommend_fused", "recommend_fused", False),
+        ("+coalescing", "recommend", True),
+        (":recommend_fused+coalescing", "recommend_fused", True),
+    ],
+)
+def test_a_repository(repository: Path, rest: str, model: str, coalescing: bool) -> None:
+    variant = parse_variant(f"{repository}{rest}")
+    assert (variant.repository, variant.model, variant.coalescing) == (repository, model, coalescing)
+    described = variant.describe()
+    assert described == {"model": model, "coalescing": coalescing, "plan": "fused", "bundle_id": "toy-1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "model", "coalescing"),
+    [
+        ("grpc://localhost:8001", "localhost:8001", "recommend", False),
+        ("grpc://10.0.0.1:9001/other+coalescing", "10.0.0.1:9001", "other", True),
+    ],
+)
+def test_a_server_that_runs(text: str, url: str, model: str, coalescing: bool) -> None:
+    variant = parse_variant(text)
+    assert (variant.repository, variant.url, variant.model, variant.coalescing) == (None, url, model, coalescing)
+    assert variant.describe()["bundle_id"] is None
+
+
+@pytest.mark.parametrize("text", ["", "+coalescing", "http://localhost:8000", "grpc://localhost", "grpc://host:port"])
+def test_what_is_neither(text: str) -> None:
+    with pytest.raises(PerfError, match="allowed: REPOSITORY"):
+        parse_variant(text)
+
+
+def test_a_model_that_is_no_entry(repository: Path) -> None:
+    with pytest.raises(PerfError, match="names the model 'ranking'; .* has: recommend, recommend_fused"):
+        parse_variant(f"{repository}:ranking")
+
+
+def test_no_repository(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such directory"):
+        parse_variant(str(tmp_path / "nothing"))
+
+
+def test_two_running_servers_need_users() -> None:
+    with pytest.raises(PerfError, match="--users must name a model repository"):
+        experiment("grpc://localhost:1", "grpc://localhost:2", Settings())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rate": 0.0}, "rate is 0, must be more than 0"),
+        ({"metric": "p95"}, "metric is 'p95', allowed: p50, p99, mean"),
+        ({"k": 0}, "k is 0, must be at least 1"),
+        ({"rounds": 3}, "rounds is 3, must be at least 10"),
+    ],
+)
+def test_settings(settings: dict, message: str) -> None:
+    with pytest.raises(PerfError, match=message):
+        Settings(**settings)
