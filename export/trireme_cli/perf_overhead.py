@@ -28,7 +28,7 @@ def overhead(
     only: Annotated[list[str] | None, typer.Option(help="A comparison, may be repeated; default all.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What the ledger and the metrics cost: CPU per user of server and client, with and without, in turn."""
+    """What ledger, metrics and tracing cost: CPU per user of server and client, with and without, in turn."""
     from trireme_perf.overhead.run import Settings, measure_overhead
 
     try:
@@ -55,8 +55,8 @@ def _table(result: dict[str, Any]) -> Table:
                 *(f"{server[side]:,.0f}" for side in "ab"),
                 f"{ratio['value']:.3f}",
                 f"{ratio['low']:.3f} … {ratio['high']:.3f}",
-                f"≤ {comparison['target']:.2f}",
-                f"[{COLOURS[state]}]{state}[/{COLOURS[state]}]",
+                f"≤ {comparison['target']:.2f}" if state else "",
+                f"[{COLOURS[state]}]{state}[/{COLOURS[state]}]" if state else "",
                 f"{client['value']:.2f}",
             )
     table.caption = "\n".join(f"{name}: {one['about']}" for name, one in result["comparisons"].items())

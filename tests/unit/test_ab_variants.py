@@ -54,7 +54,7 @@ def test_what_is_neither(text: str) -> None:
 
 
 def test_a_model_that_is_no_entry(repository: Path) -> None:
-    with pytest.raises(PerfError, match="names the model 'ranking'; .* has: recommend, recommend_fused"):
+    with pytest.raises(PerfError, match=r"names the model 'ranking'; .* has: recommend, recommend_fused"):
         parse_variant(f"{repository}:ranking")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,21 @@ def measure(
         return run_precisely(_run((a, b), users, settings, judge, tell, cores[-1], Path(logs)))
 
 
-async def start(stack: AsyncExitStack, repository: Path, core: int, log: Path) -> tuple[Server, str]:
-    """A server on ``core``, ready, and its address; it is stopped with the ``stack``. Raises: StartError."""
-    server = Server(serve_command(repository), core, log)
+async def start(
+    stack: AsyncExitStack,
+    repository: Path,
+    core: int,
+    log: Path,
+    options: tuple[str, ...] = (),
+    environment: Mapping[str, str] = {},
+) -> tuple[Server, str]:
+    """A server on ``core``, ready, and its address; it is stopped with the ``stack``. ``options``: of `trireme serve`;
+    ``environment``: added to ours.
+
+    Raises: StartError.
+    """
+    command = replace(serve_command(repository, options=options), environment=environment)
+    server = Server(command, core, log)
     stack.callback(server.stop)
     return server, await ready_address(server)
 

@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from trireme_client import AsyncClient, Coalescing
+from trireme_client import AsyncClient, Coalescing, Telemetry
 from trireme_perf.compare.contestants import Answer, Connection, Contestant, Kind
 from trireme_perf.compare.server import Command, Server
 from trireme_perf.errors import PerfError
@@ -62,18 +62,22 @@ def baseline_plans(checkout: Path, repository: Path) -> list[Contestant]:
     ]
 
 
-def serve_command(repository: Path, trireme: tuple[str, ...] = (sys.executable, "-m", "trireme_cli")) -> Command:
+def serve_command(
+    repository: Path,
+    trireme: tuple[str, ...] = (sys.executable, "-m", "trireme_cli"),
+    options: tuple[str, ...] = (),
+) -> Command:
     """How ``repository`` is served on free ports, by this installation or that of another ``trireme``."""
     ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
-    return Command((*trireme, "serve", str(repository.absolute()), *ports, "--json"), Path.cwd())
+    return Command((*trireme, "serve", str(repository.absolute()), *ports, *options, "--json"), Path.cwd())
 
 
-async def ready_address(server: Server) -> str:
-    """Where the server listens for gRPC; `trireme serve --json` says it once it is ready. Raises: StartError."""
+async def ready_address(server: Server, key: str = "grpc_url") -> str:
+    """Where the server listens; `trireme serve --json` says it in a line of JSON once it is ready. Raises: StartError."""
     while True:
         for line in server.log().splitlines():
             if line.startswith("{") and line.endswith("}"):
-                return str(json.loads(line)["grpc_url"])
+                return str(json.loads(line)[key])
         server.check_starting()
         await asyncio.sleep(POLL_S)
 
@@ -128,9 +132,16 @@ class ClientConnection:
         self.list_length = list_length
 
     @classmethod
-    async def open(cls, address: str, model: str, coalescing: bool) -> ClientConnection:
-        # The others wait as long as it takes: a probe judges by latency, not by errors.
-        client = AsyncClient(address, model=model, coalescing=Coalescing() if coalescing else None, timeout=30.0)
+    async def open(
+        cls, address: str, model: str, coalescing: bool, telemetry: Telemetry | None = None
+    ) -> ClientConnection:
+        client = AsyncClient(
+            address,
+            model=model,
+            coalescing=Coalescing() if coalescing else None,
+            telemetry=telemetry,
+            timeout=30.0,  # the others wait as long as it takes: a probe judges by latency, not by errors
+        )
         return cls(client, (await client.model_info()).list_length)
 
     async def ask(self, user_id: int, *, ledger: bool = False) -> Answer:

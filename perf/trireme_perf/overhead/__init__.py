@@ -1,1 +1,1 @@
-"""What being watched costs: CPU of server and client per user, with and without the ledger and the metrics."""
+"""What being watched costs: CPU of server and client per user, with and without ledger, metrics and tracing."""

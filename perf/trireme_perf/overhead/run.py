@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -27,9 +29,9 @@ from trireme_perf.ab.document import contrast_document
 from trireme_perf.ab.run import start, warm
 from trireme_perf.ab.statistics import CONFIDENCE, Contrast
 from trireme_perf.compare.arrivals import UserMix, read_users
-from trireme_perf.compare.probe import closed_loop, no_collection, run_precisely
-from trireme_perf.compare.server import Server
-from trireme_perf.compare.triton import ENTRIES, ClientConnection
+from trireme_perf.compare.probe import Ask, Latencies, closed_loop, no_collection, run_precisely
+from trireme_perf.compare.server import Command, Server
+from trireme_perf.compare.triton import ENTRIES, ClientConnection, ready_address
 from trireme_perf.compare.usage import pinned
 from trireme_perf.errors import PerfError
 from trireme_perf.overhead.repositories import copy_with
@@ -40,25 +42,38 @@ __all__ = ["COMPARISONS", "LOADS", "Comparison", "Settings", "measure_overhead"]
 
 SEED = 20060508
 PACE = 400  # users asked to learn how many fill a block
+#: Time after a block that counts with it: metrics are published once a second, and spans sent in batches.
+SETTLE_S = 1.2
+SPAN_DELAY, SPAN_DELAY_MS = "OTEL_BSP_SCHEDULE_DELAY", 500
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to serve and ask. mixin: class of ``overhead.models`` that the models are of; empty for those of the bundle.
-    ledger: whether every request asks for its ledger."""
+    """A way to serve and ask.
+
+    mixin: class of ``overhead.models`` that the models are of; empty for those of the bundle. ledger: whether every request
+    asks for its ledger. sampled: share of the calls that are traced; None: neither client nor server knows of tracing.
+    """
 
     mixin: str = ""
     ledger: bool = False
+    sampled: float | None = None
+
+    def __str__(self) -> str:
+        ledger = ", ledger asked for" if self.ledger else ""
+        traced = "" if self.sampled is None else f", {self.sampled:.0%} traced"
+        return f"{self.mixin or 'the bundle'}{ledger}{traced}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """about: what is compared, for people. target: wanted of the server's CPU, ``observed`` over ``without``, at most."""
+    """about: what is compared, for people. target: wanted of the server's CPU, ``observed`` over ``without``, at most;
+    None where nothing is wanted but to know it."""
 
     about: str
     without: Way
     observed: Way
-    target: float
+    target: float | None = None
 
 
 COMPARISONS = {
@@ -70,6 +85,11 @@ COMPARISONS = {
     ),
     "ledger_on": Comparison("every request asks for its ledger, against none", Way(), Way(ledger=True), 1.10),
     "histograms": Comparison("metrics of the stages, against none", Way("WithoutMetrics"), Way(), 1.03),
+    "tracing_0": Comparison(
+        "client and server can trace and no call is sampled, against neither", Way(), Way(sampled=0.0)
+    ),
+    "tracing_1": Comparison("one call in 100 is traced, against no tracing", Way(), Way(sampled=0.01), 1.02),
+    "tracing_100": Comparison("every call is traced, against no tracing", Way(), Way(sampled=1.0)),
 }
 
 
@@ -109,7 +129,7 @@ def measure_overhead(repository: Path, settings: Settings, tell: Callable[[str],
         ``{"rounds", "seconds", "confidence", "machine", "comparisons": {name: {"about", "target", "loads": {load:
         {"users", "server_us_per_user", "client_us_per_user", "state"}}}}}``; a is without what is looked at, b with it.
         ``state`` is of the server's ratio: `kept` if its whole interval is within the target, `exceeded` if none of it is,
-        else `unclear`.
+        else `unclear`; None without a target.
 
     Raises:
         PerfError: fewer than two cores, no fused plan, or a request failed. StartError: a server did not start.
@@ -153,27 +173,46 @@ class _Run:
         loads = {}
         async with AsyncExitStack() as stack:
             ways = (comparison.without, comparison.observed)
-            servers = {way.mixin: await self._serve(stack, way.mixin) for way in ways}
+            otlp_url = await self._sink(stack) if comparison.observed.sampled is not None else ""
+            servers = {_serving(way): await self._serve(stack, way, otlp_url) for way in ways}
             for load, traffic in LOADS.items():
-                sides = [await self._side(stack, way, servers[way.mixin], traffic) for way in ways]
+                sides = [await self._side(stack, way, servers[_serving(way)], traffic, otlp_url) for way in ways]
                 loads[load] = await self._load(load, traffic, (sides[0], sides[1]), comparison.target)
         return {"about": comparison.about, "target": comparison.target, "loads": loads}
 
-    async def _serve(self, stack: AsyncExitStack, mixin: str) -> tuple[Server, str]:
-        copy = self._scratch / mixin
-        if mixin and not copy.exists():
-            copy_with(mixin, self._repository, copy)
-        log = self._scratch / f"{mixin or 'original'}.log"
-        return await start(stack, copy if mixin else self._repository, self._core, log)
+    async def _sink(self, stack: AsyncExitStack) -> str:
+        """URL of a collector beside the client."""
+        command = Command((sys.executable, "-m", "trireme_perf.overhead.sink"), Path.cwd())
+        sink = Server(command, min(os.sched_getaffinity(0)), self._scratch / "sink.log")
+        stack.callback(sink.stop)
+        return await ready_address(sink, "otlp_url")
 
-    async def _side(self, stack: AsyncExitStack, way: Way, server: tuple[Server, str], traffic: Traffic) -> Side:
+    async def _serve(self, stack: AsyncExitStack, way: Way, otlp_url: str) -> tuple[Server, str]:
+        repository = self._scratch / way.mixin if way.mixin else self._repository
+        if not repository.exists():
+            copy_with(way.mixin, self._repository, repository)
+        options = () if way.sampled is None else (f"--otlp-url={otlp_url}",)
+        environment = {} if way.sampled is None else {SPAN_DELAY: str(SPAN_DELAY_MS)}
+        log = self._scratch / f"server-{way.mixin}-{way.sampled}.log"
+        return await start(stack, repository, self._core, log, options, environment)
+
+    async def _side(
+        self, stack: AsyncExitStack, way: Way, server: tuple[Server, str], traffic: Traffic, otlp_url: str
+    ) -> Side:
         process, address = server
-        connection = await ClientConnection.open(address, self._model, traffic.coalescing)
-        stack.push_async_callback(connection.close)
-        name = f"{way.mixin or 'the bundle'}{', ledger asked for' if way.ledger else ''}"
-        return Side(name, partial(connection.ask, ledger=way.ledger), process)
+        telemetry = None
+        if way.sampled is not None:
+            from trireme_perf.overhead.tracing import sampling  # needs OpenTelemetry, as nothing else here
 
-    async def _load(self, name: str, traffic: Traffic, sides: tuple[Side, Side], target: float) -> dict[str, Any]:
+            telemetry, end = sampling(way.sampled, otlp_url, SPAN_DELAY_MS)
+            stack.callback(end)
+        connection = await ClientConnection.open(address, self._model, traffic.coalescing, telemetry)
+        stack.push_async_callback(connection.close)
+        return Side(str(way), partial(connection.ask, ledger=way.ledger), process)
+
+    async def _load(
+        self, name: str, traffic: Traffic, sides: tuple[Side, Side], target: float | None
+    ) -> dict[str, Any]:
         for side in sides:
             await warm(side, self._users)
         with no_collection():
@@ -186,14 +225,20 @@ class _Run:
 
     def _draw(self, users: int, concurrency: int) -> Load:
         chosen = self._users.take(users)
-        return lambda ask: closed_loop(ask, chosen, concurrency)
+
+        async def load(ask: Ask) -> Latencies:
+            latencies = await closed_loop(ask, chosen, concurrency)
+            await asyncio.sleep(SETTLE_S)
+            return latencies
+
+        return load
 
     def _tell_round(self, load: str, number: int, blocks: tuple[Block, Block]) -> None:
         costs = ", ".join(f"{block.server_us:.0f}" for block in blocks)
         self._tell(f"    {load}, round {number + 1} of {self._settings.rounds}: {costs} µs of server CPU per user")
 
 
-def _figures(rounds: Rounds, target: float) -> dict[str, Any]:
+def _figures(rounds: Rounds, target: float | None) -> dict[str, Any]:
     server, client = contrast_server_cpu(rounds), contrast_client_cpu(rounds)
     assert server is not None  # its processes are ours
     return {
@@ -203,7 +248,14 @@ def _figures(rounds: Rounds, target: float) -> dict[str, Any]:
     }
 
 
-def _state(server: Contrast, target: float) -> str:
+def _serving(way: Way) -> tuple[str, bool]:
+    """What a server must be for it; how it is asked is the client's affair."""
+    return way.mixin, way.sampled is not None
+
+
+def _state(server: Contrast, target: float | None) -> str | None:
+    if target is None:
+        return None
     if server.ratio.high <= target:
         return "kept"
     return "exceeded" if server.ratio.low > target else "unclear"
