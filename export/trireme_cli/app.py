@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from trireme_cli.console import console
 from trireme_cli.demo import demo
 from trireme_cli.evaluate import evaluate
 from trireme_cli.export import export
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, export, serve, recommend, evaluate, ledger, demo):
+for command in (train, export, serve, recommend, evaluate, ledger, console, demo):
     app.command()(command)
 app.add_typer(perf, name="perf")
 

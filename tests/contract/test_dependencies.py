@@ -15,6 +15,7 @@ PACKAGES = {
     "trireme_server": "export",
     "trireme_cli": "export",
     "trireme_perf": "perf",
+    "trireme_console": "console",
 }
 ALLOWED = {
     "trireme_client": set(),
@@ -22,6 +23,7 @@ ALLOWED = {
     "trireme_export": {"trireme_stages"},
     "trireme_server": {"trireme_stages", "trireme_client"},
     "trireme_perf": {"trireme_client", "trireme_stages"},
+    "trireme_console": {"trireme_perf", "trireme_client", "trireme_stages"},
     "trireme_cli": set(PACKAGES),
 }
 

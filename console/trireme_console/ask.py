@@ -1,0 +1,82 @@
+"""One question of a person at the page: what the client answers, and where its time went."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from trireme_client import Client, Recommendations, ValidationError
+from trireme_perf.waterfall import Waterfall, measure_call
+
+__all__ = ["Asked", "Asker", "parse_history", "parse_user"]
+
+ITEMS = 10
+ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The answer to one question."""
+
+    at: float
+    """Seconds since the epoch."""
+    answer: Recommendations
+    waterfall: Waterfall
+
+
+class Asker:
+    """One client for all browsers. ``ask`` blocks and is safe from any thread."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._url = url
+        self._model = model
+        self._client = Client(url, model=model)
+        self._warm = False
+
+    def ask(self, user: str, history: str) -> Asked:
+        """The best items for what was typed in.
+
+        Raises:
+            TriremeError: an input is wrong, or the server did not answer; one line for the reader.
+            PerfError: its statistics cannot be read.
+        """
+        user_id, items = parse_user(user), parse_history(history)
+        if not self._warm:  # connects, and warms what the first call of a process pays for
+            self._client.recommend(user_id, ITEMS, history=items)
+            self._warm = True
+
+        def call() -> Recommendations:
+            return self._client.recommend(user_id, ITEMS, history=items, ledger=True)
+
+        answer, waterfall = measure_call(self._url, self._model, call)
+        return Asked(time.time(), answer, waterfall)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def parse_user(text: str) -> int | None:
+    """An id; None for ``anonymous`` or nothing.
+
+    Raises:
+        ValidationError: it is neither.
+    """
+    text = text.strip()
+    if not text or text.lower() == ANONYMOUS:
+        return None
+    if not text.isdecimal():
+        raise ValidationError(f"user is {text!r}; allowed: a user id ≥ 0, or {ANONYMOUS}")
+    return int(text)
+
+
+def parse_history(text: str) -> list[int] | None:
+    """Item ids, newest last, separated by commas or blanks; None for nothing: the stored history stands.
+
+    Raises:
+        ValidationError: naming the part that is no id.
+    """
+    parts = text.replace(",", " ").split()
+    for part in parts:
+        if not part.isdecimal():
+            raise ValidationError(f"history holds {part!r}; allowed: item ids ≥ 0, newest last, separated by commas")
+    return [int(part) for part in parts] or None

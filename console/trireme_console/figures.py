@@ -1,0 +1,241 @@
+"""What the page says, in numbers and words: made from a ``Snapshot``, without a browser."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from trireme_client import Rung
+from trireme_console.history import WINDOW_S, Snapshot, Span
+from trireme_perf.ledger import StagePercentiles
+from trireme_stages.schema import STAGES
+
+__all__ = [
+    "ENOUGH_BATCHES",
+    "RUNGS",
+    "Headline",
+    "Level",
+    "StageRow",
+    "Tile",
+    "clock",
+    "headline",
+    "milliseconds",
+    "stage_rows",
+    "tiles",
+]
+
+#: Below so many batches, the p99 is one slow batch and no verdict.
+ENOUGH_BATCHES = 20
+
+RUNGS = {
+    Rung.FULL: ("full", "every stage answered"),
+    Rung.RETRIEVAL_ORDER: ("order of retrieval", "the ranking was not usable"),
+    Rung.SEGMENT_POPULAR: ("popular in the segment", "nothing more personal is known"),
+    Rung.POPULAR: ("popular", "what everybody likes"),
+}
+
+
+class Level(Enum):
+    """What a reader must do: nothing, act, or wait. The value is the word's class in the style sheet."""
+
+    GOOD = "good"
+    BAD = "bad"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True)
+class Headline:
+    level: Level
+    word: str
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage against its budget. µs; NaN where nothing was computed."""
+
+    stage: str
+    level: Level
+    verdict: str
+    batches: int = 0
+    p50_us: float = math.nan
+    p95_us: float = math.nan
+    p99_us: float = math.nan
+    budget_us: float | None = None
+    usual_us: float | None = None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A large figure with its unit, and one line below."""
+
+    title: str
+    value: str
+    unit: str
+    note: str
+    level: Level = Level.IDLE
+
+
+def milliseconds(us: float | None) -> str:
+    """``us`` in ms with three digits at most, without the unit; a dash for none."""
+    if us is None or math.isnan(us):
+        return "–"
+    ms = us / 1000
+    return f"{ms:.2f}" if ms < 9.995 else f"{ms:.1f}" if ms < 99.95 else f"{ms:.0f}"
+
+
+def clock(at: float) -> str:
+    return datetime.fromtimestamp(at).strftime("%H:%M:%S")
+
+
+def stage_rows(snapshot: Snapshot) -> list[StageRow]:
+    """A row per stage in the order of a request, those that computed nothing included."""
+    found = {stage.stage: stage for stage in snapshot.window.stages} if snapshot.window else {}
+    return [_stage_row(name, found.get(name), snapshot.usual_us.get(name)) for name in STAGES]
+
+
+def headline(snapshot: Snapshot) -> Headline:
+    """The one sentence to be read from afar."""
+    if snapshot.up is None:
+        return Headline(Level.IDLE, "Starting", "Reading the server for the first time")
+    if not snapshot.up:
+        text = f"No answer from the server since {clock(snapshot.since)}"
+        return Headline(Level.BAD, "Down", text, f"{snapshot.reason}; tried again every second")
+    if snapshot.window is None:
+        return Headline(
+            Level.IDLE, "Starting", f"The server is up since {clock(snapshot.since)}", "first figures in a second"
+        )
+    return _trouble(snapshot, snapshot.window) or _calm(snapshot, snapshot.window)
+
+
+def tiles(snapshot: Snapshot) -> list[Tile]:
+    span = snapshot.window or Span(0.0, 0.0)
+    ledger = span.ledger
+    requests = ledger.requests if ledger else 0
+    seconds = f"last {WINDOW_S:.0f} s"
+    rate = f"{span.users_per_s:,.0f}" if span.users_per_s >= 10 else f"{span.users_per_s:.1f}"
+    known = snapshot.window is not None
+    return [
+        Tile("Throughput", rate if known else "–", "users/s", f"{requests:,} requests, {seconds}"),
+        Tile(
+            "Time on the server",
+            milliseconds(ledger.end_to_end_us if ledger else None),
+            "ms",
+            "mean per request, inside Triton",
+        ),
+        Tile("Waiting in queues", milliseconds(span.queue_us), "ms", "mean per request, all models"),
+        _callers_tile(snapshot, span),
+        _answers_tile(span),
+        _failures_tile(span, known, requests),
+    ]
+
+
+def _stage_row(name: str, found: StagePercentiles | None, usual_us: float | None) -> StageRow:
+    if found is None:
+        return StageRow(name, Level.IDLE, "no batch")
+    level, verdict = _judge(found)
+    return StageRow(
+        name, level, verdict, found.batches, found.p50_us, found.p95_us, found.p99_us, found.budget_us, usual_us
+    )
+
+
+def _judge(stage: StagePercentiles) -> tuple[Level, str]:
+    if stage.budget_us is None:
+        return Level.IDLE, "no budget"
+    if stage.batches < ENOUGH_BATCHES:
+        return Level.IDLE, "too few batches to judge"
+    return (Level.GOOD, "within budget") if stage.within_budget else (Level.BAD, "over budget")
+
+
+def _trouble(snapshot: Snapshot, span: Span) -> Headline | None:
+    over = sorted((row for row in stage_rows(snapshot) if row.level is Level.BAD), key=_excess, reverse=True)
+    if over:
+        worst, *others = over
+        usual = f"; usual {milliseconds(worst.usual_us)} ms" if worst.usual_us is not None else ""
+        text = f"{worst.stage} is over its budget: p99 {_of(worst.p99_us, worst.budget_us)}{usual}"
+        also = ", ".join(f"{row.stage} {_of(row.p99_us, row.budget_us)}" for row in others)
+        return Headline(
+            Level.BAD, "Over budget", text, f"also over: {also}" if also else "all other stages are within theirs"
+        )
+    if span.failures:
+        return Headline(
+            Level.BAD, "Failing", f"{_counted(span.failures, 'request')} failed in the last {WINDOW_S:.0f} s"
+        )
+    slo_us = _slo_us(snapshot)
+    if slo_us and span.callers and span.callers.requests >= ENOUGH_BATCHES and span.callers.p99_us > slo_us:
+        text = f"Callers wait too long: p99 {_of(span.callers.p99_us, slo_us)}"
+        return Headline(
+            Level.BAD, "Over the SLO", text, "no stage is over its budget: look at queues, network and callers"
+        )
+    return None
+
+
+def _calm(snapshot: Snapshot, span: Span) -> Headline:
+    rows = [row for row in stage_rows(snapshot) if row.batches]
+    problems = " · ".join(snapshot.problems)
+    if not rows:
+        if span.ledger:
+            return Headline(Level.IDLE, "Unknown", "Requests are answered, but no stage publishes its times", problems)
+        return Headline(Level.IDLE, "Idle", f"The server is up; no request in the last {WINDOW_S:.0f} s", problems)
+    if rows[0].budget_us is None:
+        worst = max(rows, key=lambda row: row.p99_us)
+        text = f"No budget in this bundle; the slowest stage is {worst.stage}: p99 {milliseconds(worst.p99_us)} ms"
+        return Headline(Level.IDLE, "Not judged", text, problems)
+    nearest = max(rows, key=_excess)
+    if not all(row.level is Level.GOOD for row in rows):
+        text = f"Few requests: less than {ENOUGH_BATCHES} batches in the last {WINDOW_S:.0f} s are no verdict"
+        return Headline(Level.IDLE, "Quiet", text, problems)
+    detail = f"nearest to it: {nearest.stage}, p99 {_of(nearest.p99_us, nearest.budget_us)}"
+    return Headline(Level.GOOD, "All well", "All stages are within their budgets", problems or detail)
+
+
+def _excess(row: StageRow) -> float:
+    return row.p99_us / (row.budget_us or math.inf)
+
+
+def _of(us: float, allowed_us: float | None) -> str:
+    return f"{milliseconds(us)} ms of {milliseconds(allowed_us)} ms"
+
+
+def _slo_us(snapshot: Snapshot) -> float | None:
+    budget = snapshot.identity.budget if snapshot.identity else {}
+    return 1000 * budget["p99_ms"] if budget else None
+
+
+def _callers_tile(snapshot: Snapshot, span: Span) -> Tile:
+    title = "Callers' p99"
+    if span.callers is None:
+        return Tile(title, "–", "ms", "the server knows none: --callers-url")
+    slo_us = _slo_us(snapshot)
+    kept = f" · {span.callers.kept:.1%} in the SLO" if span.callers.kept is not None else ""
+    level = Level.IDLE
+    if slo_us and span.callers.requests >= ENOUGH_BATCHES:
+        level = Level.BAD if span.callers.p99_us > slo_us else Level.GOOD
+    return Tile(
+        title, milliseconds(span.callers.p99_us), "ms", f"p50 {milliseconds(span.callers.p50_us)} ms{kept}", level
+    )
+
+
+def _answers_tile(span: Span) -> Tile:
+    title = "Full answers"
+    if span.answers is None:
+        return Tile(title, "–", "%", "not published by this server")
+    users = sum(span.answers.values())
+    if not users:
+        return Tile(title, "–", "%", "nobody asked")
+    share = 100 * span.answers.get(0, 0.0) / users
+    return Tile(title, f"{share:.1f}" if share < 100 else "100", "%", f"rung 0, of {users:,.0f} users")
+
+
+def _failures_tile(span: Span, known: bool, requests: int) -> Tile:
+    if not known:
+        return Tile("Failed", "–", "", "requests")
+    level = Level.BAD if span.failures else Level.GOOD if requests else Level.IDLE
+    return Tile("Failed", f"{span.failures:,}", "", f"requests, last {WINDOW_S:.0f} s", level)
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,209 @@
+"""The last quarter of an hour, from readings of counters: no thread, no clock, no I/O.
+
+Figures are of the last ``WINDOW_S`` seconds; what is drawn over time are spans of ``SPAN_S`` seconds that do not overlap.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trireme_console.readings import Identity, Published, Reading
+from trireme_perf.errors import PerfError
+from trireme_perf.histograms import Histogram, between
+from trireme_perf.ledger import Ledger, StagePercentiles, ledger_between
+
+__all__ = ["SPAN_S", "WINDOW_S", "CallersSpan", "History", "Snapshot", "Span"]
+
+WINDOW_S = 20.0
+SPAN_S = 5.0
+KEPT_S = 900.0
+#: Spans that make a stage's usual p99.
+USUAL_SPANS = 3
+
+
+@dataclass(frozen=True)
+class CallersSpan:
+    """What the callers waited for, from end to end."""
+
+    requests: int
+    p50_us: float
+    p99_us: float
+    kept: float | None
+    """Share of the requests within the SLO, by the callers' own count; None where they know none."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """What the server answered between two readings, or, with ``up`` False, that it did not."""
+
+    start: float
+    """Seconds since the epoch, as ``end``."""
+    end: float
+    up: bool = True
+    users_per_s: float = 0.0
+    failures: int = 0
+    ledger: Ledger | None = None
+    """None where nothing was answered."""
+    answers: Mapping[int, float] | None = None
+    """Users by rung; None where the server does not publish them."""
+    callers: CallersSpan | None = None
+    """None where no caller's metrics are read, or none has asked."""
+
+    @property
+    def stages(self) -> list[StagePercentiles]:
+        return self.ledger.percentiles if self.ledger else []
+
+    @property
+    def queue_us(self) -> float:
+        """Mean that a request waited in the queues of all models; NaN where nothing was answered."""
+        return sum(stage.queue_us for stage in self.ledger.stages) if self.ledger else math.nan
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that the page shows, at one moment; never changed."""
+
+    at: float = 0.0
+    up: bool | None = None
+    """None before the first reading."""
+    since: float = 0.0
+    """When it went up or down."""
+    reason: str = ""
+    """Why it is down."""
+    identity: Identity | None = None
+    """Of the last time that the server was there."""
+    window: Span | None = None
+    """None until there are two readings."""
+    spans: tuple[Span, ...] = ()
+    usual_us: Mapping[str, float] = field(default_factory=dict)
+    """By stage: the median p99 of the spans before the window."""
+    caches: Mapping[str, float] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+class History:
+    """Takes readings in the order of time, gives a ``Snapshot``."""
+
+    def __init__(self) -> None:
+        self._recent: deque[Reading] = deque()
+        self._spans: deque[Span] = deque(maxlen=int(KEPT_S / SPAN_S))
+        self._span_start: Reading | None = None
+        self._snapshot = Snapshot()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    def add(self, reading: Reading) -> None:
+        if self._recent and _restarted(self._recent[-1], reading):
+            self._forget()
+        self._recent.append(reading)
+        while len(self._recent) > 2 and self._recent[1].at <= reading.at - WINDOW_S:
+            self._recent.popleft()
+        self._span_start = self._span_start or reading
+        if reading.at - self._span_start.at >= SPAN_S:
+            self._spans.append(_span(self._span_start, reading))
+            self._span_start = reading
+        before = self._snapshot
+        self._snapshot = Snapshot(
+            at=reading.at,
+            up=True,
+            since=before.since if before.up else reading.at,
+            identity=reading.identity,
+            window=_span(self._recent[0], reading) if len(self._recent) > 1 else None,
+            spans=tuple(self._spans),
+            usual_us=self._usual(self._recent[0].at),
+            caches=reading.published.caches if reading.published else {},
+            problems=reading.problems,
+        )
+
+    def add_failure(self, at: float, reason: str) -> None:
+        """The server did not answer."""
+        before = self._snapshot
+        if self._recent or not self._spans or at - self._spans[-1].end >= SPAN_S:
+            self._spans.append(Span(start=at, end=at, up=False))
+        self._forget()
+        self._snapshot = Snapshot(
+            at=at,
+            up=False,
+            since=at if before.up is not False else before.since,
+            reason=reason,
+            identity=before.identity,
+            spans=tuple(self._spans),
+        )
+
+    def _forget(self) -> None:
+        """Counters begin anew: nothing is told across this moment."""
+        self._recent.clear()
+        self._span_start = None
+
+    def _usual(self, before: float) -> dict[str, float]:
+        found: dict[str, list[float]] = {}
+        for span in self._spans:
+            for stage in span.stages if span.end <= before else []:
+                found.setdefault(stage.stage, []).append(stage.p99_us)
+        return {name: statistics.median(values) for name, values in found.items() if len(values) >= USUAL_SPANS}
+
+
+def _restarted(before: Reading, after: Reading) -> bool:
+    """Whether the counters of ``after`` are not those of ``before``, grown."""
+    if before.identity != after.identity:
+        return True
+    return any(
+        after.statistics[model].get("requests", 0) < old.get("requests", 0) for model, old in before.statistics.items()
+    )
+
+
+def _span(before: Reading, after: Reading) -> Span:
+    then, now = before.published, after.published
+    return Span(
+        start=before.at,
+        end=after.at,
+        users_per_s=_users(before, after) / max(after.at - before.at, 1e-9),
+        failures=int(now.failures - then.failures) if then and now else 0,
+        ledger=_ledger(before, after),
+        answers=_answers(then, now),
+        callers=_callers(before, after),
+    )
+
+
+def _users(before: Reading, after: Reading) -> int:
+    model = after.identity.model
+    return after.statistics[model].get("users", 0) - before.statistics[model].get("users", 0)
+
+
+def _ledger(before: Reading, after: Reading) -> Ledger | None:
+    who = after.identity
+    spent = between(before.published.stages, after.published.stages) if before.published and after.published else {}
+    try:
+        return ledger_between(who.model, list(who.stages), who.budget, before.statistics, after.statistics, spent)
+    except PerfError:  # nothing was answered
+        return None
+
+
+def _answers(then: Published | None, now: Published | None) -> Mapping[int, float] | None:
+    if then is None or now is None or now.answers is None:
+        return None
+    before = then.answers or {}
+    return {rung: users - before.get(rung, 0.0) for rung, users in sorted(now.answers.items())}
+
+
+def _callers(before: Reading, after: Reading) -> CallersSpan | None:
+    watched = {key[0] for key in before.callers}  # of a process that was not read before, nothing can be told
+    spent = between(before.callers, {key: found for key, found in after.callers.items() if key[0] in watched})
+    if not spent:
+        return None
+    whole = _sum(list(spent.values()))
+    known = {key: histogram.count for key, histogram in spent.items() if key[-1]}
+    kept = sum(count for key, count in known.items() if key[-1] == "kept") / sum(known.values()) if known else None
+    return CallersSpan(int(whole.count), whole.percentile_us(50), whole.percentile_us(99), kept)
+
+
+def _sum(histograms: list[Histogram]) -> Histogram:
+    """Of several processes, whose clients all have the same buckets."""
+    columns = zip(*(histogram.counts for histogram in histograms), strict=True)
+    return Histogram(histograms[0].bounds, tuple(sum(column) for column in columns))

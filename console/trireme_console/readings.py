@@ -1,0 +1,190 @@
+"""What the server and its callers publish, read at one moment."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tritonclient.grpc as triton
+from prometheus_client import Metric
+from tritonclient.utils import InferenceServerException
+
+from trireme_perf.errors import PerfError
+from trireme_perf.histograms import Histogram, Histograms, histograms_in, read_metrics, stage_histograms
+from trireme_perf.ledger import Statistics, StatisticsReader
+
+__all__ = ["Callers", "Identity", "Published", "Reading", "Source", "published_in"]
+
+TIMEOUT_S = 5.0
+ANSWERS = "trireme_answers_total"
+FAILURES = "nv_inference_request_failure"
+CACHES = "trireme_cache_"
+CALLERS = "trireme_client_request_duration_seconds"
+
+#: (URL, model, "kept", "missed" or "") → duration of the requests that a process made
+Callers = Mapping[tuple[str, ...], Histogram]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who answers. It stays the same until the server is another one, or serves another version."""
+
+    url: str
+    model: str
+    plan: str
+    version: str
+    """Of the entry model: the number of the bundle."""
+    server: str
+    stages: tuple[str, ...]
+    """The models that run the stages."""
+    budget: Mapping[str, Any]
+    """The ``budget:`` section of the bundle; empty where it has none."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the server's metrics hold. Counted since it started."""
+
+    stages: Histograms
+    answers: Mapping[int, float] | None
+    """Users by rung; None where the server does not publish them."""
+    failures: float
+    """Requests of the entry model that failed, for whatever reason."""
+    caches: Mapping[str, float]
+    """Samples of the caches, by name and labels; empty where the bundle has none."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One moment."""
+
+    at: float
+    """Seconds since the epoch."""
+    identity: Identity
+    statistics: Statistics
+    published: Published | None
+    """None where the metrics cannot be read."""
+    callers: Callers
+    problems: tuple[str, ...]
+    """What could not be read beside the server itself, one line each."""
+
+
+class Source:
+    """Reads one server, and connects anew when it was gone.
+
+    Args:
+        url: host:port of its gRPC endpoint.
+        metrics_url: its metrics.
+        model: entry model.
+        callers_urls: metrics of processes that call it, each through a client with telemetry.
+    """
+
+    def __init__(self, url: str, metrics_url: str, model: str, callers_urls: Sequence[str] = ()) -> None:
+        self._url = url
+        self._metrics_url = metrics_url
+        self._model = model
+        self._callers_urls = tuple(callers_urls)
+        self._connection: _Connection | None = None
+
+    def read(self) -> Reading:
+        """Blocks for some milliseconds, or until a time limit.
+
+        Raises:
+            PerfError: the server or the model is not there.
+        """
+        try:
+            return self._read()
+        except InferenceServerException as error:
+            self.close()
+            raise PerfError(f"{self._url}: {error.message()}") from None
+        except PerfError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def _read(self) -> Reading:
+        if self._connection is not None and self._connection.version() != self._connection.identity.version:
+            self.close()
+        if self._connection is None:
+            self._connection = _Connection(self._url, self._model)
+        identity = self._connection.identity
+        statistics = self._connection.statistics()
+        problems: list[str] = []
+        published = None
+        callers: dict[tuple[str, ...], Histogram] = {}
+        with _noted(problems):
+            published = published_in(read_metrics(self._metrics_url), identity)
+        for url in self._callers_urls:
+            with _noted(problems):
+                found = histograms_in(read_metrics(url), CALLERS, ("trireme_model", "trireme_slo"))
+                callers.update({(url, *key): histogram for key, histogram in found.items() if key[0] == self._model})
+        return Reading(time.time(), identity, statistics, published, callers, tuple(problems))
+
+
+def published_in(families: Iterable[Metric], identity: Identity) -> Published:
+    """What concerns this entry model and the models that run its stages."""
+    families = list(families)
+    samples = [sample for family in families for sample in family.samples]
+    answers: dict[int, float] = {}
+    for sample in samples:
+        if sample.name == ANSWERS and sample.labels["model"] in identity.stages:
+            rung = int(sample.labels["rung"])
+            answers[rung] = answers.get(rung, 0.0) + sample.value
+    failures = (s.value for s in samples if s.name == FAILURES and s.labels["model"] == identity.model)
+    caches = {
+        " ".join([sample.name.removeprefix(CACHES), *sample.labels.values()]): sample.value
+        for sample in samples
+        if sample.name.startswith(CACHES) and not sample.name.endswith("_bucket")
+    }
+    return Published(stage_histograms(families), answers or None, sum(failures), caches)
+
+
+class _Connection:
+    """Both channels to a server, as long as it and its bundle stay the same."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._model = model
+        self._reader = StatisticsReader(url, model)
+        self._client = triton.InferenceServerClient(url)
+        try:
+            about = self._client.get_server_metadata(client_timeout=TIMEOUT_S)
+            self.identity = Identity(
+                url=url,
+                model=model,
+                plan="fused" if self._reader.stages == [model] else "ensemble",
+                version=self.version(),
+                server=f"{about.name} {about.version}",
+                stages=tuple(self._reader.stages),
+                budget=self._reader.budget,
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def version(self) -> str:
+        """The newest that is served now."""
+        versions = self._client.get_model_metadata(self._model, client_timeout=TIMEOUT_S).versions
+        return max(versions, key=int)
+
+    def statistics(self) -> Statistics:
+        return self._reader.read()
+
+    def close(self) -> None:
+        self._reader.__exit__()
+        self._client.close()
+
+
+@contextlib.contextmanager
+def _noted(problems: list[str]) -> Any:
+    """Figures that are missing leave a note; they do not hide the others."""
+    try:
+        yield
+    except PerfError as error:
+        problems.append(str(error))

@@ -1,0 +1,48 @@
+"""One thread per process that reads the server each second, however many browsers look."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from trireme_console.history import History, Snapshot
+from trireme_console.readings import Source
+from trireme_perf.errors import PerfError
+
+__all__ = ["Sampler"]
+
+EVERY_S = 1.0
+
+
+class Sampler:
+    """Reads ``source`` between ``start`` and ``stop``."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._history = History()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="console-sampler", daemon=True)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest; safe from any thread."""
+        return self._history.snapshot
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the last reading is done."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        following = time.monotonic()
+        while not self._stopping.is_set():
+            try:
+                self._history.add(self._source.read())
+            except PerfError as error:
+                self._history.add_failure(time.time(), str(error))
+            following = max(following + EVERY_S, time.monotonic())
+            self._stopping.wait(following - time.monotonic())
+        self._source.close()

@@ -1,0 +1,78 @@
+"""Serves the page to browsers, on loopback unless told otherwise."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from nicegui import ui
+
+from trireme_console.ask import Asker
+from trireme_console.page import build
+from trireme_console.readings import Source
+from trireme_console.sampler import Sampler
+from trireme_perf.errors import PerfError
+
+__all__ = ["serve"]
+
+FAVICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="6" fill="#0b1016"/>
+<g fill="#6cb6ff"><rect x="5" y="7" width="22" height="4" rx="2"/><rect x="5" y="14" width="15" height="4" rx="2"/>
+<rect x="5" y="21" width="9" height="4" rx="2"/></g></svg>"""
+
+
+def serve(
+    url: str,
+    metrics_url: str,
+    model: str,
+    callers_urls: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    announce: Callable[[str], None],
+) -> None:
+    """Shows the page until stopped by a signal.
+
+    Args:
+        url, metrics_url, model, callers_urls: as of ``Source``.
+        port: 0 picks a free one.
+        announce: is called with the page's address once it can be opened.
+
+    Raises:
+        PerfError: the address cannot be listened on.
+        ValidationError: ``url`` or ``model`` cannot be those of a server.
+    """
+    asker = Asker(url, model)
+    sampler = Sampler(Source(url, metrics_url, model, callers_urls))
+    listening = _listen(host, port)
+    where = f"http://{host}:{listening.getsockname()[1]}"
+
+    @asynccontextmanager
+    async def sampling(_: FastAPI) -> AsyncIterator[None]:
+        sampler.start()
+        announce(where)
+        yield
+        sampler.stop()
+        asker.close()
+
+    app = FastAPI(lifespan=sampling)
+    ui.run_with(
+        app,
+        root=lambda: build(sampler, asker),
+        title="Trireme console",
+        favicon=FAVICON,
+        dark=True,
+        tailwind=False,
+        show_welcome_message=False,
+    )
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except (OSError, OverflowError) as error:
+        raise PerfError(f"console cannot listen on host {host!r}, port {port}: {error}") from None

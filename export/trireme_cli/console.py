@@ -1,0 +1,40 @@
+"""``trireme console``"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from trireme_cli.output import Json
+from trireme_cli.output import console as terminal
+
+__all__ = ["console"]
+
+
+def console(
+    url: Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")] = "localhost:8001",
+    metrics_url: Annotated[str, typer.Option(help="The server's metrics.")] = "http://localhost:8002/metrics",
+    model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
+    callers_url: Annotated[
+        list[str] | None,
+        typer.Option(help="Metrics of a process whose client has telemetry; adds what callers wait. Can be repeated."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to show the page on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8050,
+    as_json: Json = False,
+) -> None:
+    """Show a server on a web page: stages against their budgets, throughput, answers, one call in detail.
+
+    Reads only, and waits for a server that is not there yet. Stops at Ctrl-C.
+    """
+    from trireme_console.server import serve
+
+    def announce(page: str) -> None:
+        if as_json:
+            typer.echo(json.dumps({"url": page}))
+        else:
+            terminal.print(f"the console of {url} is at {page}")
+
+    serve(url, metrics_url, model, callers_url or (), host=host, port=port, announce=announce)
