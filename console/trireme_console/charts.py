@@ -21,7 +21,7 @@ RUNG_COLOURS = dict(zip(Rung, ("#9db8f2", "#6d86bf", "#4b5d8a", "#35415f"), stri
 
 INK, FAINT, GRID = "#c3cedb", "#8493a7", "#222c38"
 #: The shortest of these that holds all that there is, so that the first minutes fill the picture, too. Seconds.
-RANGES = (120, 300, 900)
+RANGES = (60, 120, 300, 900)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def rungs(snapshot: Snapshot) -> dict[str, Any]:
 CHARTS: Sequence[tuple[str, str, Callable[[Snapshot], dict[str, Any]]]] = (
     ("Throughput", "users/s", throughput),
     ("Time of a request", "ms; on the server: means", server_time),
-    ("Compute of the stages", "ms per batch; p99 solid, p50 dotted", stage_time),
+    ("Stages over time", "ms; p99 solid, p50 dotted", stage_time),
     ("Completeness of answers", "% of users, by rung", rungs),
 )
 

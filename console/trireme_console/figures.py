@@ -31,8 +31,8 @@ ENOUGH_BATCHES = 20
 
 RUNGS = {
     Rung.FULL: ("full", "every stage answered"),
-    Rung.RETRIEVAL_ORDER: ("order of retrieval", "the ranking was not usable"),
-    Rung.SEGMENT_POPULAR: ("popular in the segment", "nothing more personal is known"),
+    Rung.RETRIEVAL_ORDER: ("retrieval order", "the ranking was not usable"),
+    Rung.SEGMENT_POPULAR: ("segment popular", "nothing more personal is known"),
     Rung.POPULAR: ("popular", "what everybody likes"),
 }
 
@@ -103,7 +103,7 @@ def headline(snapshot: Snapshot) -> Headline:
         return Headline(Level.IDLE, "Starting", "Reading the server for the first time")
     if not snapshot.up:
         text = f"No answer from the server since {clock(snapshot.since)}"
-        return Headline(Level.BAD, "Down", text, f"{snapshot.reason}; tried again every second")
+        return Headline(Level.BAD, "Down", text, f"asked again every second · {snapshot.reason}")
     if snapshot.window is None:
         return Headline(
             Level.IDLE, "Starting", f"The server is up since {clock(snapshot.since)}", "first figures in a second"
@@ -208,7 +208,7 @@ def _slo_us(snapshot: Snapshot) -> float | None:
 def _callers_tile(snapshot: Snapshot, span: Span) -> Tile:
     title = "Callers' p99"
     if span.callers is None:
-        return Tile(title, "–", "ms", "the server knows none: --callers-url")
+        return Tile(title, "–", "ms", "needs --callers-url")
     slo_us = _slo_us(snapshot)
     kept = f" · {span.callers.kept:.1%} in the SLO" if span.callers.kept is not None else ""
     level = Level.IDLE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +17,7 @@ from trireme_console.history import WINDOW_S, Snapshot
 from trireme_console.sampler import Sampler
 from trireme_perf.errors import PerfError
 from trireme_perf.waterfall import Bar, Waterfall
-from trireme_stages.schema import STAGES
+from trireme_stages.schema import STAGES, STEPS
 
 __all__ = ["build"]
 
@@ -231,11 +233,12 @@ class _Charts:
                     if title == CHARTS[-1][0]:
                         self._caches = _text("caches")
                         self._unpublished = _text("unpublished", "not published by this server")
+                        self._unpublished.set_visibility(False)
 
     def show(self, snapshot: Snapshot) -> None:
         self._caches.set_text(_caches(snapshot))
-        published = snapshot.window is None or snapshot.window.answers is not None
-        self._unpublished.set_visibility(not published)
+        if snapshot.window is not None:
+            self._unpublished.set_visibility(snapshot.window.answers is None)
         if self._drawn == (snapshot.spans[-1:], snapshot.up):
             return
         self._drawn = (snapshot.spans[-1:], snapshot.up)
@@ -256,15 +259,20 @@ class _Question:
     def __init__(self, asker: Asker) -> None:
         self._asker = asker
         with _box("panel question"):
-            _panel_title("Ask", "an ordinary call of recommend")
+            self._when = _panel_title("Ask", "an ordinary call of recommend")
             with _box("form"):
                 self._user = _input("user id, or anonymous", "user")
                 self._history = _input("history: item ids, newest last", "history")
-                self._button = ui.button("Recommend", on_click=self._ask).props("unelevated no-caps").classes("ask")
+                self._button = (
+                    ui.button("Recommend", color="#2563eb", on_click=self._ask)
+                    .props("unelevated no-caps")
+                    .classes("ask")
+                )
             self._user.on("keydown.enter", self._ask)
             self._history.on("keydown.enter", self._ask)
-            self._error = _text("error")
-            self._about = _text("about", "Type a user id and press Enter; without one, an anonymous user is asked for.")
+            with _box("about") as about:
+                self._level = _Classed(about)
+                self._about = ui.label("Type a user id and press Enter; anonymous if empty.")
             self._answer = _box("answer")
 
     async def _ask(self) -> None:
@@ -272,9 +280,10 @@ class _Question:
         try:
             asked = await run.io_bound(self._asker.ask, self._user.value, self._history.value)
         except (TriremeError, PerfError) as error:
-            self._error.set_text(str(error))
+            self._answer.clear()
+            self._level.set("bad")
+            self._about.set_text(str(error))
         else:
-            self._error.set_text("")
             if asked is not None:  # the process is not ending
                 self._show(asked)
         finally:
@@ -284,7 +293,9 @@ class _Question:
         answer = asked.answer
         word, meaning = RUNGS[answer.rung]
         who = "anonymous" if answer.user_id is None else f"user {answer.user_id}"
-        self._about.set_text(f"{who} · rung {int(answer.rung)}, {word}: {meaning} · {clock(asked.at)}")
+        self._level.set("idle")
+        self._when.set_text(f"answered at {clock(asked.at)}")
+        self._about.set_text(f"{who} · rung {int(answer.rung)} ({word}): {meaning}")
         self._answer.clear()
         with self._answer:
             with _box("items"):
@@ -305,7 +316,7 @@ def _draw(waterfall: Waterfall) -> None:
     with _box("waterfall"):
         with _box("waterfall-total"):
             _text("waterfall-us", f"{waterfall.total_us:,.0f}")
-            whose = "its own" if waterfall.exact else "means: others asked, too"
+            whose = "its own" if waterfall.exact else "means (others asked)"
             _text(
                 "waterfall-note",
                 f"µs · batch of {waterfall.batch_users} · the server's parts are {whose}",
@@ -321,11 +332,24 @@ def _draw(waterfall: Waterfall) -> None:
 def _place(bar: Bar, total_us: float) -> str:
     left = min(100.0, 100 * bar.start_us / total_us)
     width = min(100.0 - left, 100 * bar.us / total_us)
-    colour = STAGE_COLOURS.get(bar.part, (CLIENT, SERVER, SERVER)[bar.depth])
+    colour = _colours().get(bar.part, (CLIENT, SERVER, SERVER)[bar.depth])
     return f"left: {left:.2f}%; width: {width:.2f}%; background: {colour}"
 
 
-def _panel_title(title: str, what: str) -> None:
+@functools.cache
+def _colours() -> dict[str, str]:
+    """Of the parts of a call that are stages, or that run some: their bars have a strip of each stage's colour."""
+    colours = dict(STAGE_COLOURS)
+    for model, stages in STEPS.items():
+        edges = [100 * edge / len(stages) for edge in range(len(stages) + 1)]
+        strips = (
+            f"{STAGE_COLOURS[name]} {low}% {high}%" for name, (low, high) in zip(stages, pairwise(edges), strict=True)
+        )
+        colours[f"{model} compute"] = f"linear-gradient({', '.join(strips)})"
+    return colours
+
+
+def _panel_title(title: str, what: str) -> ui.label:
     with _box("panel-title"):
         _text("panel-name", title)
-        _text("panel-what", what)
+        return _text("panel-what", what)
