@@ -10,6 +10,7 @@ from typing import Any
 
 import tritonclient.grpc as triton
 from prometheus_client import Metric
+from prometheus_client.samples import Sample
 from tritonclient.utils import InferenceServerException
 
 from trireme_perf.errors import PerfError
@@ -19,7 +20,8 @@ from trireme_perf.ledger import Statistics, StatisticsReader
 __all__ = ["Callers", "Identity", "Published", "Reading", "Source", "published_in"]
 
 TIMEOUT_S = 5.0
-ANSWERS = "trireme_answers_total"
+#: Families of counters; the parser leaves off, or adds, the ``_total`` of their samples.
+ANSWERS = "trireme_answers"
 FAILURES = "nv_inference_request_failure"
 CACHES = "trireme_cache_"
 CALLERS = "trireme_client_request_duration_seconds"
@@ -130,20 +132,24 @@ class Source:
 
 def published_in(families: Iterable[Metric], identity: Identity) -> Published:
     """What concerns this entry model and the models that run its stages."""
-    families = list(families)
-    samples = [sample for family in families for sample in family.samples]
+    by_name = {family.name: family for family in families}
     answers: dict[int, float] = {}
-    for sample in samples:
-        if sample.name == ANSWERS and sample.labels["model"] in identity.stages:
+    for sample in _samples(by_name, ANSWERS):
+        if sample.labels["model"] in identity.stages:
             rung = int(sample.labels["rung"])
             answers[rung] = answers.get(rung, 0.0) + sample.value
-    failures = (s.value for s in samples if s.name == FAILURES and s.labels["model"] == identity.model)
+    failures = (sample.value for sample in _samples(by_name, FAILURES) if sample.labels["model"] == identity.model)
     caches = {
         " ".join([sample.name.removeprefix(CACHES), *sample.labels.values()]): sample.value
-        for sample in samples
-        if sample.name.startswith(CACHES) and not sample.name.endswith("_bucket")
+        for name in by_name
+        for sample in _samples(by_name, name)
+        if name.startswith(CACHES) and not sample.name.endswith("_bucket")
     }
-    return Published(stage_histograms(families), answers or None, sum(failures), caches)
+    return Published(stage_histograms(by_name.values()), answers or None, sum(failures), caches)
+
+
+def _samples(families: Mapping[str, Metric], name: str) -> Sequence[Sample]:
+    return families[name].samples if name in families else ()
 
 
 class _Connection:

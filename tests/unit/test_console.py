@@ -1,0 +1,246 @@
+"""What the console says of readings, without a server and without a browser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from trireme_client import ValidationError
+from trireme_console.ask import parse_history, parse_user
+from trireme_console.charts import CHARTS
+from trireme_console.figures import Level, headline, milliseconds, stage_rows, tiles
+from trireme_console.history import SPAN_S, WINDOW_S, History, Snapshot
+from trireme_console.readings import CALLERS, Identity, Published, Reading, published_in
+from trireme_perf.histograms import Histogram, histograms_in
+from trireme_perf.ledger import PARTS
+from trireme_stages.schema import STAGES
+
+SHARES = {"feature_transform": 0.1, "user_tower": 0.1, "retrieval": 0.25, "ranking": 0.2, "reranking": 0.1}
+BUDGET = {"p50_ms": 10.0, "p99_ms": 20.0, "shares": SHARES}
+IDENTITY = Identity("here:8001", "recommend", "fused", "3", "triton 2", ("recommend",), BUDGET)
+BOUNDS = (0.001, 0.002, 0.004, 0.008, float("inf"))
+START = 1_000_000.0
+
+
+def reading(
+    second: float,
+    *,
+    requests: int,
+    slow: int = 0,
+    failures: float = 0,
+    answers: dict[int, float] | None = None,
+    callers: dict[tuple[str, ...], Histogram] | None = None,
+    identity: Identity = IDENTITY,
+) -> Reading:
+    """Counters after ``requests`` of 2 users and 3 ms each; ``slow`` batches of retrieval took 4 to 8 ms, all others 1 to 2."""
+    figures = {"requests": requests, "success": requests * 3_000_000, "users": requests * 2, "executions": requests}
+    figures |= dict.fromkeys(PARTS, requests * 500_000)
+    fast = Histogram(BOUNDS, (0, requests, requests, requests, requests))
+    stages = {("recommend", name): fast for name in STAGES}
+    quick = requests - slow
+    stages["recommend", "retrieval"] = Histogram(BOUNDS, (0, quick, quick, requests, requests))
+    published = Published(stages, answers, failures, {})
+    return Reading(START + second, identity, {"recommend": figures}, published, callers or {}, ())
+
+
+def watched(*readings: Reading) -> Snapshot:
+    history = History()
+    for one in readings:
+        history.add(one)
+    return history.snapshot
+
+
+def test_figures_are_of_the_window_and_of_no_reading_before() -> None:
+    every = [reading(second, requests=1000 + 10 * second) for second in range(60)]
+    window = watched(*every).window
+    assert window is not None
+    assert (window.end - window.start, window.users_per_s) == (WINDOW_S, 20.0)
+    assert window.ledger is not None
+    assert (window.ledger.requests, window.ledger.end_to_end_us, window.queue_us) == (10 * WINDOW_S, 3000, 500)
+
+
+def test_spans_follow_each_other_without_a_gap() -> None:
+    spans = watched(*(reading(0.7 * step, requests=step) for step in range(60))).spans
+    assert len(spans) > 5
+    assert all(span.end - span.start >= SPAN_S for span in spans)
+    assert [span.end for span in spans[:-1]] == [span.start for span in spans[1:]]
+
+
+def test_a_quarter_of_an_hour_is_kept() -> None:
+    spans = watched(*(reading(second, requests=second) for second in range(2000))).spans
+    assert 800 < spans[-1].end - spans[0].start <= 900
+
+
+def test_all_stages_within_their_budgets() -> None:
+    said = headline(watched(reading(0, requests=0), reading(1, requests=100)))
+    assert (said.level, said.text) == (Level.GOOD, "All stages are within their budgets")
+
+
+def test_a_slow_stage_is_named_with_its_budget_and_what_is_usual() -> None:
+    calm = [reading(second, requests=10 * second) for second in range(50)]
+    slow = [reading(50 + second, requests=500 + 10 * second, slow=5 * second) for second in range(10)]
+    said = headline(watched(*calm, *slow))
+    assert said.level is Level.BAD
+    assert said.text.startswith("retrieval is over its budget: p99 7.")
+    assert said.text.endswith(" ms of 5.00 ms; usual 1.99 ms")
+
+
+def test_the_worst_of_two_slow_stages_is_named_first() -> None:
+    tight = replace(IDENTITY, budget={**BUDGET, "shares": {**SHARES, "ranking": 0.09}})  # 1.8 ms
+    said = headline(watched(reading(0, requests=0, identity=tight), reading(1, requests=100, slow=50, identity=tight)))
+    assert said.text.startswith("retrieval is over its budget: p99 7.")
+    assert said.detail == "also over: ranking 1.99 ms of 1.80 ms"
+
+
+def test_few_batches_are_no_verdict() -> None:
+    snapshot = watched(reading(0, requests=0), reading(1, requests=5, slow=5))
+    assert {row.level for row in stage_rows(snapshot)} == {Level.IDLE}
+    assert headline(snapshot).word == "Quiet"
+
+
+def test_without_a_budget_nothing_is_judged() -> None:
+    bare = replace(IDENTITY, budget={})
+    snapshot = watched(reading(0, requests=0, identity=bare), reading(1, requests=100, slow=50, identity=bare))
+    assert headline(snapshot).text.startswith("No budget in this bundle; the slowest stage is retrieval: p99 7.")
+    assert {row.level for row in stage_rows(snapshot)} == {Level.IDLE}
+
+
+def test_nobody_asks() -> None:
+    said = headline(watched(reading(0, requests=7), reading(1, requests=7)))
+    assert (said.level, said.word) == (Level.IDLE, "Idle")
+
+
+def test_failures_are_the_headline_where_no_stage_is_slow() -> None:
+    said = headline(watched(reading(0, requests=0, failures=4), reading(1, requests=100, failures=5)))
+    assert (said.level, said.text) == (Level.BAD, "1 request failed in the last 20 s")
+
+
+def test_a_server_that_is_gone_and_back() -> None:
+    history = History()
+    history.add(reading(0, requests=500))
+    history.add(reading(1, requests=600))
+    for second in (2, 3):
+        history.add_failure(START + second, "refused")
+    gone = history.snapshot
+    assert (gone.up, gone.since, gone.window, gone.identity) == (False, START + 2, None, IDENTITY)
+    assert headline(gone).word == "Down"
+    assert "refused" in headline(gone).detail
+    history.add(reading(4, requests=0))
+    history.add(reading(5, requests=30))
+    back = history.snapshot
+    assert (back.up, back.since) == (True, START + 4)
+    assert back.window is not None
+    assert back.window.users_per_s == 60
+    assert [span.up for span in back.spans] == [False]
+
+
+@pytest.mark.parametrize(
+    "after", [reading(2, requests=3), reading(2, requests=900, identity=replace(IDENTITY, version="4"))]
+)
+def test_counters_that_begin_anew_are_not_compared(after: Reading) -> None:
+    snapshot = watched(reading(0, requests=500), reading(1, requests=600), after)
+    assert snapshot.window is None
+
+
+def test_rungs_are_shares_of_the_users() -> None:
+    snapshot = watched(reading(0, requests=0, answers={0: 100, 3: 5}), reading(6, requests=50, answers={0: 175, 3: 30}))
+    assert snapshot.window is not None
+    assert snapshot.window.answers == {0: 75, 3: 25}
+    assert [tile.value for tile in tiles(snapshot) if tile.title == "Full answers"] == ["75.0"]
+    assert snapshot.spans[0].answers == {0: 75, 3: 25}
+    drawn = {series["name"]: series["data"][0][1] for series in CHARTS[3][2](snapshot)["series"]}
+    assert drawn == {"full": 75, "retrieval order": 0, "segment popular": 0, "popular": 25}
+
+
+def test_what_is_not_published_is_said() -> None:
+    notes = {tile.title: tile.note for tile in tiles(watched(reading(0, requests=0), reading(1, requests=9)))}
+    assert notes["Full answers"] == "not published by this server"
+    assert notes["Callers' p99"] == "needs --callers-url"
+
+
+def test_callers_are_added_up_and_judged_by_the_slo() -> None:
+    def of(kept: int, missed: int) -> dict[tuple[str, ...], Histogram]:
+        bounds = (0.01, 0.02, 0.04, float("inf"))
+        found = {("a", "recommend", "kept"): Histogram(bounds, (kept, kept, kept, kept))}
+        return found | {("b", "recommend", "missed"): Histogram(bounds, (0, 0, missed, missed))}
+
+    snapshot = watched(reading(0, requests=0, callers=of(10, 2)), reading(1, requests=100, callers=of(85, 27)))
+    assert snapshot.window is not None
+    assert snapshot.window.callers is not None
+    assert (snapshot.window.callers.requests, snapshot.window.callers.kept) == (100, 0.75)
+    assert 20_000 < snapshot.window.callers.p99_us <= 40_000
+    said = headline(snapshot)
+    assert (said.word, said.text.startswith("Callers wait too long: p99 39.")) == ("Over the SLO", True)
+
+
+def test_a_process_that_was_not_read_before_tells_nothing_yet() -> None:
+    asked = {("a", "recommend", ""): Histogram((0.1, float("inf")), (1000, 1000))}
+    snapshot = watched(reading(0, requests=0), reading(1, requests=100, callers=asked))
+    assert snapshot.window is not None
+    assert snapshot.window.callers is None
+
+
+def test_the_callers_histogram_is_found_under_the_name_that_opentelemetry_gives_it() -> None:
+    registry = CollectorRegistry()
+    exporter = PrometheusMetricReader(registry=registry)
+    meters = MeterProvider([exporter])
+    histogram = meters.get_meter("trireme").create_histogram("trireme.client.request.duration", unit="s")
+    histogram.record(0.004, {"trireme_model": "recommend", "trireme_slo": "kept"})
+    histogram.record(3.0, {"trireme_model": "recommend", "trireme_slo": "missed", "error_type": "TimeoutError"})
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    found = histograms_in(families, CALLERS, ("trireme_model", "trireme_slo"))
+    assert {key: value.count for key, value in found.items()} == {("recommend", "kept"): 1, ("recommend", "missed"): 1}
+    meters.shutdown()
+
+
+METRICS = """
+# TYPE nv_inference_request_failure counter
+nv_inference_request_failure{model="recommend",reason="OTHER",version="3"} 2
+nv_inference_request_failure{model="recommend",reason="REJECTED",version="3"} 1
+nv_inference_request_failure{model="other",reason="OTHER",version="1"} 9
+# TYPE trireme_answers_total counter
+trireme_answers_total{model="recommend",rung="0"} 40
+trireme_answers_total{model="recommend",rung="3"} 2
+trireme_answers_total{model="other",rung="0"} 9
+# TYPE trireme_cache_hits_total counter
+trireme_cache_hits_total{model="recommend"} 12
+"""
+
+
+def test_metrics_of_this_entry_model_only() -> None:
+    found = published_in(text_string_to_metric_families(METRICS), IDENTITY)
+    assert (found.answers, found.failures) == ({0: 40, 3: 2}, 3)
+    assert found.caches == {"hits_total recommend": 12}
+    assert published_in([], IDENTITY).answers is None
+
+
+def test_every_chart_leaves_a_gap_where_the_server_was_gone() -> None:
+    history = History()
+    for second in range(12):
+        history.add(reading(second, requests=10 * second, answers={0: 20.0 * second}))
+    history.add_failure(START + 12, "refused")
+    for _, _, options in CHARTS:
+        for series in options(history.snapshot)["series"]:
+            assert series["data"][-1] == [(START + 12) * 1000, None]
+            assert series["data"][0][1] is not None
+
+
+@pytest.mark.parametrize(
+    ("us", "text"), [(4.9, "0.00"), (412, "0.41"), (9_996, "10.0"), (12_340, "12.3"), (123_456, "123")]
+)
+def test_milliseconds(us: float, text: str) -> None:
+    assert milliseconds(us) == text
+
+
+def test_users_and_histories_that_are_typed_in() -> None:
+    assert [parse_user(text) for text in ("", " anonymous ", "Anonymous", " 13085 ")] == [None, None, None, 13085]
+    assert [parse_history(text) for text in ("", " , ", "1, 2,3", "4 5")] == [None, None, [1, 2, 3], [4, 5]]
+    with pytest.raises(ValidationError, match="user is '-1'; allowed: a user id ≥ 0, or anonymous"):
+        parse_user("-1")
+    with pytest.raises(ValidationError, match="history holds 'x'; allowed: item ids"):
+        parse_history("1, x")
