@@ -105,9 +105,7 @@ def headline(snapshot: Snapshot) -> Headline:
         text = f"No answer from the server since {clock(snapshot.since)}"
         return Headline(Level.BAD, "Down", text, f"asked again every second · {snapshot.reason}")
     if snapshot.window is None:
-        return Headline(
-            Level.IDLE, "Starting", f"The server is up since {clock(snapshot.since)}", "first figures in a second"
-        )
+        return Headline(Level.IDLE, "Starting", "The server is up", "first figures in a second")
     return _trouble(snapshot, snapshot.window) or _calm(snapshot, snapshot.window)
 
 
@@ -115,7 +113,7 @@ def tiles(snapshot: Snapshot) -> list[Tile]:
     span = snapshot.window or Span(0.0, 0.0)
     ledger = span.ledger
     requests = ledger.requests if ledger else 0
-    seconds = f"last {WINDOW_S:.0f} s"
+    seconds = f"last {span.end - span.start:.0f} s"
     rate = f"{span.users_per_s:,.0f}" if span.users_per_s >= 10 else f"{span.users_per_s:.1f}"
     known = snapshot.window is not None
     return [
@@ -129,7 +127,7 @@ def tiles(snapshot: Snapshot) -> list[Tile]:
         Tile("Waiting in queues", milliseconds(span.queue_us), "ms", "mean per request, all models"),
         _callers_tile(snapshot, span),
         _answers_tile(span),
-        _failures_tile(span, known, requests),
+        _failures_tile(span, known, requests, seconds),
     ]
 
 
@@ -230,11 +228,11 @@ def _answers_tile(span: Span) -> Tile:
     return Tile(title, f"{share:.1f}" if share < 100 else "100", "%", f"rung 0, of {users:,.0f} users")
 
 
-def _failures_tile(span: Span, known: bool, requests: int) -> Tile:
+def _failures_tile(span: Span, known: bool, requests: int, seconds: str) -> Tile:
     if not known:
         return Tile("Failed", "–", "", "requests")
     level = Level.BAD if span.failures else Level.GOOD if requests else Level.IDLE
-    return Tile("Failed", f"{span.failures:,}", "", f"requests, last {WINDOW_S:.0f} s", level)
+    return Tile("Failed", f"{span.failures:,}", "", f"requests, {seconds}", level)
 
 
 def _counted(number: int, thing: str) -> str:

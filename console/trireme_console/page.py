@@ -9,7 +9,7 @@ from typing import Protocol
 
 from nicegui import run, ui
 
-from trireme_client import TriremeError
+from trireme_client import TriremeError, ValidationError
 from trireme_console.ask import Asked, Asker
 from trireme_console.charts import CHARTS, STAGE_COLOURS
 from trireme_console.figures import RUNGS, Headline, StageRow, Tile, clock, headline, milliseconds, stage_rows, tiles
@@ -23,6 +23,8 @@ __all__ = ["build"]
 
 STYLE = Path(__file__).with_name("style.css")
 EVERY_S = 1.0
+#: Between two answers to the same question.
+LIVE_S = 5.0
 #: Where a stage's bar meets its budget, of the width of the track: bars of different stages compare by eye.
 BUDGET_AT = 70.0
 CLIENT, SERVER = "#a7b4c5", "#5d6b7e"
@@ -99,7 +101,7 @@ class _Header:
     def show(self, snapshot: Snapshot) -> None:
         up = snapshot.up
         self._state.set("idle" if up is None else "good" if up else "bad")
-        self._word.set_text("…" if up is None else f"{'● up' if up else '▼ down'} since {clock(snapshot.since)}")
+        self._word.set_text("…" if up is None else f"{'● seen up' if up else '▼ down'} since {clock(snapshot.since)}")
         self._clock.set_text(clock(snapshot.at) if snapshot.at else "")
         self._identity.set_text(_identity(snapshot))
 
@@ -263,31 +265,46 @@ class _Question:
             with _box("form"):
                 self._user = _input("user id, or anonymous", "user")
                 self._history = _input("history: item ids, newest last", "history")
-                self._button = (
-                    ui.button("Recommend", color="#2563eb", on_click=self._ask)
-                    .props("unelevated no-caps")
-                    .classes("ask")
-                )
+                button = ui.button("Recommend", color="#2563eb", on_click=self._ask)
+                button.props("unelevated no-caps").classes("ask")
             self._user.on("keydown.enter", self._ask)
             self._history.on("keydown.enter", self._ask)
             with _box("about") as about:
                 self._level = _Classed(about)
                 self._about = ui.label("Type a user id and press Enter; anonymous if empty.")
             self._answer = _box("answer")
+        self._question: tuple[str, str] | None = None
+        self._busy = False
+        ui.timer(LIVE_S, self._ask_again)
 
     async def _ask(self) -> None:
-        self._button.disable()
+        self._question = (self._user.value, self._history.value)
+        await self._ask_again()
+
+    async def _ask_again(self) -> None:
+        """Keeps the answer to the last question live, through outages too; not to one that is wrong in itself."""
+        question = self._question
+        if question is None or self._busy:
+            return
+        self._busy = True
         try:
-            asked = await run.io_bound(self._asker.ask, self._user.value, self._history.value)
+            asked = await run.io_bound(self._asker.ask, *question)
         except (TriremeError, PerfError) as error:
-            self._answer.clear()
-            self._level.set("bad")
-            self._about.set_text(str(error))
+            self._show_error(error)
         else:
             if asked is not None:  # the process is not ending
                 self._show(asked)
         finally:
-            self._button.enable()
+            self._busy = False
+        if question != self._question and self._question is not None:  # somebody asked meanwhile
+            await self._ask_again()
+
+    def _show_error(self, error: Exception) -> None:
+        if isinstance(error, ValidationError):
+            self._question = None
+        self._answer.clear()
+        self._level.set("bad")
+        self._about.set_text(str(error))
 
     def _show(self, asked: Asked) -> None:
         answer = asked.answer

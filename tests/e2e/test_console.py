@@ -1,0 +1,247 @@
+"""The console on a real tritonserver, in a real browser."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.e2e.conftest import PIPELINE, Served
+from tests.support.slow_stage import SlowStage
+from trireme_client import Client, TriremeError
+from trireme_export.config import BudgetConfig
+from trireme_export.pipeline import export_bundle
+from trireme_server import TritonServer
+from trireme_stages.schema import STAGES
+
+CONSOLE = [sys.executable, "-m", "trireme_cli", "console"]
+WAIT_MS = 60_000
+#: Retrieval may take 250 ms: far more than it does on the slowest machine, and less than it is slowed by.
+BUDGET = BudgetConfig(p50_ms=1000, p99_ms=1000)
+SLOW_MS = 350.0
+
+
+@contextmanager
+def console(server: TritonServer, model: str) -> Iterator[str]:
+    """The command, as a user starts it; gives the address of its page."""
+    options = ["--url", server.grpc_url, "--metrics-url", server.metrics_url, "--model", model, "--port", "0", "--json"]
+    with subprocess.Popen([*CONSOLE, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            yield json.loads(process.stdout.readline())["url"]
+        finally:
+            process.send_signal(signal.SIGINT)
+            told = process.stderr.read()
+        assert "Traceback" not in told, told
+
+
+@contextmanager
+def load(url: str, model: str, users: list[int]) -> Iterator[None]:
+    """Somebody asks all the time, and goes on asking when the server is gone."""
+    ended = Event()
+
+    def ask() -> None:
+        with Client(url, model=model) as client:
+            while not ended.wait(0.02):
+                for user in users:
+                    try:
+                        client.recommend(user)
+                    except TriremeError:
+                        break
+
+    with ThreadPoolExecutor(1) as pool:
+        asking: Future[None] = pool.submit(ask)
+        try:
+            yield
+        finally:
+            ended.set()
+        asking.result()
+
+
+@dataclass
+class Looked:
+    """A page, all that it asked for, and what went wrong in it."""
+
+    page: Page
+    requested: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def ask(self, user: str, history: str = "") -> None:
+        self.page.fill("input[name=user]", user)
+        self.page.fill("input[name=history]", history)
+        self.page.get_by_role("button", name="Recommend").click()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def look(browser: Browser) -> Callable[[str], Looked]:
+    def open_page(address: str) -> Looked:
+        page = browser.new_page(viewport={"width": 1920, "height": 1080})
+        looked = Looked(page)
+        page.on("request", lambda request: looked.requested.append(request.url))
+        page.on("websocket", lambda socket: looked.requested.append(socket.url))
+        page.on("pageerror", lambda error: looked.errors.append(str(error)))
+        page.on("console", lambda said: looked.errors.append(said.text) if said.type == "error" else None)
+        page.goto(address)
+        page.wait_for_selector(".headline")
+        return looked
+
+    return open_page
+
+
+@pytest.fixture(scope="module")
+def fused(served: Served, look: Callable[[str], Looked]) -> Iterator[Looked]:
+    with console(served.server, "recommend_fused") as address:
+        yield look(address)
+
+
+def test_the_page_shows_what_the_client_gets(served: Served, fused: Looked) -> None:
+    user = int(served.dataset.test.user_id[0])
+    with Client(served.url, model="recommend_fused") as client:
+        answer = client.recommend(user)
+    fused.ask(str(user))
+    expect(fused.page.locator(".about")).to_contain_text(f"user {user} · rung 0 (full)", timeout=WAIT_MS)
+    assert fused.page.locator(".item-id").all_inner_texts() == [str(item.item_id) for item in answer]
+    assert fused.page.locator(".score").all_inner_texts() == [f"{item.score:.3f}" for item in answer]
+
+
+def test_a_history_and_nobody_at_all(served: Served, fused: Looked) -> None:
+    items = served.dataset.item_ids[:3].tolist()
+    with Client(served.url, model="recommend_fused") as client:
+        answer = client.recommend(history=items)
+    fused.ask("anonymous", ", ".join(map(str, items)))
+    expect(fused.page.locator(".about")).to_contain_text("anonymous · rung 0 (full)", timeout=WAIT_MS)
+    assert fused.page.locator(".item-id").all_inner_texts() == [str(item.item_id) for item in answer]
+    fused.ask("")
+    expect(fused.page.locator(".about")).to_contain_text("anonymous · rung 3 (popular)", timeout=WAIT_MS)
+
+
+def test_the_waterfall_adds_up(served: Served, fused: Looked) -> None:
+    fused.ask(str(int(served.dataset.test.user_id[1])))
+    expect(fused.page.locator(".part-name", has_text="reranking")).to_have_count(1, timeout=WAIT_MS)
+    # In one step: the answer is kept live.
+    total, parts = fused.page.evaluate(
+        """() => [document.querySelector(".waterfall-us").innerText,
+                  [...document.querySelectorAll(".depth-0")].map(part => part.querySelector(".part-us").innerText)]"""
+    )
+    figures = [int(text.replace(",", "")) for text in parts]
+    assert len(figures) >= 5
+    assert abs(sum(figures) - int(total.replace(",", ""))) <= len(figures)  # each is rounded to 1 µs
+    assert [name for name in fused.page.locator(".depth-2 .part-name").all_inner_texts() if name in STAGES] == [*STAGES]
+
+
+def test_what_is_typed_in_wrong_is_said_in_a_line(fused: Looked) -> None:
+    fused.ask("12a")
+    expect(fused.page.locator(".about.bad")).to_have_text(
+        "user is '12a'; allowed: a user id ≥ 0, or anonymous", timeout=WAIT_MS
+    )
+    assert fused.page.locator(".item").count() == 0
+
+
+def test_the_header_says_who_answers(served: Served, fused: Looked) -> None:
+    said = fused.text(".identity")
+    for part in (served.url, "recommend_fused, plan fused", "bundle 1", "SLO p50 10 ms, p99 20 ms", "triton 2."):
+        assert part in said
+    assert fused.page.locator(".plot canvas").count() == 4
+
+
+def test_nothing_leaves_this_machine_and_nothing_goes_wrong(fused: Looked) -> None:
+    assert any(url.startswith("ws://") for url in fused.requested)
+    assert {urlsplit(url).hostname for url in fused.requested} == {"127.0.0.1"}
+    assert fused.errors == []
+
+
+def test_a_phone_needs_no_scrolling_to_the_side(fused: Looked) -> None:
+    fused.page.set_viewport_size({"width": 390, "height": 844})
+    wide = fused.page.evaluate("() => document.documentElement.scrollWidth")
+    fused.page.set_viewport_size({"width": 1920, "height": 1080})
+    assert wide == 390
+
+
+@dataclass(frozen=True)
+class Slowable:
+    stages: SlowStage
+    ports: dict[str, int]
+    server: TritonServer
+
+
+@pytest.fixture(scope="module")
+def slowable(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slowable]:
+    """A server that can be made slow and that comes back on its own ports."""
+    folder = tmp_path_factory.mktemp("slowable")
+    config = PIPELINE.model_copy(update={"budget": BUDGET})
+    export_bundle(dataclasses.replace(served.checkpoint, config=config), folder / "original", "fused")
+    stages = SlowStage(folder / "original", folder / "repository")
+    with TritonServer(stages.repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+        urls = {
+            "grpc_port": f"http://{server.grpc_url}",
+            "http_port": server.http_url,
+            "metrics_port": server.metrics_url,
+        }
+        ports = {name: urlsplit(url).port or 0 for name, url in urls.items()}
+        yield Slowable(stages, ports, server)
+
+
+def test_a_slow_stage_is_named_and_a_server_that_is_gone_comes_back(
+    served: Served, slowable: Slowable, look: Callable[[str], Looked]
+) -> None:
+    server = slowable.server
+    users = served.dataset.test.user_id[:5].tolist()
+    with console(server, "recommend") as address, load(server.grpc_url, "recommend", users):
+        looked = look(address)
+        headline = looked.page.locator(".headline")
+        expect(headline).to_contain_text("All stages are within their budgets", timeout=WAIT_MS)
+        rows = looked.page.locator(".stage.good")
+        expect(rows).to_have_count(len(STAGES), timeout=WAIT_MS)
+
+        slowable.stages.set("retrieval", ms=SLOW_MS)
+        expect(headline).to_contain_text("retrieval is over its budget: p99", timeout=WAIT_MS)
+        expect(headline).to_contain_text("ms of 250 ms")
+        expect(looked.page.locator(".stage.bad .stage-name")).to_have_text(["retrieval"])
+        expect(looked.page.locator(".stage.bad .verdict")).to_contain_text("over budget")
+        slowable.stages.clear()
+
+        server.stop()
+        expect(headline).to_contain_text(re.compile(r"No answer from the server since \d\d:\d\d:\d\d"), timeout=WAIT_MS)
+        looked.ask(str(users[0]))
+        expect(looked.page.locator(".about.bad")).to_contain_text(server.grpc_url, timeout=WAIT_MS)
+
+        with TritonServer(slowable.stages.repository, **slowable.ports):
+            expect(headline).to_contain_text("All stages are within their budgets", timeout=WAIT_MS)
+            expect(looked.page.locator(".item-id")).to_have_count(10, timeout=WAIT_MS)
+        assert looked.errors == []
+
+
+def test_an_address_that_is_taken_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run([*CONSOLE, "--port", str(port)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(
+        f"error: console cannot listen on host '127.0.0.1', port {port}: [Errno 98] Address already in use"
+    )
