@@ -290,6 +290,8 @@ class _Question:
         try:
             asked = await run.io_bound(self._asker.ask, *question)
         except (TriremeError, PerfError) as error:
+            if isinstance(error, ValidationError) and question == self._question:
+                self._question = None
             self._show_error(error)
         else:
             if asked is not None:  # the process is not ending
@@ -300,8 +302,6 @@ class _Question:
             await self._ask_again()
 
     def _show_error(self, error: Exception) -> None:
-        if isinstance(error, ValidationError):
-            self._question = None
         self._answer.clear()
         self._level.set("bad")
         self._about.set_text(str(error))

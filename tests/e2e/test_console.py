@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,11 @@ from threading import Event
 from urllib.parse import urlsplit
 
 import pytest
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import Histogram
+from opentelemetry.sdk.metrics import MeterProvider
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from prometheus_client import CollectorRegistry, start_http_server
 
 from tests.e2e.conftest import PIPELINE, Served
 from tests.support.slow_stage import SlowStage
@@ -35,10 +40,12 @@ SLOW_MS = 350.0
 
 
 @contextmanager
-def console(server: TritonServer, model: str) -> Iterator[str]:
+def console(server: TritonServer, model: str, *more: str) -> Iterator[str]:
     """The command, as a user starts it; gives the address of its page."""
     options = ["--url", server.grpc_url, "--metrics-url", server.metrics_url, "--model", model, "--port", "0", "--json"]
-    with subprocess.Popen([*CONSOLE, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*CONSOLE, *options, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
@@ -113,9 +120,30 @@ def look(browser: Browser) -> Callable[[str], Looked]:
     return open_page
 
 
+@dataclass(frozen=True)
+class Caller:
+    """A process that calls and publishes how long it waits, as a client with telemetry does: this one."""
+
+    url: str
+    duration: Histogram
+
+
 @pytest.fixture(scope="module")
-def fused(served: Served, look: Callable[[str], Looked]) -> Iterator[Looked]:
-    with console(served.server, "recommend_fused") as address:
+def caller() -> Iterator[Caller]:
+    registry = CollectorRegistry()
+    meters = MeterProvider([PrometheusMetricReader(registry=registry)])
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    histogram = meters.get_meter("trireme").create_histogram("trireme.client.request.duration", unit="s")
+    yield Caller(f"http://127.0.0.1:{server.server_port}/metrics", histogram)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    meters.shutdown()
+
+
+@pytest.fixture(scope="module")
+def fused(served: Served, caller: Caller, look: Callable[[str], Looked]) -> Iterator[Looked]:
+    with console(served.server, "recommend_fused", "--callers-url", caller.url) as address:
         yield look(address)
 
 
@@ -167,6 +195,22 @@ def test_the_header_says_who_answers(served: Served, fused: Looked) -> None:
     for part in (served.url, "recommend_fused, plan fused", "bundle 1", "SLO p50 10 ms, p99 20 ms", "triton 2."):
         assert part in said
     assert fused.page.locator(".plot canvas").count() == 4
+
+
+def test_callers_tell_what_they_wait(served: Served, fused: Looked, caller: Caller) -> None:
+    tile = fused.page.locator(".tile", has_text="Callers' p99")
+    expect(tile.locator(".tile-value")).to_have_text("–")
+    user = int(served.dataset.test.user_id[0])
+    with Client(served.url, model="recommend_fused") as client:
+        for wait_s in (1.5, 0.0):  # what is there at the first reading is no news
+            start = time.monotonic()
+            client.recommend(user)
+            caller.duration.record(
+                time.monotonic() - start, {"trireme_model": "recommend_fused", "trireme_slo": "kept"}
+            )
+            time.sleep(wait_s)
+    expect(tile.locator(".tile-value")).to_have_text(re.compile(r"\d"), timeout=WAIT_MS)
+    expect(tile.locator(".tile-note")).to_contain_text("100.0% in the SLO")
 
 
 def test_nothing_leaves_this_machine_and_nothing_goes_wrong(fused: Looked) -> None:
