@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trireme_client import Rung
-from trireme_console.figures import RUNGS
+from trireme_console.figures import rung_word
 from trireme_console.history import Snapshot, Span
 from trireme_stages.schema import STAGES
 
@@ -67,7 +67,7 @@ def stage_time(snapshot: Snapshot) -> dict[str, Any]:
 def rungs(snapshot: Snapshot) -> dict[str, Any]:
     """% of the users, by rung."""
     lines = [
-        Line(RUNGS[rung][0], colour, _rung_share(rung), filled=True, stacked=True)
+        Line(rung_word(rung), colour, _rung_share(rung), filled=True, stacked=True)
         for rung, colour in RUNG_COLOURS.items()
     ]
     return _chart(snapshot, lines, scale={"max": 100})

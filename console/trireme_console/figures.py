@@ -14,7 +14,6 @@ from trireme_stages.schema import STAGES
 
 __all__ = [
     "ENOUGH_BATCHES",
-    "RUNGS",
     "Headline",
     "Level",
     "StageRow",
@@ -22,19 +21,13 @@ __all__ = [
     "clock",
     "headline",
     "milliseconds",
+    "rung_word",
     "stage_rows",
     "tiles",
 ]
 
 #: Below so many batches, the p99 is one slow batch and no verdict.
 ENOUGH_BATCHES = 20
-
-RUNGS = {
-    Rung.FULL: ("full", "every stage answered"),
-    Rung.RETRIEVAL_ORDER: ("retrieval order", "the ranking was not usable"),
-    Rung.SEGMENT_POPULAR: ("segment popular", "nothing more personal is known"),
-    Rung.POPULAR: ("popular", "what everybody likes"),
-}
 
 
 class Level(Enum):
@@ -89,6 +82,10 @@ def milliseconds(us: float | None) -> str:
 
 def clock(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%H:%M:%S")
+
+
+def rung_word(rung: Rung) -> str:
+    return rung.name.lower().replace("_", " ")
 
 
 def stage_rows(snapshot: Snapshot) -> list[StageRow]:

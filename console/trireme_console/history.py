@@ -193,13 +193,14 @@ def _answers(then: Published | None, now: Published | None) -> Mapping[int, floa
 
 
 def _callers(before: Reading, after: Reading) -> CallersSpan | None:
-    watched = {key[0] for key in before.callers}  # of a process that was not read before, nothing can be told
-    spent = between(before.callers, {key: found for key, found in after.callers.items() if key[0] in watched})
+    # Of a process that was not read before, nothing can be told.
+    each = [between(before.callers[url], now) for url, now in after.callers.items() if url in before.callers]
+    spent = [(key[-1], histogram) for found in each for key, histogram in found.items()]
     if not spent:
         return None
-    whole = _sum(list(spent.values()))
-    known = {key: histogram.count for key, histogram in spent.items() if key[-1]}
-    kept = sum(count for key, count in known.items() if key[-1] == "kept") / sum(known.values()) if known else None
+    whole = _sum([histogram for _, histogram in spent])
+    known = sum(histogram.count for slo, histogram in spent if slo)
+    kept = sum(histogram.count for slo, histogram in spent if slo == "kept") / known if known else None
     return CallersSpan(int(whole.count), whole.percentile_us(50), whole.percentile_us(99), kept)
 
 

@@ -12,7 +12,17 @@ from nicegui import run, ui
 from trireme_client import TriremeError, ValidationError
 from trireme_console.ask import Asked, Asker
 from trireme_console.charts import CHARTS, STAGE_COLOURS
-from trireme_console.figures import RUNGS, Headline, StageRow, Tile, clock, headline, milliseconds, stage_rows, tiles
+from trireme_console.figures import (
+    Headline,
+    StageRow,
+    Tile,
+    clock,
+    headline,
+    milliseconds,
+    rung_word,
+    stage_rows,
+    tiles,
+)
 from trireme_console.history import WINDOW_S, Snapshot
 from trireme_console.sampler import Sampler
 from trireme_perf.errors import PerfError
@@ -308,11 +318,10 @@ class _Question:
 
     def _show(self, asked: Asked) -> None:
         answer = asked.answer
-        word, meaning = RUNGS[answer.rung]
         who = "anonymous" if answer.user_id is None else f"user {answer.user_id}"
         self._level.set("idle")
         self._when.set_text(f"answered at {clock(asked.at)}")
-        self._about.set_text(f"{who} · rung {int(answer.rung)} ({word}): {meaning}")
+        self._about.set_text(f"{who} · rung {int(answer.rung)} ({rung_word(answer.rung)}): {answer.rung.reason}")
         self._answer.clear()
         with self._answer:
             with _box("items"):

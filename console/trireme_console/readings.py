@@ -26,8 +26,8 @@ FAILURES = "nv_inference_request_failure"
 CACHES = "trireme_cache_"
 CALLERS = "trireme_client_request_duration_seconds"
 
-#: (URL, model, "kept", "missed" or "") → duration of the requests that a process made
-Callers = Mapping[tuple[str, ...], Histogram]
+#: By the URL of a process that could be read: (model, "kept", "missed" or "") → duration of the requests that it made
+Callers = Mapping[str, Mapping[tuple[str, ...], Histogram]]
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ class Source:
         statistics = self._connection.statistics()
         problems: list[str] = []
         published = None
-        callers: dict[tuple[str, ...], Histogram] = {}
+        callers: dict[str, Mapping[tuple[str, ...], Histogram]] = {}
         with _noted(problems):
             published = published_in(read_metrics(self._metrics_url), identity)
         for url in self._callers_urls:
             with _noted(problems):
                 found = histograms_in(read_metrics(url), CALLERS, ("trireme_model", "trireme_slo"))
-                callers.update({(url, *key): histogram for key, histogram in found.items() if key[0] == self._model})
+                callers[url] = {key: histogram for key, histogram in found.items() if key[0] == self._model}
         return Reading(time.time(), identity, statistics, published, callers, tuple(problems))
 
 

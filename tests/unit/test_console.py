@@ -15,9 +15,9 @@ from trireme_console.ask import parse_history, parse_user
 from trireme_console.charts import CHARTS
 from trireme_console.figures import Level, headline, milliseconds, stage_rows, tiles
 from trireme_console.history import SPAN_S, WINDOW_S, History, Snapshot
-from trireme_console.readings import CALLERS, Identity, Published, Reading, published_in
+from trireme_console.readings import CALLERS, Callers, Identity, Published, Reading, published_in
 from trireme_perf.histograms import Histogram, histograms_in
-from trireme_perf.ledger import PARTS
+from trireme_perf.ledger.statistics import PARTS
 from trireme_stages.schema import STAGES
 
 SHARES = {"feature_transform": 0.1, "user_tower": 0.1, "retrieval": 0.25, "ranking": 0.2, "reranking": 0.1}
@@ -34,7 +34,7 @@ def reading(
     slow: int = 0,
     failures: float = 0,
     answers: dict[int, float] | None = None,
-    callers: dict[tuple[str, ...], Histogram] | None = None,
+    callers: Callers | None = None,
     identity: Identity = IDENTITY,
 ) -> Reading:
     """Counters after ``requests`` of 2 users and 3 ms each; ``slow`` batches of retrieval took 4 to 8 ms, all others 1 to 2."""
@@ -164,10 +164,10 @@ def test_what_is_not_published_is_said() -> None:
 
 
 def test_callers_are_added_up_and_judged_by_the_slo() -> None:
-    def of(kept: int, missed: int) -> dict[tuple[str, ...], Histogram]:
+    def of(kept: int, missed: int) -> Callers:
         bounds = (0.01, 0.02, 0.04, float("inf"))
-        found = {("a", "recommend", "kept"): Histogram(bounds, (kept, kept, kept, kept))}
-        return found | {("b", "recommend", "missed"): Histogram(bounds, (0, 0, missed, missed))}
+        kept_by_a = {("recommend", "kept"): Histogram(bounds, (kept, kept, kept, kept))}
+        return {"a": kept_by_a, "b": {("recommend", "missed"): Histogram(bounds, (0, 0, missed, missed))}}
 
     snapshot = watched(reading(0, requests=0, callers=of(10, 2)), reading(1, requests=100, callers=of(85, 27)))
     assert snapshot.window is not None
@@ -179,10 +179,11 @@ def test_callers_are_added_up_and_judged_by_the_slo() -> None:
 
 
 def test_a_process_that_was_not_read_before_tells_nothing_yet() -> None:
-    asked = {("a", "recommend", ""): Histogram((0.1, float("inf")), (1000, 1000))}
-    snapshot = watched(reading(0, requests=0), reading(1, requests=100, callers=asked))
-    assert snapshot.window is not None
-    assert snapshot.window.callers is None
+    asked = {"a": {("recommend", ""): Histogram((0.1, float("inf")), (1000, 1000))}}
+    for before, told in ({}, False), ({"a": {}}, True):
+        snapshot = watched(reading(0, requests=0, callers=before), reading(1, requests=100, callers=asked))
+        assert snapshot.window is not None
+        assert (snapshot.window.callers is not None) == told
 
 
 def test_the_callers_histogram_is_found_under_the_name_that_opentelemetry_gives_it() -> None:

@@ -38,7 +38,7 @@ class StatisticsReader:
             config = self._client.get_model_config(model, client_timeout=TIMEOUT_S).config
         except InferenceServerException as error:
             self._client.close()
-            raise PerfError(f"no model {model!r} at {url}: {error.message()}") from None
+            raise PerfError(f"model {model!r} at {url} cannot be read: {error.message()}") from None
         steps = [step.model_name for step in config.ensemble_scheduling.step]
         #: The fused plan is one stage: itself.
         self.stages = steps or [model]

@@ -1,0 +1,140 @@
+"""Takes the pictures of the console and of the terminal: ``make pictures``.
+
+Needs the repository of ``make demo`` (build/model_repository) and Debian's chromium. What is shown is served, asked and measured
+while the pictures are taken; the slow stage of one of them is slowed on purpose, by tests/support/slow_stage.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+from rich.console import Console
+from rich.text import Text
+
+from tests.support.slow_stage import SlowStage
+from trireme_client import Client
+from trireme_server import TritonServer
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+REPOSITORY = ROOT / "build" / "model_repository"
+MODEL = "recommend_fused"
+TRIREME = [sys.executable, "-m", "trireme_cli"]
+CALLERS = 4
+#: Users per second and caller, Poisson: moderate for two shared cores.
+RATE = 12.0
+#: How long the load runs before the first picture, and for how long a stage is slow before the second. Seconds.
+CALM_S, SLOW_S = 55.0, 15.0
+SLOW_MS = 6.0
+COLUMNS = 112
+
+
+def main() -> None:
+    if not (REPOSITORY / "perf_input.json").is_file():
+        raise SystemExit(f"{REPOSITORY} is not there: run `make demo` first")
+    # Beside the repository: its copy is made of links.
+    with tempfile.TemporaryDirectory(dir=REPOSITORY.parent) as folder:
+        slow = SlowStage(REPOSITORY, Path(folder) / "repository")
+        with TritonServer(slow.repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+            take(server, slow, users())
+
+
+def users() -> list[int]:
+    """Known users, and one in ten of whom nothing is known."""
+    rows = json.loads((REPOSITORY / "perf_input.json").read_text())["data"]
+    known = sorted({row["user_id"][0] for row in rows} - {-1})
+    return known + [10**12 + number for number in range(len(known) // 10 + 1)]
+
+
+def take(server: TritonServer, slow: SlowStage, asking: list[int]) -> None:
+    with page_of(server) as page, load(server.grpc_url, asking):
+        time.sleep(CALM_S)
+        page.fill("input[name=user]", str(asking[0]))
+        page.keyboard.press("Enter")
+        expect(page.locator(".item")).to_have_count(10, timeout=30_000)
+        page.mouse.click(0, 0)
+        page.screenshot(path=DOCS / "console.png")
+        picture("ledger.svg", "ledger", *where(server), "--metrics-url", server.metrics_url, "--seconds", "5")
+        slow.set("retrieval", ms=SLOW_MS)
+        time.sleep(SLOW_S)
+        expect(page.locator(".headline")).to_contain_text("retrieval is over its budget", timeout=30_000)
+        page.screenshot(path=DOCS / "console-slow-stage.png")
+        slow.clear()
+    picture("recommend.svg", "recommend", *where(server), "--user", str(asking[0]), "-k", "5", "--ledger")
+
+
+def where(server: TritonServer) -> list[str]:
+    return ["--url", server.grpc_url, "--model", MODEL]
+
+
+@contextmanager
+def page_of(server: TritonServer) -> Iterator[Page]:
+    """The console of ``server`` on a wall's screen."""
+    command = [*TRIREME, "console", *where(server), "--metrics-url", server.metrics_url, "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, sync_playwright() as playwright:
+        assert process.stdout is not None
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        try:
+            page = browser.new_page(viewport={"width": 1920, "height": 1080})
+            page.goto(json.loads(process.stdout.readline())["url"])
+            yield page
+        finally:
+            browser.close()
+            process.send_signal(signal.SIGINT)
+
+
+@contextmanager
+def load(url: str, asking: list[int]) -> Iterator[None]:
+    """Callers that ask for anybody, each at moments of its own."""
+    ended = threading.Event()
+
+    def ask(seed: int) -> None:
+        chance = random.Random(seed)
+        with Client(url, model=MODEL) as client:
+            while not ended.wait(chance.expovariate(RATE)):
+                client.recommend(chance.choice(asking))
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        calls = [pool.submit(ask, seed) for seed in range(CALLERS)]
+        try:
+            yield
+        finally:
+            ended.set()
+    for call in calls:
+        call.result()
+
+
+def picture(name: str, *arguments: str) -> None:
+    """What a command prints, as an SVG without fonts from elsewhere."""
+    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS)}
+    said = subprocess.run([*TRIREME, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+    with Path(os.devnull).open("w") as nowhere:
+        terminal = Console(record=True, width=COLUMNS, file=nowhere)
+        terminal.print(Text.from_ansi(said.rstrip()))
+    shown = " ".join(each for each in arguments if not each.startswith(("127.0.0.1", "http://")))
+    svg = terminal.export_svg(title=f"trireme {shown}", code_format=without_fonts())
+    (DOCS / name).write_text(svg)
+
+
+def without_fonts() -> str:
+    """Rich's frame of a terminal, without the rules that would fetch a font."""
+    from rich._export_format import CONSOLE_SVG_FORMAT
+
+    return CONSOLE_SVG_FORMAT
+
+
+if __name__ == "__main__":
+    main()
