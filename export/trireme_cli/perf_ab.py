@@ -34,6 +34,10 @@ def ab(
     ] = None,
     metric: Annotated[str, typer.Option(help="Of the latency, what decides: p50, p99 or mean.")] = "p50",
     k: Annotated[int, typer.Option("-k", help="So many first items of the answers are compared.")] = 10,
+    repeats: Annotated[
+        int,
+        typer.Option(help="Repeat all that, and count the verdicts: of A against itself, nearly none may have one."),
+    ] = 1,
     users: Annotated[Path | None, typer.Option(help="A repository whose users ask; default A's, else B's.")] = None,
     data: Annotated[str | None, typer.Option(help="Compare NDCG@10 too, on the test part of this data set.")] = None,
     checkpoint: Annotated[Path, typer.Option(help="With --data: what `trireme train` wrote.")] = Path(
@@ -47,7 +51,7 @@ def ab(
     from trireme_perf.ab import Settings, experiment
     from trireme_perf.ab.baseline import check_baseline, read_baseline, save_baseline
 
-    settings = Settings(rounds, seconds, rate, metric, k)
+    settings = Settings(rounds, seconds, rate, metric, k, repeats)
     baseline = read_baseline(against) if against else None
     judge = _judge(data, checkpoint) if data else None
     try:
@@ -87,6 +91,9 @@ def _latency_table(result: dict[str, Any]) -> Table:
         f"A  {a}\nB  {b}\n{result['requests']} requests each, {result['rate']:,.0f} users/s, {result['rounds']} rounds\n"
         f"{result['metric']} decides: {_conclusion(result)}"
     )
+    if (repeats := sum(result["repeats"].values())) > 1:
+        counted = ", ".join(f"{verdict} {count}" for verdict, count in result["repeats"].items())
+        title += f"\nof {repeats} repetitions, each by itself: {counted}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for column in ("", "A", "B", "B - A", f"{result['confidence']:.0%} interval", "%", "interval"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)

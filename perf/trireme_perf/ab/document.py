@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from typing import Any
 
-from trireme_perf.ab.blocks import Block, contrast_client_cpu, contrast_server_cpu
+from trireme_perf.ab.blocks import Block, Rounds, contrast_client_cpu, contrast_server_cpu
 from trireme_perf.ab.run import Measured, Settings
 from trireme_perf.ab.statistics import CONFIDENCE, METRICS, Contrast, Estimate, contrast, estimate_mean
 from trireme_perf.ab.variants import Variant
@@ -25,9 +26,10 @@ def to_document(a: Variant, b: Variant, measured: Measured, settings: Settings, 
 
     ``verdict`` is of the ``metric`` of the latency alone, and says `slower` or `faster` only if the interval of its difference
     does not hold 0; one metric decides, so that looking at several does not make a chance find likelier.
-    ``detectable`` is the smallest difference that this experiment would have shown with a chance of 80 %.
+    ``detectable`` is the smallest difference that this experiment would have shown with a chance of 80 %. ``repeats`` counts the
+    verdicts of every repetition by itself; all else is of all of them together.
     """
-    latency = {metric: _latency(measured, metric) for metric in METRICS}
+    latency = {metric: _latency(measured.rounds, metric) for metric in METRICS}
     decides = latency[settings.metric]
     return {
         "variants": {
@@ -36,6 +38,7 @@ def to_document(a: Variant, b: Variant, measured: Measured, settings: Settings, 
         },
         "metric": settings.metric,
         "verdict": _verdict(decides.difference),
+        "repeats": _verdicts(measured.rounds, settings),
         "confidence": CONFIDENCE,
         "rounds": len(measured.rounds),
         "seconds": settings.seconds,
@@ -68,9 +71,17 @@ def estimate_document(one: Estimate) -> dict[str, float]:
     return {"value": one.value, "low": one.low, "high": one.high}
 
 
-def _latency(measured: Measured, metric: str) -> Contrast:
-    a, b = ([block.seconds * MS for block in blocks] for blocks in zip(*measured.rounds, strict=True))
+def _latency(rounds: Rounds, metric: str) -> Contrast:
+    a, b = ([block.seconds * MS for block in blocks] for blocks in zip(*rounds, strict=True))
     return contrast(a, b, metric)
+
+
+def _verdicts(rounds: Rounds, settings: Settings) -> dict[str, int]:
+    """How many repetitions had which verdict, each judged by its own rounds."""
+    found = Counter({NO_VERDICT: 0, "slower": 0, "faster": 0})
+    for first in range(0, len(rounds), settings.rounds):
+        found[_verdict(_latency(rounds[first : first + settings.rounds], settings.metric).difference)] += 1
+    return dict(found)
 
 
 def _verdict(difference: Estimate) -> str:

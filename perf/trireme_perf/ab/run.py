@@ -48,13 +48,15 @@ class Judge:
 @dataclass(frozen=True)
 class Settings:
     """``rounds`` of one block of ``seconds`` on each variant; ``rate`` in users/s, None for 40 % of what the slower one can;
-    ``metric`` of the latency decides; the first ``k`` items of answers are compared."""
+    ``metric`` of the latency decides; the first ``k`` items of answers are compared. All that ``repeats`` times, one after
+    another, on the same servers."""
 
     rounds: int = 20
     seconds: float = 1.0
     rate: float | None = None
     metric: str = "p50"
     k: int = 10
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         check_rounds(self.rounds, self.seconds)
@@ -64,6 +66,8 @@ class Settings:
             raise PerfError(f"metric is {self.metric!r}, allowed: {', '.join(METRICS)}")
         if self.k < 1:
             raise PerfError(f"k is {self.k}, must be at least 1")
+        if self.repeats < 1:
+            raise PerfError(f"repeats is {self.repeats}, must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -156,13 +160,14 @@ async def _run(
         for side in sides:
             await warm(side, users)
         rate = settings.rate or LOAD * min([await _capacity(side, users) for side in sides])
-        tell(f"{rate:,.0f} users/s, {settings.rounds} rounds of 2 × {settings.seconds:g} s")
+        number = settings.rounds * settings.repeats
+        tell(f"{rate:,.0f} users/s, {number} rounds of 2 × {settings.seconds:g} s")
         rounds = await in_turn(
             (sides[0], sides[1]),
-            settings.rounds,
+            number,
             rng,
             partial(_draw, rate, settings.seconds, users, rng),
-            partial(_tell_round, tell, settings.rounds),
+            partial(_tell_round, tell, number),
         )
     return Measured(
         rate,
