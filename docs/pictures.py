@@ -23,8 +23,8 @@ from pathlib import Path
 from playwright.sync_api import Page, expect, sync_playwright
 from rich.console import Console
 from rich.text import Text
-
 from tests.support.slow_stage import SlowStage
+
 from trireme_client import Client
 from trireme_server import TritonServer
 

@@ -74,6 +74,7 @@ def test_two_running_servers_need_users() -> None:
         ({"rate": 0.0}, "rate is 0, must be more than 0"),
         ({"metric": "p95"}, "metric is 'p95', allowed: p50, p99, mean"),
         ({"k": 0}, "k is 0, must be at least 1"),
+        ({"repeats": 0}, "repeats is 0, must be at least 1"),
         ({"rounds": 3}, "rounds is 3, must be at least 10"),
     ],
 )
