@@ -114,6 +114,14 @@ def test_when_all_stages_slow_down_alike_their_shares_stay(tmp_path: Path) -> No
     check_alerts(tmp_path, series, {LAST: [of_stage("TriremeStageP99Unusual", each) for each in STAGES]})
 
 
+def test_what_a_slow_stage_drags_along_is_not_named(tmp_path: Path) -> None:
+    series = healthy(END)
+    for each in STAGES:
+        series |= stage(each, then(0.001, 0.03 if each == "retrieval" else 0.003))
+    over = of_stage("TriremeStageOverBudget", "retrieval")
+    check_alerts(tmp_path, series, {BEFORE: [], LAST: [over, *unusual("retrieval")]})
+
+
 def test_a_faster_stage_is_no_anomaly(tmp_path: Path) -> None:
     check_alerts(tmp_path, healthy(END) | stage("ranking", then(0.003, 0.001)), {BEFORE: [], LAST: []})
 

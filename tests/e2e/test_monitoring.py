@@ -23,7 +23,6 @@ from trireme_stages.schema import FUSED, STAGES
 
 FACTOR = 60.0
 SLOW = "ranking"
-SLO_S = PIPELINE.budget.p99_ms / 1000
 SLOWER_MS = 1.25 * PIPELINE.budget.p99_ms  # no request of a slow batch keeps the SLO
 WITHIN_S = 300.0
 OF_STAGES = ("TriremeStageP99Unusual", "TriremeStageShareUnusual", "TriremeStageOverBudget")
@@ -50,7 +49,7 @@ def watched(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     users = served.dataset.test.user_id[:200].tolist()
     with (
         TritonServer(slow.repository, grpc_port=0, http_port=0, metrics_port=0) as server,
-        Load(server.grpc_url, FUSED, users, SLO_S, callers=4, rate=20) as load,
+        Load(server.grpc_url, FUSED, users, callers=4, rate=20) as load,
         watch(folder, server, load) as prometheus,
     ):
         wait_for(lambda: len(prometheus.query("trireme:stage_p99_seconds:limit1d")) == len(STAGES))
@@ -62,7 +61,7 @@ def watched(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def watch(folder: Path, server: TritonServer, load: Load) -> Prometheus:
-    targets = {"trireme": urlsplit(server.metrics_url).netloc, "callers": load.waited.target}
+    targets = {"trireme": urlsplit(server.metrics_url).netloc, "callers": load.target}
     return Prometheus(write_configuration(folder / "prometheus", FACTOR, targets), FACTOR)
 
 
