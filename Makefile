@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: demo test debian-packages check format bench clean
+.PHONY: demo test debian-packages check format bench pictures clean
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ bench: $(READY) $(PEERS_READY)
 	$(PEERS)/bin/python perf/peers/check.py --funnel build/model_repository/recommend_fused/1
 	$(BIN)/trireme perf limit
 	$(BIN)/trireme perf compare
+
+# Of the console and of the terminal, for docs/. Needs the repository of `make demo`; takes about two minutes.
+pictures: $(READY) debian-packages
+	$(BIN)/python -m docs.pictures
 
 $(PEERS_READY): perf/peers/requirements.lock
 	$(PYTHON) -m venv $(PEERS)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -67,13 +69,16 @@ def take(server: TritonServer, slow: SlowStage, asking: list[int]) -> None:
         expect(page.locator(".item")).to_have_count(10, timeout=30_000)
         page.mouse.click(0, 0)
         page.screenshot(path=DOCS / "console.png")
-        picture("ledger.svg", "ledger", *where(server), "--metrics-url", server.metrics_url, "--seconds", "5")
+        measured = ["--metrics-url", server.metrics_url, "--seconds", "5"]
+        shown = "trireme ledger --model recommend_fused --metrics-url http://localhost:8002/metrics --seconds 5"
+        picture("ledger", shown, "ledger", *where(server), *measured)
         slow.set("retrieval", ms=SLOW_MS)
         time.sleep(SLOW_S)
         expect(page.locator(".headline")).to_contain_text("retrieval is over its budget", timeout=30_000)
         page.screenshot(path=DOCS / "console-slow-stage.png")
         slow.clear()
-    picture("recommend.svg", "recommend", *where(server), "--user", str(asking[0]), "-k", "5", "--ledger")
+    call = ["--model", MODEL, "--user", str(asking[0]), "-k", "5", "--ledger"]
+    picture("recommend", shlex.join(["trireme", "recommend", *call]), "recommend", "--url", server.grpc_url, *call)
 
 
 def where(server: TritonServer) -> list[str]:
@@ -117,23 +122,16 @@ def load(url: str, asking: list[int]) -> Iterator[None]:
         call.result()
 
 
-def picture(name: str, *arguments: str) -> None:
-    """What a command prints, as an SVG without fonts from elsewhere."""
+def picture(name: str, shown: str, *arguments: str) -> None:
+    """What a command prints, as an SVG. ``shown`` is its title: the command at the default ports."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS)}
     said = subprocess.run([*TRIREME, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
     with Path(os.devnull).open("w") as nowhere:
         terminal = Console(record=True, width=COLUMNS, file=nowhere)
         terminal.print(Text.from_ansi(said.rstrip()))
-    shown = " ".join(each for each in arguments if not each.startswith(("127.0.0.1", "http://")))
-    svg = terminal.export_svg(title=f"trireme {shown}", code_format=without_fonts())
-    (DOCS / name).write_text(svg)
-
-
-def without_fonts() -> str:
-    """Rich's frame of a terminal, without the rules that would fetch a font."""
-    from rich._export_format import CONSOLE_SVG_FORMAT
-
-    return CONSOLE_SVG_FORMAT
+    svg = terminal.export_svg(title=shown, unique_id=name)
+    # Rich has the fonts fetched from elsewhere; any monospaced one will do.
+    (DOCS / f"{name}.svg").write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
 
 if __name__ == "__main__":

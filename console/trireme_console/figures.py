@@ -28,6 +28,8 @@ __all__ = [
 
 #: Below so many batches, the p99 is one slow batch and no verdict.
 ENOUGH_BATCHES = 20
+#: A reading fails after some time limits of 5 s; a snapshot older than that is of a console that hangs.
+STALE_S = 30.0
 
 
 class Level(Enum):
@@ -94,10 +96,14 @@ def stage_rows(snapshot: Snapshot) -> list[StageRow]:
     return [_stage_row(name, found.get(name), snapshot.usual_us.get(name)) for name in STAGES]
 
 
-def headline(snapshot: Snapshot) -> Headline:
-    """The one sentence to be read from afar."""
+def headline(snapshot: Snapshot, now: float) -> Headline:
+    """The one sentence to be read from afar. ``now``: seconds since the epoch."""
     if snapshot.up is None:
         return Headline(Level.IDLE, "Starting", "Reading the server for the first time")
+    if now - snapshot.at > STALE_S:
+        return Headline(
+            Level.BAD, "Stale", f"Nothing was read since {clock(snapshot.at)}", "all figures are of that moment"
+        )
     if not snapshot.up:
         text = f"No answer from the server since {clock(snapshot.since)}"
         return Headline(Level.BAD, "Down", text, f"asked again every second · {snapshot.reason}")

@@ -205,6 +205,7 @@ def _callers(before: Reading, after: Reading) -> CallersSpan | None:
 
 
 def _sum(histograms: list[Histogram]) -> Histogram:
-    """Of several processes, whose clients all have the same buckets."""
-    columns = zip(*(histogram.counts for histogram in histograms), strict=True)
-    return Histogram(histograms[0].bounds, tuple(sum(column) for column in columns))
+    """Of several processes; of buckets that not all of them have, the bounds are left out."""
+    bounds = sorted(set.intersection(*(set(histogram.bounds) for histogram in histograms)))
+    found = [dict(zip(histogram.bounds, histogram.counts, strict=True)) for histogram in histograms]
+    return Histogram(tuple(bounds), tuple(sum(counts[bound] for counts in found) for bound in bounds))

@@ -22,7 +22,7 @@ def console(
         typer.Option(help="Metrics of a process whose client has telemetry; adds what callers wait. Can be repeated."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to show the page on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8050,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8050,
     as_json: Json = False,
 ) -> None:
     """Show a server on a web page: stages against their budgets, throughput, answers, one call in detail.

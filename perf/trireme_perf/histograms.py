@@ -50,7 +50,7 @@ class Histogram:
 
     def since(self, before: Histogram | None) -> Histogram:
         """What was observed after ``before``."""
-        if before is None or before.count > self.count:  # the model was loaded anew
+        if before is None or before.bounds != self.bounds or before.count > self.count:  # it was started anew
             return self
         return Histogram(self.bounds, tuple(now - then for now, then in zip(self.counts, before.counts, strict=True)))
 

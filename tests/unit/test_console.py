@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trireme_client import ValidationError
 from trireme_console.ask import parse_history, parse_user
 from trireme_console.charts import CHARTS
-from trireme_console.figures import Level, headline, milliseconds, stage_rows, tiles
+from trireme_console.figures import Headline, Level, headline, milliseconds, stage_rows, tiles
 from trireme_console.history import SPAN_S, WINDOW_S, History, Snapshot
 from trireme_console.readings import CALLERS, Callers, Identity, Published, Reading, published_in
 from trireme_perf.histograms import Histogram, histograms_in
@@ -55,6 +55,10 @@ def watched(*readings: Reading) -> Snapshot:
     return history.snapshot
 
 
+def said_of(snapshot: Snapshot) -> Headline:
+    return headline(snapshot, now=snapshot.at)
+
+
 def test_figures_are_of_the_window_and_of_no_reading_before() -> None:
     every = [reading(second, requests=1000 + 10 * second) for second in range(60)]
     window = watched(*every).window
@@ -77,14 +81,14 @@ def test_a_quarter_of_an_hour_is_kept() -> None:
 
 
 def test_all_stages_within_their_budgets() -> None:
-    said = headline(watched(reading(0, requests=0), reading(1, requests=100)))
+    said = said_of(watched(reading(0, requests=0), reading(1, requests=100)))
     assert (said.level, said.text) == (Level.GOOD, "All stages are within their budgets")
 
 
 def test_a_slow_stage_is_named_with_its_budget_and_what_is_usual() -> None:
     calm = [reading(second, requests=10 * second) for second in range(50)]
     slow = [reading(50 + second, requests=500 + 10 * second, slow=5 * second) for second in range(10)]
-    said = headline(watched(*calm, *slow))
+    said = said_of(watched(*calm, *slow))
     assert said.level is Level.BAD
     assert said.text.startswith("retrieval is over its budget: p99 7.")
     assert said.text.endswith(" ms of 5.00 ms; usual 1.99 ms")
@@ -92,7 +96,7 @@ def test_a_slow_stage_is_named_with_its_budget_and_what_is_usual() -> None:
 
 def test_the_worst_of_two_slow_stages_is_named_first() -> None:
     tight = replace(IDENTITY, budget={**BUDGET, "shares": {**SHARES, "ranking": 0.09}})  # 1.8 ms
-    said = headline(watched(reading(0, requests=0, identity=tight), reading(1, requests=100, slow=50, identity=tight)))
+    said = said_of(watched(reading(0, requests=0, identity=tight), reading(1, requests=100, slow=50, identity=tight)))
     assert said.text.startswith("retrieval is over its budget: p99 7.")
     assert said.detail == "also over: ranking 1.99 ms of 1.80 ms"
 
@@ -100,23 +104,29 @@ def test_the_worst_of_two_slow_stages_is_named_first() -> None:
 def test_few_batches_are_no_verdict() -> None:
     snapshot = watched(reading(0, requests=0), reading(1, requests=5, slow=5))
     assert {row.level for row in stage_rows(snapshot)} == {Level.IDLE}
-    assert headline(snapshot).word == "Quiet"
+    assert said_of(snapshot).word == "Quiet"
 
 
 def test_without_a_budget_nothing_is_judged() -> None:
     bare = replace(IDENTITY, budget={})
     snapshot = watched(reading(0, requests=0, identity=bare), reading(1, requests=100, slow=50, identity=bare))
-    assert headline(snapshot).text.startswith("No budget in this bundle; the slowest stage is retrieval: p99 7.")
+    assert said_of(snapshot).text.startswith("No budget in this bundle; the slowest stage is retrieval: p99 7.")
     assert {row.level for row in stage_rows(snapshot)} == {Level.IDLE}
 
 
 def test_nobody_asks() -> None:
-    said = headline(watched(reading(0, requests=7), reading(1, requests=7)))
+    said = said_of(watched(reading(0, requests=7), reading(1, requests=7)))
     assert (said.level, said.word) == (Level.IDLE, "Idle")
 
 
+def test_a_console_that_hangs_says_so() -> None:
+    snapshot = watched(reading(0, requests=0), reading(1, requests=100))
+    assert headline(snapshot, now=START + 20).word == "All well"
+    assert headline(snapshot, now=START + 60).text.startswith("Nothing was read since ")
+
+
 def test_failures_are_the_headline_where_no_stage_is_slow() -> None:
-    said = headline(watched(reading(0, requests=0, failures=4), reading(1, requests=100, failures=5)))
+    said = said_of(watched(reading(0, requests=0, failures=4), reading(1, requests=100, failures=5)))
     assert (said.level, said.text) == (Level.BAD, "1 request failed in the last 20 s")
 
 
@@ -128,8 +138,8 @@ def test_a_server_that_is_gone_and_back() -> None:
         history.add_failure(START + second, "refused")
     gone = history.snapshot
     assert (gone.up, gone.since, gone.window, gone.identity) == (False, START + 2, None, IDENTITY)
-    assert headline(gone).word == "Down"
-    assert "refused" in headline(gone).detail
+    assert said_of(gone).word == "Down"
+    assert "refused" in said_of(gone).detail
     history.add(reading(4, requests=0))
     history.add(reading(5, requests=30))
     back = history.snapshot
@@ -174,7 +184,7 @@ def test_callers_are_added_up_and_judged_by_the_slo() -> None:
     assert snapshot.window.callers is not None
     assert (snapshot.window.callers.requests, snapshot.window.callers.kept) == (100, 0.75)
     assert 20_000 < snapshot.window.callers.p99_us <= 40_000
-    said = headline(snapshot)
+    said = said_of(snapshot)
     assert (said.word, said.text.startswith("Callers wait too long: p99 39.")) == ("Over the SLO", True)
 
 
@@ -184,6 +194,19 @@ def test_a_process_that_was_not_read_before_tells_nothing_yet() -> None:
         snapshot = watched(reading(0, requests=0, callers=before), reading(1, requests=100, callers=asked))
         assert snapshot.window is not None
         assert (snapshot.window.callers is not None) == told
+
+
+def test_callers_with_other_buckets_are_added_up_where_they_agree() -> None:
+    def of(a: int, b: int) -> Callers:
+        coarse = Histogram((0.01, 0.1, float("inf")), (a, a, a))
+        fine = Histogram((0.01, 0.02, 0.1, float("inf")), (0, b, b, b))
+        return {"a": {("recommend", "kept"): coarse}, "b": {("recommend", "kept"): fine}}
+
+    snapshot = watched(reading(0, requests=0, callers=of(0, 0)), reading(1, requests=10, callers=of(50, 50)))
+    assert snapshot.window is not None
+    assert snapshot.window.callers is not None
+    assert (snapshot.window.callers.requests, snapshot.window.callers.p50_us) == (100, 10_000)
+    assert 10_000 < snapshot.window.callers.p99_us <= 100_000
 
 
 def test_the_callers_histogram_is_found_under_the_name_that_opentelemetry_gives_it() -> None:
