@@ -49,11 +49,15 @@ def ab(
 ) -> None:
     """Compare two variants under the same interleaved traffic: latency with intervals, and answers."""
     from trireme_perf.ab import Settings, experiment
-    from trireme_perf.ab.baseline import check_baseline, read_baseline, save_baseline
+    from trireme_perf.ab.baseline import check_baseline, check_same, planned, read_baseline, save_baseline
+    from trireme_perf.ab.variants import parse_variant
 
     settings = Settings(rounds, seconds, rate, metric, k, repeats)
     baseline = read_baseline(against) if against else None
     judge = _judge(data, checkpoint) if data else None
+    if baseline:  # before anything is measured for nothing
+        plan = planned(parse_variant(a), parse_variant(b), settings, judge.data if judge else None)
+        check_same(baseline, plan)
     try:
         result = experiment(a, b, settings, users=users, judge=judge, tell=_tell)
     except asyncio.CancelledError:

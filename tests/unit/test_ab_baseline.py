@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from trireme_perf.ab.baseline import check_baseline, read_baseline, save_baseline
+from tests.support.toy_repository import write_toy_repository
+from trireme_perf.ab import Settings
+from trireme_perf.ab.baseline import check_baseline, check_same, planned, read_baseline, save_baseline
+from trireme_perf.ab.variants import parse_variant
 from trireme_perf.errors import PerfError
 
 
@@ -112,6 +115,24 @@ def test_another_experiment_is_refused(
     with pytest.raises(PerfError, match="another experiment") as raised:
         check_baseline(baseline, other)
     assert message in str(raised.value)
+
+
+def test_another_experiment_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    repository = write_toy_repository(tmp_path / "repository", models=("recommend", "recommend_fused"))
+    a, b = (parse_variant(f"{repository}:{model}") for model in ("recommend", "recommend_fused"))
+    same = planned(a, b, Settings(), None)
+    assert same["reference"]["bundle_id"] == "toy-1"
+    assert "bundle_id" not in same["candidate"]
+    baseline = {**same, "metrics": {}}
+    check_same(baseline, same)
+    for other, field in [
+        (planned(b, b, Settings(), None), "reference.model"),
+        (planned(a, a, Settings(), None), "candidate.model"),
+        (planned(a, b, Settings(rate=10.0), None), "settings.rate"),
+        (planned(a, b, Settings(), "shop"), "settings.data"),
+    ]:
+        with pytest.raises(PerfError, match=f"its {field} is"):
+            check_same(baseline, other)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trireme_perf.ab.run import Settings
+from trireme_perf.ab.variants import Variant
 from trireme_perf.errors import PerfError
 
-__all__ = ["check_baseline", "read_baseline", "save_baseline"]
+__all__ = ["check_baseline", "check_same", "planned", "read_baseline", "save_baseline"]
 
 FORMAT = {"format": "trireme-ab-baseline", "format_version": 1}
 SECTIONS = ("reference", "candidate", "settings")
@@ -73,6 +75,29 @@ def read_baseline(file: Path) -> dict[str, Any]:
     return dict(baseline)
 
 
+def check_same(baseline: Mapping[str, Any], kind: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compares what is known of an experiment, by section and field, with what a baseline is of.
+
+    Raises: PerfError: it is of another experiment; names the first field that differs.
+    """
+    for section, fields in kind.items():
+        for field, value in fields.items():
+            if value != (expected := baseline[section].get(field)):
+                raise PerfError(
+                    f"the baseline is of another experiment: its {section}.{field} is {expected!r}, now {value!r}"
+                )
+
+
+def planned(a: Variant, b: Variant, settings: Settings, data: str | None) -> dict[str, dict[str, Any]]:
+    """What is known of an experiment before it is made, for ``check_same``; ``data``: name of the labels."""
+    found_a, found_b = a.describe(), b.describe()
+    return {
+        "reference": {field: found_a[field] for field in REFERENCE if field in found_a},
+        "candidate": {field: found_b[field] for field in CANDIDATE if field in found_b},
+        "settings": {"rate": settings.rate, "k": settings.k, "data": data},
+    }
+
+
 def check_baseline(baseline: Mapping[str, Any], document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each metric of a baseline in a later experiment: ``{"metric", "value", "low", "high", "expected", "tolerance",
     "allowed", "state"}``. ``state``: `kept`; `regressed`; or `unclear`, a ratio above what is allowed whose interval is not.
@@ -80,13 +105,7 @@ def check_baseline(baseline: Mapping[str, Any], document: Mapping[str, Any]) -> 
     Raises:
         PerfError: the experiment had other variants or settings, or did not measure a metric.
     """
-    kind = _kind(document)
-    for section in SECTIONS:
-        for field, value in kind[section].items():
-            if value != (expected := baseline[section].get(field)):
-                raise PerfError(
-                    f"the baseline is of another experiment: its {section}.{field} is {expected!r}, now {value!r}"
-                )
+    check_same(baseline, _kind(document))
     found = _found(document)
     return [_check(name, metric, found[name]) for name, metric in baseline["metrics"].items()]
 
