@@ -166,12 +166,11 @@ def test_answers_in_the_order_of_retrieval(tmp_path: Path, users: float, fires: 
     check_alerts(tmp_path, healthy(60) | answers(rung1=[users] * 60), {9: [], 30: [unused] if fires else []})
 
 
-@pytest.mark.parametrize(("users", "fires"), [(90, False), (200, True)])
-def test_more_popular_items_than_usual(tmp_path: Path, users: float, fires: bool) -> None:
+@pytest.mark.parametrize(("users", "fires"), [({"rung3": 90}, False), ({"rung3": 200}, True), ({"rung2": 200}, True)])
+def test_more_popular_items_than_usual(tmp_path: Path, users: dict[str, float], fires: bool) -> None:
     unusual = alert("TriremePopularUnusual", instance=INSTANCE, entry=FUSED)
-    check_alerts(
-        tmp_path, healthy(END) | answers(rung3=then(60, users)), {BEFORE: [], LAST: [unusual] if fires else []}
-    )
+    series = healthy(END) | answers(**{rung: then(60, count) for rung, count in users.items()})
+    check_alerts(tmp_path, series, {BEFORE: [], LAST: [unusual] if fires else []})
 
 
 #: Of 600 requests a minute, how many miss the SLO; and what fires at the end.
@@ -180,6 +179,7 @@ BURNS = {
     "all of 8 minutes": (then(0, 600, 8), ["Slow"]),
     "all of 12 minutes": (then(0, 600, 12), ["Fast", "Slow"]),
     "all of 12 minutes, an hour ago": ([0] * 78 + [600] * 12 + [0] * 60, ["Slow"]),
+    "most of 10 minutes, 6 minutes ago": ([0] * 134 + [528] * 10 + [0] * 6, ["Slow"]),
     "a tenth of 12 minutes": (then(0, 60, 12), []),
     "always .5 %": ([3] * END, []),
     "always 2 %": ([12] * END, ["Slow"]),
