@@ -199,6 +199,14 @@ def test_the_error_budget(tmp_path: Path) -> None:
     check_alerts(tmp_path, series, {LAST: burning})
 
 
+def test_an_alert_ends_soon_after_its_cause(tmp_path: Path) -> None:
+    minutes = 500
+    series = {name("up", job="trireme", instance=INSTANCE): [1.0] * minutes}
+    series |= callers([600] * minutes, [0] * 100 + [600] * 20 + [0] * 380)
+    fast, slow = (alert(f"TriremeSLOBurn{speed}", trireme_model=FUSED) for speed in ("Fast", "Slow"))
+    check_alerts(tmp_path, series, {99: [], 119: [fast, slow], 155: [slow], 495: []})
+
+
 def test_without_a_budget_there_is_no_slo(tmp_path: Path) -> None:
     series = {key: values for key, values in healthy(END).items() if "trireme_slo" not in key}
     plain = name("trireme_client_request_duration_seconds_count", job="callers", trireme_model=FUSED)
