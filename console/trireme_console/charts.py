@@ -70,7 +70,7 @@ def rungs(snapshot: Snapshot) -> dict[str, Any]:
         Line(rung_word(rung), colour, _rung_share(rung), filled=True, stacked=True)
         for rung, colour in RUNG_COLOURS.items()
     ]
-    return _chart(snapshot, lines, scale={"max": 100})
+    return _chart(snapshot, lines, scale={"max": 100, "interval": 25})
 
 
 #: Title, what is drawn, and how, in the order of the page.
@@ -109,8 +109,8 @@ def _chart(
         "animation": False,
         "backgroundColor": "transparent",
         "grid": {"left": 46, "right": 12, "top": 34 if legend else 14, "bottom": 26},
-        "legend": {"show": legend, "top": 0, "right": 0, "icon": "roundRect", "itemWidth": 14, "itemHeight": 8}
-        | {"textStyle": {"color": INK, "fontSize": 13}},
+        "legend": {"show": legend, "top": 0, "right": 0, "icon": "roundRect", "itemWidth": 12, "itemHeight": 8}
+        | {"itemGap": 8, "textStyle": {"color": INK, "fontSize": 12}},
         "tooltip": {"trigger": "axis", "backgroundColor": "#18212c", "borderColor": GRID, "textStyle": {"color": INK}},
         "xAxis": {
             "type": "time",

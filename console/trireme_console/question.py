@@ -100,10 +100,10 @@ def _draw(waterfall: Waterfall) -> None:
     with box("waterfall"):
         with box("waterfall-total"):
             text("waterfall-us", f"{waterfall.total_us:,.0f}")
-            whose = "its own" if waterfall.exact else "means (others asked)"
+            whose = "its own" if waterfall.exact else "means"
             text(
                 "waterfall-note",
-                f"µs · batch of {waterfall.batch_users} · the server's parts are {whose}",
+                f"µs · batch of {waterfall.batch_users} · the server's parts: {whose}",
             )
         for bar in waterfall.bars:
             with box(f"part depth-{bar.depth}"):
