@@ -43,7 +43,7 @@ CALM_S, SLOW_S = 55.0, 15.0
 #: On a machine that is busy otherwise, some stage is over its budget all the time: then there is no picture.
 CALM_WITHIN_S = 120.0
 SLOW_MS = 6.0
-COLUMNS = 112
+COLUMNS = 100
 
 
 def main() -> None:
@@ -68,7 +68,10 @@ def take(server: TritonServer, slow: SlowStage, asking: list[int]) -> None:
         time.sleep(CALM_S)
         page.goto(address)  # not before: painting it takes from the server, which has the same cores
         headline = page.locator(".headline")
-        expect(headline).to_contain_text("All stages are within their budgets", timeout=CALM_WITHIN_S * 1000)
+        try:
+            expect(headline).to_contain_text("All stages are within their budgets", timeout=CALM_WITHIN_S * 1000)
+        except AssertionError:
+            raise SystemExit(f"too busy a machine for a calm picture: {headline.inner_text()!r}") from None
         page.fill("input[name=user]", str(asking[0]))
         page.keyboard.press("Enter")
         expect(page.locator(".item")).to_have_count(10, timeout=30_000)
