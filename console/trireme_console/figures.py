@@ -31,6 +31,16 @@ ENOUGH_BATCHES = 20
 #: A reading fails after some time limits of 5 s; a snapshot older than that is of a console that hangs.
 STALE_S = 30.0
 
+#: The large figures and their units, in the order of the page.
+TILES = {
+    "Throughput": "users/s",
+    "Time on the server": "ms",
+    "Waiting in queues": "ms",
+    "Callers' p99": "ms",
+    "Full answers": "%",
+    "Failed": "",
+}
+
 
 class Level(Enum):
     """What a reader must do: nothing, act, or wait. The value is the word's class in the style sheet."""
@@ -113,25 +123,26 @@ def headline(snapshot: Snapshot, now: float) -> Headline:
 
 
 def tiles(snapshot: Snapshot) -> list[Tile]:
-    span = snapshot.window or Span(0.0, 0.0)
+    """The same ones always, without figures where there are none."""
+    span = snapshot.window
+    if span is None:
+        return [Tile(title, "–", unit, "no figures") for title, unit in TILES.items()]
     ledger = span.ledger
     requests = ledger.requests if ledger else 0
     seconds = f"last {span.end - span.start:.0f} s"
     rate = f"{span.users_per_s:,.0f}" if span.users_per_s >= 10 else f"{span.users_per_s:.1f}"
-    known = snapshot.window is not None
-    return [
-        Tile("Throughput", rate if known else "–", "users/s", f"{requests:,} requests, {seconds}"),
-        Tile(
-            "Time on the server",
-            milliseconds(ledger.end_to_end_us if ledger else None),
-            "ms",
-            "mean per request, inside Triton",
-        ),
-        Tile("Waiting in queues", milliseconds(span.queue_us), "ms", "mean per request, all models"),
-        _callers_tile(snapshot, span),
-        _answers_tile(span),
-        _failures_tile(span, known, requests, seconds),
+    whole = milliseconds(ledger.end_to_end_us if ledger else None)
+    failed = Level.BAD if span.failures else Level.GOOD if requests else Level.IDLE
+    found = [
+        (rate, f"{requests:,} requests, {seconds}", Level.IDLE),
+        (whole, "mean per request, inside Triton", Level.IDLE),
+        (milliseconds(span.queue_us), "mean per request, all models", Level.IDLE),
+        _callers_figure(snapshot, span),
+        _answers_figure(span),
+        (f"{span.failures:,}", f"requests, {seconds}", failed),
     ]
+    pairs = zip(TILES.items(), found, strict=True)
+    return [Tile(title, value, unit, note, level) for (title, unit), (value, note, level) in pairs]
 
 
 def _stage_row(name: str, found: StagePercentiles | None, usual_us: float | None) -> StageRow:
@@ -206,36 +217,27 @@ def _slo_us(snapshot: Snapshot) -> float | None:
     return 1000 * budget["p99_ms"] if budget else None
 
 
-def _callers_tile(snapshot: Snapshot, span: Span) -> Tile:
-    title = "Callers' p99"
+def _callers_figure(snapshot: Snapshot, span: Span) -> tuple[str, str, Level]:
+    """Value, note and level of a tile."""
     if span.callers is None:
-        return Tile(title, "–", "ms", "needs --callers-url")
+        return "–", "nobody asked" if span.callers_read else "no --callers-url to read", Level.IDLE
     slo_us = _slo_us(snapshot)
     kept = f" · {span.callers.kept:.1%} in the SLO" if span.callers.kept is not None else ""
     level = Level.IDLE
     if slo_us and span.callers.requests >= ENOUGH_BATCHES:
         level = Level.BAD if span.callers.p99_us > slo_us else Level.GOOD
-    return Tile(
-        title, milliseconds(span.callers.p99_us), "ms", f"p50 {milliseconds(span.callers.p50_us)} ms{kept}", level
-    )
+    return milliseconds(span.callers.p99_us), f"p50 {milliseconds(span.callers.p50_us)} ms{kept}", level
 
 
-def _answers_tile(span: Span) -> Tile:
-    title = "Full answers"
+def _answers_figure(span: Span) -> tuple[str, str, Level]:
+    """As ``_callers_figure``."""
     if span.answers is None:
-        return Tile(title, "–", "%", "not published by this server")
+        return "–", "not published by this server", Level.IDLE
     users = sum(span.answers.values())
     if not users:
-        return Tile(title, "–", "%", "nobody asked")
+        return "–", "nobody asked", Level.IDLE
     share = 100 * span.answers.get(0, 0.0) / users
-    return Tile(title, f"{share:.1f}" if share < 100 else "100", "%", f"rung 0, of {users:,.0f} users")
-
-
-def _failures_tile(span: Span, known: bool, requests: int, seconds: str) -> Tile:
-    if not known:
-        return Tile("Failed", "–", "", "requests")
-    level = Level.BAD if span.failures else Level.GOOD if requests else Level.IDLE
-    return Tile("Failed", f"{span.failures:,}", "", f"requests, {seconds}", level)
+    return f"{share:.1f}" if share < 100 else "100", f"rung 0, of {users:,.0f} users", Level.IDLE
 
 
 def _counted(number: int, thing: str) -> str:

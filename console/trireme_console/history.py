@@ -52,6 +52,8 @@ class Span:
     """Users by rung; None where the server does not publish them."""
     callers: CallersSpan | None = None
     """None where no caller's metrics are read, or none has asked."""
+    callers_read: int = 0
+    """Processes whose metrics were read."""
 
     @property
     def stages(self) -> list[StagePercentiles]:
@@ -168,6 +170,7 @@ def _span(before: Reading, after: Reading) -> Span:
         ledger=_ledger(before, after),
         answers=_answers(then, now),
         callers=_callers(before, after),
+        callers_read=len(after.callers),
     )
 
 

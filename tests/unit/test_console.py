@@ -170,7 +170,11 @@ def test_rungs_are_shares_of_the_users() -> None:
 def test_what_is_not_published_is_said() -> None:
     notes = {tile.title: tile.note for tile in tiles(watched(reading(0, requests=0), reading(1, requests=9)))}
     assert notes["Full answers"] == "not published by this server"
-    assert notes["Callers' p99"] == "needs --callers-url"
+    assert notes["Callers' p99"] == "no --callers-url to read"
+    nobody = reading(0, requests=0, callers={"a": {}}), reading(1, requests=9, callers={"a": {}})
+    assert {tile.title: tile.note for tile in tiles(watched(*nobody))}["Callers' p99"] == "nobody asked"
+    assert [tile.title for tile in tiles(Snapshot())] == [*notes]
+    assert {tile.value for tile in tiles(Snapshot())} == {"–"}
 
 
 def test_callers_are_added_up_and_judged_by_the_slo() -> None:
