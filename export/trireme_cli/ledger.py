@@ -116,13 +116,13 @@ def ledger_table(result: dict[str, Any]) -> Table:
 
 
 def percentiles_table(result: dict[str, Any]) -> Table:
-    table = Table(title="µs that a stage computes per batch", title_justify="left")
+    table = Table(title="µs that a stage computes per batch; its mean as a share of the whole", title_justify="left")
     table.add_column("stage")
-    for column in ("batches", "p50", "p95", "p99", "budget of p99"):
+    for column in ("batches", "p50", "p95", "p99", "share", "budget of p99"):
         table.add_column(column, justify="right")
     for stage in result["percentiles"]:
         spent = (f"{stage[name]:.0f}" for name in ("p50_us", "p95_us", "p99_us"))
-        table.add_row(stage["stage"], str(stage["batches"]), *spent, _verdict(stage))
+        table.add_row(stage["stage"], str(stage["batches"]), *spent, f"{stage['share']:.1%}", _verdict(stage))
     return table
 
 

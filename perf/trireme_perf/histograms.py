@@ -39,10 +39,11 @@ Histograms = Mapping[tuple[str, str], "Histogram"]
 
 @dataclass(frozen=True)
 class Histogram:
-    """``bounds`` in seconds, rising, the last infinite; ``counts`` of observations up to each of them."""
+    """``bounds`` in seconds, rising, the last infinite; ``counts`` of observations up to each of them; ``total_s`` of all."""
 
     bounds: tuple[float, ...]
     counts: tuple[float, ...]
+    total_s: float = 0.0
 
     @property
     def count(self) -> float:
@@ -52,7 +53,13 @@ class Histogram:
         """What was observed after ``before``."""
         if before is None or before.bounds != self.bounds or before.count > self.count:  # it was started anew
             return self
-        return Histogram(self.bounds, tuple(now - then for now, then in zip(self.counts, before.counts, strict=True)))
+        counts = tuple(now - then for now, then in zip(self.counts, before.counts, strict=True))
+        return Histogram(self.bounds, counts, self.total_s - before.total_s)
+
+    @property
+    def mean_us(self) -> float:
+        """NaN if nothing was observed."""
+        return self.total_s / self.count * 1e6 if self.count else math.nan
 
     def percentile_us(self, percent: float) -> float:
         """µs; NaN if nothing was observed. Beyond the last finite bound, that bound."""
@@ -83,14 +90,21 @@ def read_metrics(metrics_url: str) -> list[Metric]:
 
 def histograms_in(families: Iterable[Metric], name: str, labels: tuple[str, ...]) -> dict[tuple[str, ...], Histogram]:
     """The histograms of the family ``name`` by the values of ``labels`` ("" where one is missing), summed over all others."""
-    found: dict[tuple[str, ...], defaultdict[float, float]] = {}
+    counts: dict[tuple[str, ...], defaultdict[float, float]] = {}
+    totals: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for family in families:
         for sample in family.samples:
+            key = tuple(sample.labels.get(label, "") for label in labels)
             # A counter's samples are parsed with the suffix that OpenMetrics wants of counters.
-            if sample.name.removesuffix("_total") == f"{name}_bucket":
-                key = tuple(sample.labels.get(label, "") for label in labels)
-                found.setdefault(key, defaultdict(float))[float(sample.labels["le"])] += sample.value
-    return {key: Histogram(*zip(*sorted(buckets.items()), strict=True)) for key, buckets in found.items()}
+            match sample.name.removesuffix("_total").removeprefix(name):
+                case "_bucket":
+                    counts.setdefault(key, defaultdict(float))[float(sample.labels["le"])] += sample.value
+                case "_sum":
+                    totals[key] += sample.value
+    return {
+        key: Histogram(tuple(sorted(buckets)), tuple(buckets[bound] for bound in sorted(buckets)), totals[key])
+        for key, buckets in counts.items()
+    }
 
 
 def read_histograms(metrics_url: str) -> Histograms:

@@ -28,9 +28,10 @@ def test_without_observations_there_is_no_percentile() -> None:
 
 
 def test_only_what_came_between_counts() -> None:
-    before = {("m", "a"): Histogram(BOUNDS, (5, 5, 5, 5)), ("m", "b"): Histogram(BOUNDS, (1, 1, 1, 1))}
-    after = {("m", "a"): Histogram(BOUNDS, (5, 9, 9, 9)), ("m", "b"): Histogram(BOUNDS, (1, 1, 1, 1))}
-    assert between(before, after) == {("m", "a"): Histogram(BOUNDS, (0, 4, 4, 4))}
+    before = {("m", "a"): Histogram(BOUNDS, (5, 5, 5, 5), 0.25), ("m", "b"): Histogram(BOUNDS, (1, 1, 1, 1))}
+    after = {("m", "a"): Histogram(BOUNDS, (5, 9, 9, 9), 0.75), ("m", "b"): Histogram(BOUNDS, (1, 1, 1, 1))}
+    assert between(before, after) == {("m", "a"): Histogram(BOUNDS, (0, 4, 4, 4), 0.5)}
+    assert between(before, after)["m", "a"].mean_us == pytest.approx(125_000)
     anew = {("m", "a"): Histogram(BOUNDS, (2, 2, 2, 2))}
     assert between(after, anew) == anew
 

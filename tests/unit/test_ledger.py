@@ -11,7 +11,7 @@ import pytest
 
 from trireme_perf.errors import PerfError
 from trireme_perf.histograms import Histogram
-from trireme_perf.ledger import LedgerReader, Reading
+from trireme_perf.ledger import LedgerReader, Reading, ledger_between
 from trireme_perf.ledger.report import _difference, _with_budget
 
 
@@ -79,11 +79,18 @@ def test_without_a_budget_there_is_no_verdict() -> None:
     assert ledger.slo == {}
 
 
+def test_a_stage_has_its_share_of_the_whole() -> None:
+    spent = {("features", "user_tower"): Histogram((1e-4, inf), (4.0, 4.0), 200e-6)}
+    after = {"recommend": figures(10, 250), "features": figures(10, 100)}
+    (stage,) = ledger_between("recommend", ["features"], {}, {}, after, spent).percentiles
+    assert (stage.batches, stage.share) == (4, pytest.approx(50 / 250))
+
+
 READING = Reading(
     "m",
     datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
     {"m": figures(10, 250), "a": figures(10, 100)},
-    {("a", "retrieval"): Histogram((0.001, inf), (3.0, 4.0))},
+    {("a", "retrieval"): Histogram((0.001, inf), (3.0, 4.0), 0.006)},
 )
 
 

@@ -15,7 +15,17 @@ from trireme_perf.compare.probe import Ask, Latencies, no_collection
 from trireme_perf.compare.server import Server
 from trireme_perf.errors import PerfError
 
-__all__ = ["Block", "Load", "Rounds", "Side", "check_rounds", "contrast_client_cpu", "contrast_server_cpu", "in_turn"]
+__all__ = [
+    "Block",
+    "Load",
+    "Rounds",
+    "Side",
+    "check_answered",
+    "check_rounds",
+    "contrast_client_cpu",
+    "contrast_server_cpu",
+    "in_turn",
+]
 
 PAUSE_S = 0.1  # what one server has left to do is not to be in the other's way
 
@@ -98,13 +108,8 @@ def _contrast_medians(pairs: Sequence[tuple[float, float]]) -> Contrast | None:
     return contrast([np.array([a]) for a, _ in pairs], [np.array([b]) for _, b in pairs], "p50")
 
 
-async def _measure(side: Side, load: Load) -> Block:
-    with no_collection():
-        meter = side.server.meter() if side.server else None
-        before = time.process_time()
-        latencies = await load(side.ask)
-        client = time.process_time() - before
-        usage = meter.read() if meter else None
+def check_answered(side: Side, latencies: Latencies) -> None:
+    """Raises: PerfError: a request failed or was not answered. StartError: the server ended."""
     if side.server:
         side.server.check()
     if latencies.errors:
@@ -114,6 +119,16 @@ async def _measure(side: Side, load: Load) -> Block:
             f"{side.name} left {latencies.planned - latencies.answered} of {latencies.planned} requests of a block "
             "unanswered; a lower rate is needed"
         )
+
+
+async def _measure(side: Side, load: Load) -> Block:
+    with no_collection():
+        meter = side.server.meter() if side.server else None
+        before = time.process_time()
+        latencies = await load(side.ask)
+        client = time.process_time() - before
+        usage = meter.read() if meter else None
+    check_answered(side, latencies)
     per_user = 1e6 / latencies.answered
     server_us, steal = (usage.server_cpu_s * per_user, usage.steal_share) if usage else (None, None)
     return Block(latencies.seconds, server_us, client * per_user, steal)

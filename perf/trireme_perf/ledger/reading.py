@@ -38,7 +38,13 @@ class Reading:
     def save(self, file: Path) -> None:
         """Writes it as JSON, for ``load``. Raises: PerfError when the file cannot be written."""
         histograms = [
-            {"model": model, "stage": stage, "bounds": [str(bound) for bound in each.bounds], "counts": each.counts}
+            {
+                "model": model,
+                "stage": stage,
+                "bounds": [str(bound) for bound in each.bounds],
+                "counts": each.counts,
+                "total_s": each.total_s,
+            }
             for (model, stage), each in self.histograms.items()
         ]
         document = {
@@ -58,7 +64,9 @@ class Reading:
         try:
             document = json.loads(file.read_text())
             histograms = {
-                (each["model"], each["stage"]): Histogram(tuple(map(float, each["bounds"])), tuple(each["counts"]))
+                (each["model"], each["stage"]): Histogram(
+                    tuple(map(float, each["bounds"])), tuple(each["counts"]), each["total_s"]
+                )
                 for each in document["histograms"]
             }
             taken = datetime.fromisoformat(document["taken"])

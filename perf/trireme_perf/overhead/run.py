@@ -1,9 +1,9 @@
-"""CPU per user with and without something, blocks of one and the other in turn on servers that are both up."""
+"""CPU per user with and without something, on servers that are both up and asked in turn."""
 
 from __future__ import annotations
 
-import asyncio
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,26 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from trireme_perf.ab.blocks import (
-    Block,
-    Load,
-    Rounds,
-    Side,
-    check_rounds,
-    contrast_client_cpu,
-    contrast_server_cpu,
-    in_turn,
-)
-from trireme_perf.ab.document import contrast_document
+from trireme_perf.ab.blocks import Side, check_rounds
+from trireme_perf.ab.document import estimate_document
 from trireme_perf.ab.run import start, warm
-from trireme_perf.ab.statistics import CONFIDENCE, Contrast
+from trireme_perf.ab.statistics import CONFIDENCE, Estimate
 from trireme_perf.compare.arrivals import UserMix, read_users
-from trireme_perf.compare.probe import Ask, Latencies, closed_loop, no_collection, run_precisely
+from trireme_perf.compare.probe import closed_loop, no_collection, run_precisely
 from trireme_perf.compare.server import Command, Server
 from trireme_perf.compare.triton import ENTRIES, ClientConnection, ready_address
 from trireme_perf.compare.usage import pinned
 from trireme_perf.errors import PerfError
 from trireme_perf.overhead.repositories import copy_with
+from trireme_perf.overhead.turns import Cost, Turns, median_ratio, take_turns
 from trireme_perf.sweep import machine
 from trireme_stages.bundle import read_manifest
 
@@ -42,8 +34,7 @@ __all__ = ["COMPARISONS", "LOADS", "Comparison", "Settings", "measure_overhead"]
 
 SEED = 20060508
 PACE = 400  # users asked to learn how many fill a block
-#: Time after a block that counts with it: metrics are published once a second, and spans sent in batches.
-SETTLE_S = 1.2
+TURN_S = 0.1
 SPAN_DELAY, SPAN_DELAY_MS = "OTEL_BSP_SCHEDULE_DELAY", 500
 
 
@@ -107,7 +98,7 @@ LOADS = {"alone": Traffic(1, False), "coalesced": Traffic(32, True)}
 
 @dataclass(frozen=True)
 class Settings:
-    """``rounds`` of a block of about ``seconds`` on either side, for every comparison of ``only`` (empty: all) and every load."""
+    """``rounds`` of about ``seconds`` on either side, for every comparison of ``only`` (empty: all) and every load."""
 
     rounds: int = 20
     seconds: float = 2.0
@@ -121,15 +112,16 @@ class Settings:
 
 
 def measure_overhead(repository: Path, settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Medians over blocks of the CPU time per user of server and client, and their ratios with intervals.
+    """Medians over rounds of the CPU time per user of server and client, and of the ratios of both sides, with intervals.
 
     Server processes have one core, the client, which is this process, another.
 
     Returns:
         ``{"rounds", "seconds", "confidence", "machine", "comparisons": {name: {"about", "target", "loads": {load:
-        {"users", "server_us_per_user", "client_us_per_user", "state"}}}}}``; a is without what is looked at, b with it.
-        ``state`` is of the server's ratio: `kept` if its whole interval is within the target, `exceeded` if none of it is,
-        else `unclear`; None without a target.
+        {"users", "server_us_per_user", "client_us_per_user", "state"}}}}}``. Costs are ``{"a", "b", "ratio": {"value", "low",
+        "high"}}``, a without what is looked at, b with it. ``users`` are those of a round, on either side. ``state`` is of the
+        server's ratio: `kept` if its whole interval is within the target, `exceeded` if none of it is, else `unclear`; None
+        without a target.
 
     Raises:
         PerfError: fewer than two cores, no fused plan, or a request failed. StartError: a server did not start.
@@ -174,10 +166,13 @@ class _Run:
         async with AsyncExitStack() as stack:
             ways = (comparison.without, comparison.observed)
             otlp_url = await self._sink(stack) if comparison.observed.sampled is not None else ""
-            servers = {_serving(way): await self._serve(stack, way, otlp_url) for way in ways}
+            servers = [await self._serve(stack, way, otlp_url) for way in ways]
             for load, traffic in LOADS.items():
-                sides = [await self._side(stack, way, servers[_serving(way)], traffic, otlp_url) for way in ways]
-                loads[load] = await self._load(load, traffic, (sides[0], sides[1]), comparison.target)
+                first, second = [
+                    (await self._side(stack, way, server, address, traffic, otlp_url), server)
+                    for way, (server, address) in zip(ways, servers, strict=True)
+                ]
+                loads[load] = await self._load(load, traffic, (first, second), comparison.target)
         return {"about": comparison.about, "target": comparison.target, "loads": loads}
 
     async def _sink(self, stack: AsyncExitStack) -> str:
@@ -193,13 +188,12 @@ class _Run:
             copy_with(way.mixin, self._repository, repository)
         options = () if way.sampled is None else (f"--otlp-url={otlp_url}",)
         environment = {} if way.sampled is None else {SPAN_DELAY: str(SPAN_DELAY_MS)}
-        log = self._scratch / f"server-{way.mixin}-{way.sampled}.log"
+        log = self._scratch / f"{way}.log"
         return await start(stack, repository, self._core, log, options, environment)
 
     async def _side(
-        self, stack: AsyncExitStack, way: Way, server: tuple[Server, str], traffic: Traffic, otlp_url: str
+        self, stack: AsyncExitStack, way: Way, server: Server, address: str, traffic: Traffic, otlp_url: str
     ) -> Side:
-        process, address = server
         telemetry = None
         if way.sampled is not None:
             from trireme_perf.overhead.tracing import sampling  # needs OpenTelemetry, as nothing else here
@@ -208,54 +202,50 @@ class _Run:
             stack.callback(end)
         connection = await ClientConnection.open(address, self._model, traffic.coalescing, telemetry)
         stack.push_async_callback(connection.close)
-        return Side(str(way), partial(connection.ask, ledger=way.ledger), process)
+        return Side(str(way), partial(connection.ask, ledger=way.ledger), server)
 
     async def _load(
-        self, name: str, traffic: Traffic, sides: tuple[Side, Side], target: float | None
+        self,
+        name: str,
+        traffic: Traffic,
+        sides: tuple[tuple[Side, Server], tuple[Side, Server]],
+        target: float | None,
     ) -> dict[str, Any]:
-        for side in sides:
+        for side, _ in sides:
             await warm(side, self._users)
         with no_collection():
-            paced = await closed_loop(sides[0].ask, self._users.take(PACE), traffic.concurrency)
-        users = max(1, round(paced.answered / paced.wall_s * self._settings.seconds))
-        self._tell(f"  {name}: {self._settings.rounds} rounds of 2 × {users:,} users")
-        draw = partial(self._draw, users, traffic.concurrency)
-        rounds = await in_turn(sides, self._settings.rounds, self._rng, draw, partial(self._tell_round, name))
-        return {"users": users, **_figures(rounds, target)}
+            paced = await closed_loop(sides[0][0].ask, self._users.take(PACE), traffic.concurrency)
+        users = max(1, round(paced.answered / paced.wall_s * TURN_S))
+        turns = Turns(max(1, round(self._settings.seconds / TURN_S)), users, traffic.concurrency)
+        self._tell(f"  {name}: {self._settings.rounds} rounds of 2 × {turns.turns} turns of {users:,} users")
+        rounds = await take_turns(
+            sides, self._settings.rounds, turns, self._users, self._rng, partial(self._tell_round, name)
+        )
+        return {"users": turns.turns * users, **_figures(rounds, target)}
 
-    def _draw(self, users: int, concurrency: int) -> Load:
-        chosen = self._users.take(users)
-
-        async def load(ask: Ask) -> Latencies:
-            latencies = await closed_loop(ask, chosen, concurrency)
-            await asyncio.sleep(SETTLE_S)
-            return latencies
-
-        return load
-
-    def _tell_round(self, load: str, number: int, blocks: tuple[Block, Block]) -> None:
-        costs = ", ".join(f"{block.server_us:.0f}" for block in blocks)
-        self._tell(f"    {load}, round {number + 1} of {self._settings.rounds}: {costs} µs of server CPU per user")
+    def _tell_round(self, load: str, number: int, costs: tuple[Cost, Cost]) -> None:
+        told = ", ".join(f"{cost.server_us:.0f}" for cost in costs)
+        self._tell(f"    {load}, round {number + 1} of {self._settings.rounds}: {told} µs of server CPU per user")
 
 
-def _figures(rounds: Rounds, target: float | None) -> dict[str, Any]:
-    server, client = contrast_server_cpu(rounds), contrast_client_cpu(rounds)
-    assert server is not None  # its processes are ours
+def _figures(rounds: list[tuple[Cost, Cost]], target: float | None) -> dict[str, Any]:
+    server = [(a.server_us, b.server_us) for a, b in rounds]
+    client = [(a.client_us, b.client_us) for a, b in rounds]
     return {
-        "server_us_per_user": contrast_document(server),
-        "client_us_per_user": contrast_document(client),
-        "state": _state(server, target),
+        "server_us_per_user": _costs(server),
+        "client_us_per_user": _costs(client),
+        "state": _state(median_ratio(server), target),
     }
 
 
-def _serving(way: Way) -> tuple[str, bool]:
-    """What a server must be for it; how it is asked is the client's affair."""
-    return way.mixin, way.sampled is not None
+def _costs(pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    a, b = (statistics.median(costs) for costs in zip(*pairs, strict=True))
+    return {"a": a, "b": b, "ratio": estimate_document(median_ratio(pairs))}
 
 
-def _state(server: Contrast, target: float | None) -> str | None:
+def _state(ratio: Estimate, target: float | None) -> str | None:
     if target is None:
         return None
-    if server.ratio.high <= target:
+    if ratio.high <= target:
         return "kept"
-    return "exceeded" if server.ratio.low > target else "unclear"
+    return "exceeded" if ratio.low > target else "unclear"
