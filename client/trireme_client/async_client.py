@@ -166,8 +166,11 @@ class AsyncClient(BaseClient):
                 self._channel = grpc.aio.secure_channel(self._url, self._credentials, options=CHANNEL_OPTIONS)
             self._stub = GRPCInferenceServiceStub(self._channel)
         span = self._rpc_span(rpc)
-        call = getattr(self._stub, rpc.method)(**self._call_arguments(rpc, span))
-        return call if span is None else _TracedCall(call, span)
+        if span is None:
+            return getattr(self._stub, rpc.method)(**self._call_arguments(rpc, None))
+        with span.unless_started():
+            call = getattr(self._stub, rpc.method)(**self._call_arguments(rpc, span))
+        return _TracedCall(call, span)
 
 
 class _TracedCall:
@@ -183,8 +186,8 @@ class _TracedCall:
             return (yield from self._call.__await__())
 
     def cancel(self) -> None:
-        self._call.cancel()
-        self._span.end("CANCELLED")
+        # False where it has its answer already, which nobody will look at.
+        self._span.end("CANCELLED" if self._call.cancel() else "OK")
 
 
 def _is_cancelling() -> bool:

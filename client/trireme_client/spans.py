@@ -5,7 +5,10 @@ Needs opentelemetry-api, so only `telemetry` imports this module, and only when 
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,7 +17,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .errors import ValidationError
+from .errors import ClosedError, ValidationError
 from .options import split_target
 from .recommendations import Recommendations
 
@@ -41,6 +44,9 @@ MODEL_VERSION = "trireme.model_version"
 RUNG = "trireme.rung"
 SLO = "trireme.slo"
 USERS = "trireme.users"
+
+#: Ends of a call that say nothing of the server: they neither keep nor miss the SLO.
+_CALLERS_OWN = (ValidationError, ClosedError, asyncio.CancelledError)
 
 _SERVICE = "inference.GRPCInferenceService"
 _W3C = TraceContextTextMapPropagator()  # the only one that Triton reads
@@ -110,7 +116,7 @@ class ClientSpans:
 
     def record(self, seconds: float, error: BaseException | None, context: Context | None) -> None:
         """Records the duration of a call; context: where its trace is to be found, if it is sampled."""
-        if self.slo_s is None:
+        if self.slo_s is None or isinstance(error, _CALLERS_OWN):
             labels = self.call_attributes
         else:
             labels = self._kept if error is None and seconds <= self.slo_s else self._missed
@@ -175,6 +181,15 @@ class RpcSpan:
             # gRPC begins the next header: where none follows, twice as many contexts are lost (2 in 100).
             carrier.setdefault("tracestate", "")
         self.headers = tuple(carrier.items())
+
+    @contextmanager
+    def unless_started(self) -> Iterator[None]:
+        """Around the start of the RPC: where that fails, as with a channel that is closed, the span ends here."""
+        try:
+            yield
+        except BaseException:
+            self.end("CANCELLED")
+            raise
 
     def came(self) -> None:
         """The answer is there, though nobody has looked at it yet."""

@@ -190,9 +190,11 @@ class Client(BaseClient):
     def _start(self, rpc: Rpc) -> Any:
         """A gRPC call under way, as a future."""
         span = self._rpc_span(rpc)
-        future = self._method(rpc).future(**self._call_arguments(rpc, span))
-        if span is not None:
-            future.add_done_callback(lambda done: span.end(done.code().name, done.details()))
+        if span is None:
+            return self._method(rpc).future(**self._call_arguments(rpc, None))
+        with span.unless_started():
+            future = self._method(rpc).future(**self._call_arguments(rpc, span))
+        future.add_done_callback(lambda done: span.end(done.code().name, done.details()))
         return future
 
     def _method(self, rpc: Rpc) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -10,6 +11,8 @@ from trireme_console.readings import Source
 from trireme_perf.errors import PerfError
 
 __all__ = ["Sampler"]
+
+log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 
@@ -43,6 +46,9 @@ class Sampler:
                 self._history.add(self._source.read())
             except PerfError as error:
                 self._history.add_failure(time.time(), str(error))
+            except Exception as error:  # the page must live to see the server mended
+                log.exception("a reading failed")
+                self._history.add_failure(time.time(), f"{type(error).__name__}: {error}")
             following = max(following + EVERY_S, time.monotonic())
             self._stopping.wait(following - time.monotonic())
         self._source.close()

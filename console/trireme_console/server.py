@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 from nicegui import ui
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from trireme_console.ask import Asker
 from trireme_console.page import build
@@ -58,6 +60,9 @@ def serve(
         asker.close()
 
     app = FastAPI(lifespan=sampling)
+    if ipaddress.ip_address(listening.getsockname()[0]).is_loopback:
+        # A page from elsewhere whose name was made to point here must not read what only this machine may.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost", "127.0.0.1", "[::1]"])
     ui.run_with(
         app,
         root=lambda: build(sampler, asker),

@@ -52,5 +52,10 @@ def run() -> None:
         if isinstance(error, expected):
             fail(str(error))
         if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("trireme"):
-            fail(f"{error.name} is not installed; pip install 'trireme-recsys[server,export,perf]'")
+            fail(f"{error.name} is not installed; pip install 'trireme-recsys[{_extras(error.name or '')}]'")
         raise
+
+
+def _extras(module: str) -> str:
+    """Where a missing module comes from."""
+    return {"nicegui": "console", "opentelemetry": "telemetry"}.get(module.partition(".")[0], "server,export,perf")

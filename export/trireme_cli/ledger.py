@@ -51,6 +51,8 @@ def ledger(
 
     if since and (seconds or watch):
         raise CommandError(f"--since {since} goes without {'--watch' if watch else '--seconds'}: it ends now")
+    if save and watch:
+        raise CommandError(f"--save {save} goes without --watch: it writes one moment")
     before = Reading.load(since) if since else None
     with LedgerReader(url, model, metrics_url) as reader:
         if watch:

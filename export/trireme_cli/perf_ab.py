@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from trireme_cli.output import CommandError, Json, console, finish
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ab"]
 
-VARIANT = "REPOSITORY[:MODEL][+coalescing], or grpc://HOST:PORT[/MODEL][+coalescing] for a server that runs already."
+#: Escaped: help texts are markup, in which [/MODEL] would end something.
+VARIANT = escape(
+    "REPOSITORY[:MODEL][+coalescing], or grpc://HOST:PORT[/MODEL][+coalescing] for a server that runs already."
+)
 
 
 @perf.command()
@@ -62,13 +66,13 @@ def ab(
         result = experiment(a, b, settings, users=users, judge=judge, tell=_tell)
     except asyncio.CancelledError:
         raise CommandError("stopped; of an experiment that is not complete nothing is reported") from None
-    if save:
-        save_baseline(result, save)
     checks = check_baseline(baseline, result) if baseline else []
     shown = [_check_table(checks)] if checks else []
     finish({**result, "against": checks}, as_json, _latency_table(result), _accuracy(result), *shown)
     if regressed := [_regression(check) for check in checks if check["state"] == "regressed"]:
         raise CommandError(f"regression against {against}: {'; '.join(regressed)}")
+    if save:  # last: a regression must not become the baseline
+        save_baseline(result, save)
 
 
 def _judge(data: str, checkpoint: Path) -> Judge:

@@ -15,6 +15,8 @@ from trireme_cli.perf import perf
 
 __all__ = ["overhead"]
 
+#: As in ``trireme_perf.overhead.run``, which is too heavy to be imported for a help text.
+COMPARISONS = ("ledger_off", "ledger_on", "histograms", "tracing_0", "tracing_1", "tracing_100")
 COLOURS = {"kept": "green", "unclear": "yellow", "exceeded": "red"}
 
 
@@ -23,9 +25,11 @@ def overhead(
     repository: Annotated[Path, typer.Argument(help="A repository with a fused plan.")] = Path(
         "build/model_repository"
     ),
-    rounds: Annotated[int, typer.Option(help="Each is a block on both sides, in random order.")] = 20,
-    seconds: Annotated[float, typer.Option(help="Length of a block.")] = 2.0,
-    only: Annotated[list[str] | None, typer.Option(help="A comparison, may be repeated; default all.")] = None,
+    rounds: Annotated[int, typer.Option(help="Each is that many seconds on both sides, in turns of a tenth.")] = 20,
+    seconds: Annotated[float, typer.Option(help="How long either side is asked in a round.")] = 2.0,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"May be repeated; default all: {', '.join(COMPARISONS)}.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What ledger, metrics and tracing cost: CPU per user of server and client, with and without, in turn."""

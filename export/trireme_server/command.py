@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trireme_server.binaries import Binaries
 from trireme_server.ports import Ports
+from trireme_stages.schema import OTLP_ENDPOINT
 
 # One thread per model instance: instances are scaled to the cores, thread pools inside would fight over them.
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -57,6 +58,8 @@ def server_environment(binaries: Binaries, base: Mapping[str, str] | None = None
     libraries = [str(path) for path in binaries.library_path]
     if libraries:
         environment["LD_LIBRARY_PATH"] = _joined([*libraries, environment.get("LD_LIBRARY_PATH", "")])
+    # Spans are asked for by name; the variable may be there for other programs, and `trace_environment` puts it back.
+    environment.pop(OTLP_ENDPOINT, None)
     environment["PATH"] = _joined([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     return environment | THREADS
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Adapter", "Backend"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -87,8 +89,7 @@ class Adapter:
                 responses[position] = self._error(str(error))
             else:
                 # One array call needs the same optional inputs throughout.
-                context = None if self._tracer is None else self._tracer.context(request)
-                entry = Entry(position, inputs, self._asks(request), context)
+                entry = Entry(position, inputs, self._asks(request), self._context(request))
                 groups.setdefault(tuple(inputs), []).append(entry)
         for group in groups.values():
             for position, response in self._run_group(group):
@@ -130,12 +131,11 @@ class Adapter:
                 # Find the culprit alone, so that its neighbours are still answered.
                 return [answer for entry in group for answer in self._call([entry], entry.inputs)]
             log.exception("a stage failed")
-            if self._tracer is not None:
-                self._tracer.record_failure(_traced(group), began, spent, error)
+            failure = error
+            self._trace(lambda tracer: tracer.record_failure(_traced(group), began, spent, failure))
             return [(group[0].position, self._error(f"{type(error).__name__}: {error}", internal=True))]
         self._note(spent, outputs)
-        if self._tracer is not None:
-            self._tracer.record(_traced(group), began, spent, outputs)
+        self._trace(lambda tracer: tracer.record(_traced(group), began, spent, outputs))
         ledger = [len(outputs[0]), len(group), *spent]
         answers, start = [], 0
         for entry in group:
@@ -144,6 +144,19 @@ class Adapter:
             answers.append((entry.position, response))
             start = stop
         return answers
+
+    def _context(self, request: Any) -> str | None:
+        return self._trace(lambda tracer: tracer.context(request))
+
+    def _trace(self, tell: Callable[[StageTracer], T]) -> T | None:
+        """Answers matter more than spans: what goes wrong with these is logged."""
+        if self._tracer is None:
+            return None
+        try:
+            return tell(self._tracer)
+        except Exception:
+            log.exception("a request was not traced")
+            return None
 
     def _response(self, outputs: Sequence[np.ndarray], start: int, stop: int, ledger: list[int] | None) -> Any:
         tensors = [

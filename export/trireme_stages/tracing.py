@@ -89,7 +89,7 @@ class StageTracer:
         """
         start = 0
         for context, rows in requests:
-            if context is not None:
+            if context is not None and rows:
                 spans = self._spans(context, requests, began, spent)
                 if self._rung_at is not None:
                     spans[-1].span.set_attribute(

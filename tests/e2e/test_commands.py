@@ -10,12 +10,22 @@ from pathlib import Path
 
 import pytest
 import tritonclient.grpc as triton
+from typer.testing import CliRunner
 
 from tests.e2e.conftest import PIPELINE, PLANS, Served
+from trireme_cli.app import app
+from trireme_cli.perf import perf
 from trireme_client import Client
 from trireme_stages.schema import BUDGET, STAGES, STEPS
 
 TRIREME = [sys.executable, "-m", "trireme_cli"]
+
+
+#: Every command, by its words.
+COMMANDS = [
+    *((command.name or command.callback.__name__,) for command in app.registered_commands if command.callback),
+    *(("perf", command.name or command.callback.__name__) for command in perf.registered_commands if command.callback),
+]
 
 
 def trireme(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -84,7 +94,7 @@ def test_the_ledger_of_two_moments(served: Served, tmp_path: Path) -> None:
     metrics, reading = ("--metrics-url", served.server.metrics_url), tmp_path / "reading.json"
     with Client(served.url, model="recommend_fused") as client:
         client.recommend(1)
-        assert document(trireme(*ledger, "--save", reading))["requests"] > 0
+        assert document(trireme(*ledger, *metrics, "--save", reading))["requests"] > 0
         nothing = trireme(*ledger, "--since", reading)
         assert "answered no request in the time watched" in nothing.stderr
         for _ in range(3):
@@ -96,6 +106,8 @@ def test_the_ledger_of_two_moments(served: Served, tmp_path: Path) -> None:
     assert since["cold_start"][0]["first_batch_ms"] > 0
     both = trireme(*ledger, "--since", reading, "--seconds", 1)
     assert f"--since {reading} goes without --seconds" in both.stderr
+    watched = trireme(*ledger, "--save", reading, "--watch")
+    assert f"--save {reading} goes without --watch" in watched.stderr
 
 
 def test_the_ledger_is_watched(served: Served) -> None:
@@ -128,6 +140,13 @@ def test_the_budget_is_read_from_the_server(served: Served) -> None:
         for model in PLANS:
             parameters = client.get_model_config(model).config.parameters
             assert json.loads(parameters[BUDGET].string_value) == PIPELINE.budget.model_dump()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_a_help(command: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0, done.exception
+    assert "Usage" in done.output
 
 
 def test_recommend_prints_a_table(served: Served) -> None:

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -216,6 +218,12 @@ def test_nothing_leaves_this_machine_and_nothing_goes_wrong(fused: Looked) -> No
     assert any(url.startswith("ws://") for url in fused.requested)
     assert {urlsplit(url).hostname for url in fused.requested} == {"127.0.0.1"}
     assert fused.errors == []
+
+
+def test_a_name_that_was_made_to_point_here_is_refused(fused: Looked) -> None:
+    request = urllib.request.Request(fused.page.url, headers={"Host": "rebound.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request)
 
 
 def test_a_phone_needs_no_scrolling_to_the_side(fused: Looked) -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from tests.e2e.conftest import Served
 from tests.support.otlp_receiver import receiving
+from trireme_cli import perf_overhead
 from trireme_cli.app import app
 from trireme_client import Client, Request
 from trireme_perf.compare.triton import ClientConnection
@@ -109,6 +110,10 @@ def test_command(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert cost["ratio"]["low"] <= cost["ratio"]["value"] <= cost["ratio"]["high"]
     # What was copied and logged is gone.
     assert not list(served.repository.parent.glob(".trireme-overhead-*"))
+
+
+def test_the_help_names_every_comparison() -> None:
+    assert tuple(run.COMPARISONS) == perf_overhead.COMPARISONS
 
 
 def test_an_unknown_comparison_is_refused(served: Served) -> None:

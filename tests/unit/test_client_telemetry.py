@@ -380,6 +380,17 @@ def test_kept_and_missed(fake: FakeTriton, url: str, kind: Any, coalescing: Coal
     assert counts == {"kept": 4, "missed": 1}
 
 
+def test_a_mistake_of_the_caller_neither_keeps_nor_misses(fake: FakeTriton, url: str, kind: Any) -> None:
+    watched = Watched()
+    budget(fake, 60_000)
+    with asking(kind, url, watched) as callers:
+        callers.call("recommend", 7).result(WAIT)
+        with pytest.raises(ValidationError):
+            callers.call("recommend", "7").result(WAIT)
+    found = {(point.attributes.get("trireme.slo"), point.attributes.get("error.type")) for point in watched.durations()}
+    assert found == {("kept", None), (None, "ValidationError")}
+
+
 def test_without_a_budget_nothing_is_kept_or_missed(fake: FakeTriton, url: str, kind: Any) -> None:
     watched = Watched()
     with asking(kind, url, watched) as callers:

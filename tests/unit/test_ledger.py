@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,7 @@ def test_a_stage_has_its_share_of_the_whole() -> None:
 
 
 READING = Reading(
+    "here:8001",
     "m",
     datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
     {"m": figures(10, 250), "a": figures(10, 100)},
@@ -100,7 +102,7 @@ def test_a_reading_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"model": "m", "taken": "noon", "statistics": {}, "histograms": []}']
+    "text", ["", "[]", "{}", '{"url": "u", "model": "m", "taken": "noon", "statistics": {}, "histograms": []}']
 )
 def test_what_is_no_reading_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "reading.json").write_text(text)
@@ -115,12 +117,25 @@ def test_a_reading_that_is_not_there_is_named(tmp_path: Path) -> None:
         READING.save(tmp_path / "nowhere" / "reading.json")
 
 
-def test_only_readings_of_one_run_and_model_are_compared() -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"statistics": {"m": figures(3, 250), "a": figures(10, 100)}},
+         "anew after 2026-01-02 03:04:05 UTC: requests of 'm' is 3, 10 then"),
+        # As many requests, which took less: others.
+        ({"statistics": {"m": figures(30, 50), "a": figures(30, 20)}}, "success of 'm' is 1500000, 2500000 then"),
+        ({"statistics": {"m": figures(30, 250)}}, "requests of 'a' is 0, 10 then"),
+        ({"model": "other"}, "of model 'm' at here:8001, this one of 'other' at here:8001"),
+        ({"url": "there:8001"}, "of model 'm' at here:8001, this one of 'm' at there:8001"),
+    ],
+)  # fmt: skip
+def test_only_readings_of_one_run_and_model_are_compared(changes: dict[str, Any], message: str) -> None:
     reader = LedgerReader.__new__(LedgerReader)  # it compares without asking the server
-    anew = replace(READING, statistics={"m": figures(3, 250)})
-    with pytest.raises(
-        PerfError, match="started anew after 2026-01-02 03:04:05 UTC: it has answered 3 requests, 10 then"
-    ):
-        reader.ledger(READING, anew)
-    with pytest.raises(PerfError, match="the earlier reading is of model 'm', this one of 'other'"):
-        reader.ledger(READING, replace(READING, model="other"))
+    with pytest.raises(PerfError, match=message):
+        reader.ledger(READING, replace(READING, **changes))
+
+
+def test_percentiles_since_a_reading_without_any_are_refused() -> None:
+    reader = LedgerReader.__new__(LedgerReader)
+    with pytest.raises(PerfError, match="was taken without --metrics-url"):
+        reader.ledger(replace(READING, histograms={}), READING)

@@ -58,7 +58,11 @@ def test_an_installed_server_keeps_its_own_directories() -> None:
 
 
 def test_the_environment_has_libraries_our_python_and_one_thread() -> None:
-    environment = server_environment(EMBEDDED, {"PATH": "/bin", "LD_LIBRARY_PATH": "/x", "OMP_NUM_THREADS": "9"})
+    others = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://for.other.programs/v1/traces"}
+    environment = server_environment(
+        EMBEDDED, {"PATH": "/bin", "LD_LIBRARY_PATH": "/x", "OMP_NUM_THREADS": "9"} | others
+    )
+    assert not others.keys() & environment.keys()
     assert environment["LD_LIBRARY_PATH"] == "/w/libs:/py/lib:/x"
     assert environment["PATH"].split(":") == [str(Path(sys.executable).parent), "/bin"]
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

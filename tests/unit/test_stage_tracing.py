@@ -70,6 +70,22 @@ def serve(exporter: InMemorySpanExporter) -> Serve:
     return serve
 
 
+def test_what_goes_wrong_with_spans_costs_no_answer(
+    funnel: Funnel, serve: Serve, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = serve(funnel)
+    monkeypatch.setattr(StageTracer, "_spans", lambda *arguments: 1 / 0)
+    answers = adapter.execute([request(1, 103), request(0, 106)])
+    assert [answer.error for answer in answers] == [None, None]
+    assert not exporter.get_finished_spans()
+
+
+def test_a_request_of_nobody_has_no_spans(funnel: Funnel, serve: Serve, exporter: InMemorySpanExporter) -> None:
+    answers = serve(funnel).execute([request(1), request(2, 106)])
+    assert [answer.error for answer in answers] == [None, None]
+    assert {span.context.trace_id for span in exporter.get_finished_spans()} == {2}
+
+
 def spans_of(exporter: InMemorySpanExporter, number: int) -> list[ReadableSpan]:
     found = [span for span in exporter.get_finished_spans() if span.context.trace_id == number]
     return sorted(found, key=lambda span: span.start_time)

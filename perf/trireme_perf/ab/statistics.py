@@ -24,7 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-__all__ = ["CONFIDENCE", "FEWEST_ROUNDS", "METRICS", "Contrast", "Estimate", "contrast", "estimate_mean"]
+__all__ = [
+    "CONFIDENCE",
+    "FEWEST_ROUNDS",
+    "METRICS",
+    "Contrast",
+    "Estimate",
+    "contrast",
+    "estimate_mean",
+    "estimate_median",
+]
 
 #: Level of the intervals. At 99 %, fewer than 5 of 100 short experiments without a difference show one, whatever the metric.
 CONFIDENCE = 0.99
@@ -40,12 +49,13 @@ SEED = 19790101
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, the bounds of its interval, and its standard error."""
+    """A figure, the bounds of its interval, and its standard error; ``spread``: half the interval's width in standard errors."""
 
     value: float
     low: float
     high: float
     error: float
+    spread: float
 
     def excludes(self, value: float) -> bool:
         return not self.low <= value <= self.high
@@ -54,8 +64,7 @@ class Estimate:
     def detectable(self) -> float:
         """The smallest difference that an experiment of this length and noise shows with a chance of 80 % (Bloom, Minimum
         Detectable Effects, Evaluation Review 19(5), 1995)."""
-        normal = NormalDist()
-        return (normal.inv_cdf(0.5 + CONFIDENCE / 2) + normal.inv_cdf(POWER)) * self.error
+        return (self.spread + NormalDist().inv_cdf(POWER)) * self.error
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,13 @@ def estimate_mean(values: NDArray[np.float64]) -> Estimate:
         for start in range(0, RESAMPLES, step)
     ]
     return _estimate(np.concatenate([[values.sum()], *sums]) / n, n)
+
+
+def estimate_median(values: NDArray[np.float64]) -> Estimate:
+    """The median of independent values, float64 (values,), at least two."""
+    n = len(values)
+    drawn = np.random.default_rng([SEED, n]).integers(0, n, (RESAMPLES, n))
+    return _estimate(np.concatenate([[np.median(values)], np.median(values[drawn], axis=1)]), n)
 
 
 class _Pool:
@@ -152,4 +168,4 @@ def _estimate(samples: NDArray[np.float64], n: int) -> Estimate:
     spread = float(student.ppf(0.5 + CONFIDENCE / 2, n - 1)) * (n / (n - 1)) ** 0.5
     tail = NormalDist().cdf(-spread)
     low, high = np.quantile(samples[1:], [tail, 1 - tail])
-    return Estimate(float(samples[0]), float(low), float(high), float(samples[1:].std()))
+    return Estimate(float(samples[0]), float(low), float(high), float(samples[1:].std()), spread)

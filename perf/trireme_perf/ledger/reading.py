@@ -24,6 +24,7 @@ __all__ = ["LedgerReader", "Reading"]
 class Reading:
     """Statistics and, where the metrics were read, the stages' histograms and how the models started."""
 
+    url: str
     model: str
     taken: datetime
     statistics: Statistics
@@ -48,6 +49,7 @@ class Reading:
             for (model, stage), each in self.histograms.items()
         ]
         document = {
+            "url": self.url,
             "model": self.model,
             "taken": self.taken.isoformat(),
             "statistics": self.statistics,
@@ -70,7 +72,7 @@ class Reading:
                 for each in document["histograms"]
             }
             taken = datetime.fromisoformat(document["taken"])
-            return cls(document["model"], taken, document["statistics"], histograms)
+            return cls(document["url"], document["model"], taken, document["statistics"], histograms)
         except OSError as error:
             raise PerfError(f"{file} cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
@@ -90,7 +92,7 @@ class LedgerReader:
     """
 
     def __init__(self, url: str, model: str, metrics_url: str = "") -> None:
-        self._model = model
+        self._url, self._model = url, model
         self._metrics_url = metrics_url
         self._statistics = StatisticsReader(url, model)
 
@@ -102,7 +104,7 @@ class LedgerReader:
 
     def read(self) -> Reading:
         """All up to now. Raises: PerfError when the server is gone, or publishes no metrics where they are wanted."""
-        reading = Reading(self._model, datetime.now(timezone.utc), self._statistics.read())
+        reading = Reading(self._url, self._model, datetime.now(timezone.utc), self._statistics.read())
         if not self._metrics_url:
             return reading
         families = read_metrics(self._metrics_url)
@@ -112,7 +114,8 @@ class LedgerReader:
         """What was answered between two readings; without the first, since the server started.
 
         Raises:
-            PerfError: nothing was answered; the readings are of different models, or of different runs of the server.
+            PerfError: nothing was answered; the readings are of different servers or models, as far as that can be told of
+                different runs of one, or only the second one has histograms.
         """
         if before is not None:
             _check_same_run(before, after)
@@ -126,13 +129,20 @@ class LedgerReader:
 
 
 def _check_same_run(before: Reading, after: Reading) -> None:
-    if before.model != after.model:
-        raise PerfError(f"the earlier reading is of model {before.model!r}, this one of {after.model!r}")
-    if before.requests > after.requests:
+    if (before.url, before.model) != (after.url, after.model):
         raise PerfError(
-            f"the server was started anew after {before.taken:%Y-%m-%d %H:%M:%S} UTC: it has answered "
-            f"{after.requests} requests, {before.requests} then"
+            f"the earlier reading is of model {before.model!r} at {before.url}, this one of {after.model!r} at {after.url}"
         )
+    moment = f"{before.taken:%Y-%m-%d %H:%M:%S} UTC"
+    for model, figures in before.statistics.items():
+        for name, count in figures.items():
+            # Triton tells no start; what it counts never falls.
+            if (now := after.statistics.get(model, {}).get(name, 0)) < count:
+                raise PerfError(
+                    f"the server was started anew after {moment}: {name} of {model!r} is {now}, {count} then"
+                )
+    if after.histograms and not before.histograms:
+        raise PerfError(f"the reading of {moment} was taken without --metrics-url: leave it out here, too")
 
 
 def _cold_start(families: Iterable[Metric]) -> dict[str, ColdStart]:

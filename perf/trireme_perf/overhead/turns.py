@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trireme_perf.ab.blocks import Side, check_answered
-from trireme_perf.ab.statistics import Estimate, contrast
+from trireme_perf.ab.statistics import Estimate, estimate_median
 from trireme_perf.compare.arrivals import UserMix
 from trireme_perf.compare.probe import closed_loop, no_collection
 from trireme_perf.compare.server import Server
@@ -82,5 +82,4 @@ async def take_turns(
 def median_ratio(pairs: list[tuple[float, float]]) -> Estimate:
     """The median over rounds of the second over the first, with its interval: both of a round saw the same phase of the machine,
     so they are set against each other before anything is averaged."""
-    ones = [np.ones(1) for _ in pairs]
-    return contrast(ones, [np.array([after / before]) for before, after in pairs], "p50").ratio
+    return estimate_median(np.array([after / before for before, after in pairs]))
