@@ -23,7 +23,7 @@ from trireme_perf.compare.server import Server
 
 __all__ = ["Cost", "Turns", "median_ratio", "take_turns"]
 
-#: Metrics are published once a second, and spans sent in batches: so long after its turns, a server has done what it owes.
+#: Spans are sent in batches, so long after its turns at most. Metrics that are still to be published count with the next round.
 SETTLE_S = 1.2
 
 
