@@ -33,6 +33,7 @@ CHECKED_AT_ONCE = 8
 WARM, WARM_CONCURRENCY = 300, 16
 CAPACITY, CAPACITY_CONCURRENCY = 400, 4
 LOAD = 0.4  # of the slower variant's capacity, unless a rate is given: some have to queue, and a hiccup passes
+DRAIN_S = 10.0  # a machine that stands still for seconds is a latency, and no reason to give up
 SEED = 20060508
 
 
@@ -182,7 +183,7 @@ def _draw(rate: float, seconds: float, users: UserMix, rng: np.random.Generator)
     """Users who come at random moments; the same for all who are given this load."""
     arrivals = poisson_arrivals(rate, seconds, rng)
     chosen = users.take(len(arrivals))
-    return lambda ask: open_loop(ask, chosen, arrivals, float("inf"))
+    return lambda ask: open_loop(ask, chosen, arrivals, float("inf"), DRAIN_S)
 
 
 async def _answers(sides: list[Side], users: UserMix, count: int) -> tuple[list[Answer], list[Answer]]:

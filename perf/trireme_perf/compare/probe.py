@@ -65,13 +65,15 @@ def percentile(seconds: NDArray[np.float64], percent: float) -> float:
     return float(np.percentile(seconds, percent, method="inverted_cdf"))
 
 
-async def open_loop(ask: Ask, users: Sequence[int], arrivals: NDArray[np.float64], slo_s: float) -> Latencies:
+async def open_loop(
+    ask: Ask, users: Sequence[int], arrivals: NDArray[np.float64], slo_s: float, drain_s: float = DRAIN_S
+) -> Latencies:
     """Asks for ``users[i]`` at ``arrivals[i]`` seconds from now, without waiting for answers.
 
     Ends early when an SLO of p99 <= ``slo_s`` can no longer be met: a request failed, or more than 1 % of all that
-    are planned are late already. What is on its way then is cancelled.
+    are planned are late already. What is on its way then, or ``drain_s`` after the last arrival, is cancelled.
     """
-    return await _OpenLoop(ask, users, arrivals, slo_s).run()
+    return await _OpenLoop(ask, users, arrivals, slo_s, drain_s).run()
 
 
 async def closed_loop(ask: Ask, users: Sequence[int], concurrency: int) -> Latencies:
@@ -128,8 +130,10 @@ def run_precisely(work: Coroutine[Any, Any, T]) -> T:
 class _OpenLoop:
     """One open-loop run; times in seconds from its start."""
 
-    def __init__(self, ask: Ask, users: Sequence[int], arrivals: NDArray[np.float64], slo_s: float) -> None:
-        self._ask, self._users, self._slo_s = ask, users, slo_s
+    def __init__(
+        self, ask: Ask, users: Sequence[int], arrivals: NDArray[np.float64], slo_s: float, drain_s: float
+    ) -> None:
+        self._ask, self._users, self._slo_s, self._drain_s = ask, users, slo_s, drain_s
         self._arrivals: list[float] = arrivals.tolist()
         self._allowed = int(MISSES_ALLOWED * len(arrivals))
         self._latencies = np.full(len(arrivals), np.nan)
@@ -145,7 +149,7 @@ class _OpenLoop:
             await self._send()
             aborted = self._lost()
             if self._pending and not aborted:
-                await asyncio.wait(list(self._pending.values()), timeout=DRAIN_S)
+                await asyncio.wait(list(self._pending.values()), timeout=self._drain_s)
         finally:
             unanswered, end = list(self._pending.values()), self._now()
             for task in unanswered:
