@@ -84,17 +84,6 @@ class Tasks:
 Callers = Threads | Tasks
 
 
-@pytest.fixture
-def fake() -> FakeTriton:
-    return FakeTriton()
-
-
-@pytest.fixture
-def url(fake: FakeTriton) -> Iterator[str]:
-    with running(fake) as address:
-        yield address
-
-
 @pytest.fixture(params=[Threads, Tasks], ids=["threads", "asyncio"])
 def made(request: pytest.FixtureRequest) -> Iterator[Callable[..., Callers]]:
     all_made: list[Callers] = []

@@ -114,17 +114,6 @@ class Tasks:
         self._loop.close()
 
 
-@pytest.fixture
-def fake() -> FakeTriton:
-    return FakeTriton()
-
-
-@pytest.fixture
-def url(fake: FakeTriton) -> Iterator[str]:
-    with running(fake) as address:
-        yield address
-
-
 @pytest.fixture(params=[Threads, Tasks], ids=["threads", "tasks"])
 def kind(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return request.param

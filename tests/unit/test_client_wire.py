@@ -7,7 +7,7 @@ import builtins
 import datetime
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,6 @@ from trireme_client import (
     UnavailableError,
     ValidationError,
 )
-
-
-@pytest.fixture
-def fake() -> FakeTriton:
-    return FakeTriton()
-
-
-@pytest.fixture
-def url(fake: FakeTriton) -> Iterator[str]:
-    with running(fake) as address:
-        yield address
-
 
 Call = Callable[..., Any]
 
