@@ -8,10 +8,10 @@ PEERS_READY := $(PEERS)/.ready
 
 .PHONY: demo test debian-packages check format bench pictures clean
 
-$(READY): pyproject.toml requirements.lock
+$(READY): pyproject.toml client/pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable client --editable .
 	touch $(READY)
 
 demo: $(READY)
@@ -28,6 +28,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -47,7 +48,7 @@ pictures: $(READY) debian-packages
 $(PEERS_READY): perf/peers/requirements.lock
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r perf/peers/requirements.lock
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable client --editable .
 	touch $(PEERS_READY)
 
 clean:

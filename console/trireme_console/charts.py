@@ -10,7 +10,7 @@ from typing import Any
 from trireme_client import Rung
 from trireme_console.figures import rung_word
 from trireme_console.history import Snapshot, Span
-from trireme_stages.schema import STAGES
+from trireme_runtime.schema import STAGES
 
 __all__ = ["CHARTS", "RUNG_COLOURS", "STAGE_COLOURS", "TIME_COLOURS"]
 

@@ -10,7 +10,7 @@ from enum import Enum
 from trireme_client import Rung
 from trireme_console.history import WINDOW_S, Snapshot, Span
 from trireme_perf.ledger import StagePercentiles
-from trireme_stages.schema import STAGES
+from trireme_runtime.schema import STAGES
 
 __all__ = [
     "ENOUGH_BATCHES",

@@ -24,7 +24,7 @@ from trireme_console.figures import (
 from trireme_console.history import WINDOW_S, Snapshot
 from trireme_console.question import Question
 from trireme_console.sampler import Sampler
-from trireme_stages.schema import STAGES
+from trireme_runtime.schema import STAGES
 
 __all__ = ["build"]
 

@@ -14,7 +14,7 @@ from trireme_console.elements import Classed, box, panel_title, text
 from trireme_console.figures import clock, rung_word
 from trireme_perf.errors import PerfError
 from trireme_perf.waterfall import Bar, Waterfall
-from trireme_stages.schema import STEPS
+from trireme_runtime.schema import STEPS
 
 __all__ = ["Question"]
 

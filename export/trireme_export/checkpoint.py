@@ -21,8 +21,8 @@ from trireme_export.evaluation.protocol import EvaluationSet
 from trireme_export.models import TrainedModels, load_models, save_models
 from trireme_export.staging import staged_directory
 from trireme_export.tables import Tables
-from trireme_stages.artifacts import load_stage, save_stage
-from trireme_stages.errors import ArtifactError
+from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.errors import ArtifactError
 
 __all__ = ["Checkpoint"]
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from trireme_export.data.config import DataConfig, Section
 from trireme_export.training.config import TrainingConfig
-from trireme_stages.schema import STAGES, TRANSPORT
+from trireme_runtime.schema import STAGES, TRANSPORT
 
 __all__ = ["BudgetConfig", "ConfigError", "DataConfig", "GateConfig", "PipelineConfig", "ServingConfig", "load_config"]
 

@@ -11,7 +11,7 @@ from trireme_export.checkpoint import Checkpoint
 from trireme_export.errors import ExportError
 from trireme_export.evaluation import evaluate_lists
 from trireme_export.evaluation.funnel import Ask, offline_lists, served_lists
-from trireme_stages.funnel import Funnel
+from trireme_runtime.stages.chain import Funnel
 
 __all__ = ["check_gate"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trireme_export.errors import ExportError
-from trireme_stages.funnel import Funnel
+from trireme_runtime.stages.chain import Funnel
 
 __all__ = ["measure_memory"]
 
@@ -19,8 +19,8 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from trireme_stages.funnel import Funnel
-from trireme_stages.runtime import one_thread
+from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.onnx_model import one_thread
 
 one_thread()
 folder = Path(sys.argv[1])

@@ -20,7 +20,7 @@ from trireme_export.repository import Plan, RealRequests, write_repository
 from trireme_export.tables import Tables, build_tables
 from trireme_export.training import train
 from trireme_export.triton_config import ServingSettings
-from trireme_stages.bundle import Manifest
+from trireme_runtime.bundle import Manifest
 
 __all__ = ["export_bundle", "train_checkpoint"]
 

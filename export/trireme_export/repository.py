@@ -26,9 +26,9 @@ from trireme_export.triton_config import (
     specialise,
     tensor_bytes,
 )
-from trireme_stages.bundle import MANIFEST, Artifact, Manifest, describe_file
-from trireme_stages.funnel import Funnel
-from trireme_stages.schema import CHAINS, ENTRY, FUSED, MODELS, STAGES, STEPS, Dims
+from trireme_runtime.bundle import MANIFEST, Artifact, Manifest, describe_file
+from trireme_runtime.schema import CHAINS, ENTRY, FUSED, MODELS, STAGES, STEPS, Dims
+from trireme_runtime.stages.chain import Funnel
 
 __all__ = ["PERF_INPUT", "Plan", "RealRequests", "authored_repository", "write_repository"]
 

@@ -11,7 +11,7 @@ from trireme_export.data import Dataset
 from trireme_export.data.dataset import distinct_pairs
 from trireme_export.evaluation.protocol import csr
 from trireme_export.training.data import gather_history
-from trireme_stages.artifacts import load_stage, save_stage
+from trireme_runtime.artifacts import load_stage, save_stage
 
 __all__ = ["Tables", "build_tables"]
 
@@ -45,7 +45,7 @@ class Tables:
 
     @classmethod
     def load(cls, path: Path) -> Tables:
-        """Raises: trireme_stages.errors.ArtifactError."""
+        """Raises: trireme_runtime.errors.ArtifactError."""
         return cls(**load_stage(path, "tables")[0])
 
 

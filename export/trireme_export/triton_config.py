@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from trireme_stages.schema import BUDGET, MODELS, Dims, Signature
+from trireme_runtime.schema import BUDGET, MODELS, Dims, Signature
 
 __all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise"]
 

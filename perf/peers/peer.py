@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from trireme_stages.funnel import Funnel
+from trireme_runtime.stages.chain import Funnel
 
 __all__ = ["HOST", "Options", "Recommender", "options"]
 

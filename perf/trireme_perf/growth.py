@@ -178,7 +178,7 @@ def write_growth(result: dict[str, Any], out: Path) -> None:
 
 def _measure_sizes(plan: Plan, sizes: Point, batches: Sequence[int], build: Build) -> list[Row]:
     """Rows of one funnel."""
-    from trireme_stages.funnel import Funnel
+    from trireme_runtime.stages.chain import Funnel
 
     with tempfile.TemporaryDirectory(prefix="trireme-growth-") as scratch:
         folder = Path(scratch)
@@ -212,7 +212,7 @@ def _recall(funnel: Any, built: Built, users: np.ndarray) -> float:
 
 def _recalls(funnel: Any, built: Built, users: np.ndarray) -> np.ndarray:
     """float64 [n] of the users int64 [n, 1]: share of the exact candidates that retrieval has found."""
-    from trireme_stages.schema import STAGES
+    from trireme_runtime.schema import STAGES
 
     tensors: dict[str, Any] = {"user_id": users}
     for stage in funnel.stages[:3]:

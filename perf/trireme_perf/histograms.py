@@ -17,7 +17,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from trireme_perf.errors import PerfError
-from trireme_stages.metrics import COMPUTE
+from trireme_runtime.triton.metrics import COMPUTE
 
 __all__ = [
     "Histogram",

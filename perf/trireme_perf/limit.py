@@ -29,8 +29,8 @@ def measure_limit(repository: Path) -> dict[str, Any]:
         PerfError: the repository has no fused plan.
     """
     # Imported here: the sweep, in the same package, must work beside a server without the stages' libraries.
-    from trireme_stages.bundle import read_manifest
-    from trireme_stages.funnel import Funnel
+    from trireme_runtime.bundle import read_manifest
+    from trireme_runtime.stages.chain import Funnel
 
     manifest = read_manifest(repository)
     entry = {"both": "recommend_fused", "fused": "recommend"}.get(manifest.plan)
@@ -57,7 +57,7 @@ def measure_funnel(
     """µs per user and per stage for every batch size, on one core with one thread: medians of interleaved rounds.
 
     Args:
-        funnel: a ``trireme_stages.funnel.Funnel``.
+        funnel: a ``trireme_runtime.stages.chain.Funnel``.
         users: int64 [n, 1], ids that are asked for, drawn with a fixed seed.
         batches: users per call.
         rounds: measured; one more warms caches and allocators.
@@ -74,7 +74,7 @@ def measure_funnel(
 
 def _round(funnel: Any, users: np.ndarray, batch: int) -> dict[str, float]:
     """Seconds per user by stage, over at least 128 users."""
-    from trireme_stages.schema import STAGES
+    from trireme_runtime.schema import STAGES
 
     rng = np.random.default_rng(batch)
     calls = max(1, 128 // batch)

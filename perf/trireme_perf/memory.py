@@ -46,7 +46,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np
-from trireme_stages.funnel import Funnel
+from trireme_runtime.stages.chain import Funnel
 users, batch = np.load(sys.argv[2]), int(sys.argv[3])
 print("imported", flush=True)
 sys.stdin.readline()
@@ -185,9 +185,9 @@ def measure_instances(
 
     Raises:
         PerfError: the repository has no users to ask with.
-        trireme_stages.errors.BundleError: it is not a repository.
+        trireme_runtime.errors.BundleError: it is not a repository.
     """
-    from trireme_stages.bundle import read_manifest
+    from trireme_runtime.bundle import read_manifest
 
     manifest = read_manifest(repository)
     users = _users(repository)
@@ -224,8 +224,8 @@ def _measure_plan(
 @contextmanager
 def _copied(repository: Path, plan: str, instances: int) -> Iterator[Path]:
     """A copy of the newest bundle with so many instances per model; of plan fused, the fused model alone."""
-    from trireme_stages.bundle import MANIFEST, read_manifest
-    from trireme_stages.schema import ENTRY, FUSED
+    from trireme_runtime.bundle import MANIFEST, read_manifest
+    from trireme_runtime.schema import ENTRY, FUSED
 
     manifest = read_manifest(repository)
     version = str(manifest.version)

@@ -22,7 +22,7 @@ from tests.support.promtool import (
     server,
     stage,
 )
-from trireme_stages.schema import ENTRY, FUSED, STAGES, STEPS
+from trireme_runtime.schema import ENTRY, FUSED, STAGES, STEPS
 
 ROOT = RULES.parents[2]
 ALERTS = {

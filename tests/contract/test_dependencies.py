@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "trireme_client": "client",
-    "trireme_stages": "export",
+    "trireme_runtime": "export",
     "trireme_export": "export",
     "trireme_server": "export",
     "trireme_cli": "export",
@@ -19,11 +19,11 @@ PACKAGES = {
 }
 ALLOWED = {
     "trireme_client": set(),
-    "trireme_stages": set(),
-    "trireme_export": {"trireme_stages"},
-    "trireme_server": {"trireme_stages", "trireme_client"},
-    "trireme_perf": {"trireme_client", "trireme_stages"},
-    "trireme_console": {"trireme_perf", "trireme_client", "trireme_stages"},
+    "trireme_runtime": set(),
+    "trireme_export": {"trireme_runtime"},
+    "trireme_server": {"trireme_runtime", "trireme_client"},
+    "trireme_perf": {"trireme_client", "trireme_runtime"},
+    "trireme_console": {"trireme_perf", "trireme_client", "trireme_runtime"},
     "trireme_cli": set(PACKAGES),
 }
 
@@ -51,7 +51,7 @@ def test_a_package_imports_only_what_it_may(package: str) -> None:
     ("package", "libraries"),
     [
         ("trireme_client", {"torch", "faiss", "onnxruntime", "pydantic", "typer", "pyarrow"}),
-        ("trireme_stages", {"torch", "pydantic", "typer", "pyarrow", "tritonclient"}),
+        ("trireme_runtime", {"torch", "pydantic", "typer", "pyarrow", "tritonclient"}),
     ],
 )
 def test_what_is_deployed_alone_stays_light(package: str, libraries: set[str]) -> None:

@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as triton
 from trireme_client import model as client
 from trireme_export.repository import authored_repository
 from trireme_export.triton_config import parse_config
-from trireme_stages.schema import CHAINS, ENTRY, LEDGER, MODELS, STAGES, STEPS, Tensor
+from trireme_runtime.schema import CHAINS, ENTRY, LEDGER, MODELS, STAGES, STEPS, Tensor
 
 CONFIGS = {name: parse_config(authored_repository() / name / "config.pbtxt") for name in MODELS}
 

@@ -12,7 +12,7 @@ from trireme_client import AsyncClient, Client, Request, Rung
 from trireme_export.evaluation import evaluate_lists
 from trireme_export.evaluation.funnel import offline_lists, served_lists
 from trireme_export.exporters import export_funnel
-from trireme_stages.funnel import Funnel
+from trireme_runtime.stages.chain import Funnel
 
 USERS = 250
 

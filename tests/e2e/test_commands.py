@@ -16,7 +16,7 @@ from tests.e2e.conftest import PIPELINE, PLANS, Served
 from trireme_cli.app import app
 from trireme_cli.perf import perf
 from trireme_client import Client
-from trireme_stages.schema import BUDGET, STAGES, STEPS
+from trireme_runtime.schema import BUDGET, STAGES, STEPS
 
 TRIREME = [sys.executable, "-m", "trireme_cli"]
 

@@ -31,8 +31,8 @@ from tests.support.slow_stage import SlowStage
 from trireme_client import Client, TriremeError
 from trireme_export.config import BudgetConfig
 from trireme_export.pipeline import export_bundle
+from trireme_runtime.schema import STAGES
 from trireme_server import TritonServer
-from trireme_stages.schema import STAGES
 
 CONSOLE = [sys.executable, "-m", "trireme_cli", "console"]
 WAIT_MS = 60_000

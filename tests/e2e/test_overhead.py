@@ -25,9 +25,9 @@ from trireme_perf.compare.triton import ClientConnection
 from trireme_perf.overhead import run, turns
 from trireme_perf.overhead.repositories import copy_with
 from trireme_perf.overhead.tracing import sampling
+from trireme_runtime.bundle import verify_repository
+from trireme_runtime.triton.metrics import COMPUTE
 from trireme_server import TritonServer
-from trireme_stages.bundle import verify_repository
-from trireme_stages.metrics import COMPUTE
 
 
 @pytest.mark.parametrize("mixin", ["WithoutMetrics", "WithoutLedger"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.e2e.conftest import Served
 from trireme_export.errors import ExportError
 from trireme_export.pipeline import export_bundle
-from trireme_stages.funnel import Funnel
+from trireme_runtime.stages.chain import Funnel
 
 
 class Backwards(nn.Module):

@@ -122,9 +122,9 @@ def test_models_see_our_packages_one_thread_and_the_given_cpus(tmp_path: Path) -
         about = json.loads((repository / "recommend" / "about.json").read_text())
         assert not (repository / "recommend" / "calls.txt").exists()
         log_path = server.log_path
-    import trireme_stages
+    import trireme_runtime
 
-    assert about["stages"] == trireme_stages.__file__
+    assert about["stages"] == trireme_runtime.__file__
     assert about["prefix"] == sys.prefix
     assert about["cpus"] == [0]
     assert about["OMP_NUM_THREADS"] == about["MKL_NUM_THREADS"] == "1"

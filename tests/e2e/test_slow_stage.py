@@ -13,9 +13,9 @@ from tests.e2e.test_commands import document, trireme
 from tests.support.slow_stage import SlowStage
 from trireme_client import Client
 from trireme_perf.waterfall import measure_call
+from trireme_runtime.schema import STAGES, STEPS
+from trireme_runtime.triton.metrics import PERIOD_S
 from trireme_server import TritonServer
-from trireme_stages.metrics import PERIOD_S
-from trireme_stages.schema import STAGES, STEPS
 
 SLOW_MS = 50.0
 

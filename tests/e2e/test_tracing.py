@@ -27,8 +27,8 @@ from tests.e2e.conftest import PLANS, Served
 from tests.support.otlp_receiver import JSON, PROTOBUF, OtlpReceiver, Span, receiving
 from tests.support.slow_stage import SlowStage
 from trireme_client import AsyncClient, Client, Coalescing, Recommendations, Telemetry
+from trireme_runtime.schema import ENTRY, FUSED, STAGES, STEPS
 from trireme_server import TritonServer
-from trireme_stages.schema import ENTRY, FUSED, STAGES, STEPS
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "tracing.md"
 RPC = "inference.GRPCInferenceService/ModelInfer"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from trireme_stages.metrics import ANSWERS, BUCKETS_S, COMPUTE
-from trireme_stages.schema import FUSED, STAGES
+from trireme_runtime.schema import FUSED, STAGES
+from trireme_runtime.triton.metrics import ANSWERS, BUCKETS_S, COMPUTE
 
 RULES = Path(__file__).parents[2] / "docker/prometheus/rules"
 REQUESTS = "trireme_client_request_duration_seconds_count"

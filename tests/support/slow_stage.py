@@ -12,7 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
-from trireme_stages.bundle import MANIFEST, Manifest, describe_file
+from trireme_runtime.bundle import MANIFEST, Manifest, describe_file
 
 CONTROL = "slow_stage.json"
 

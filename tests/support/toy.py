@@ -9,15 +9,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trireme_export.exporters.product import exact_index
-from trireme_stages.feature_transform import FeatureTransform
-from trireme_stages.funnel import Funnel
-from trireme_stages.ranking import Ranking
-from trireme_stages.reranking import Reranking
-from trireme_stages.retrieval import Retrieval
-from trireme_stages.runtime import MODEL, OnnxModel
-from trireme_stages.schema import STAGES, Dims
-from trireme_stages.seen import SeenItems
-from trireme_stages.user_tower import UserTower
+from trireme_runtime.features.seen import SeenItems
+from trireme_runtime.onnx_model import MODEL, OnnxModel
+from trireme_runtime.schema import STAGES, Dims
+from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.stages.feature_transform import FeatureTransform
+from trireme_runtime.stages.ranking import Ranking
+from trireme_runtime.stages.reranking import Reranking
+from trireme_runtime.stages.retrieval import Retrieval
+from trireme_runtime.stages.user_tower import UserTower
 
 DIMS = Dims(history=6, candidates=12, items=8, query=4, category=2, number=2)
 USERS, ITEMS = 20, 50

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from trireme_stages.bundle import Manifest, describe_file
-from trireme_stages.schema import Dims
+from trireme_runtime.bundle import Manifest, describe_file
+from trireme_runtime.schema import Dims
 
 DIMS = Dims(history=4, candidates=5, items=3, query=2, category=1, number=1)
 
@@ -40,8 +40,8 @@ class TritonPythonModel:
     def initialize(self, args):
         self.calls = Path(args["model_repository"]) / "calls.txt"
         about = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        import sys, trireme_stages
-        about |= {"prefix": sys.prefix, "stages": trireme_stages.__file__}
+        import sys, trireme_runtime
+        about |= {"prefix": sys.prefix, "stages": trireme_runtime.__file__}
         about["cpus"] = sorted(os.sched_getaffinity(0))
         (Path(args["model_repository"]) / "about.json").write_text(json.dumps(about))
 

@@ -10,7 +10,7 @@ from tests.support.toy_repository import write_toy_repository
 from trireme_perf.ab import Settings, experiment
 from trireme_perf.ab.variants import parse_variant
 from trireme_perf.errors import PerfError
-from trireme_stages.errors import BundleError
+from trireme_runtime.errors import BundleError
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 
 from tests.support import fake_backend, toy
 from tests.support.fake_backend import Request
-from trireme_stages.adapter import Adapter
-from trireme_stages.funnel import Funnel
-from trireme_stages.schema import LEDGER, STAGES
+from trireme_runtime.schema import LEDGER, STAGES
+from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.triton.adapter import Adapter
 
 
 class Recorder:

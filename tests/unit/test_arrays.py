@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trireme_stages.arrays import contains, lookup, ragged_rows, stable_partition
+from trireme_runtime.arrays import contains, lookup, ragged_rows, stable_partition
 
 
 @given(st.sets(st.integers(0, 60)), st.lists(st.integers(-3, 63), min_size=1))

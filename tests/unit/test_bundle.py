@@ -11,9 +11,9 @@ import pytest
 from tests.support import toy
 from trireme_export.repository import PERF_INPUT, RealRequests, write_repository
 from trireme_export.triton_config import ServingSettings, parse_config
-from trireme_stages.bundle import Manifest, read_manifest, verify_repository
-from trireme_stages.errors import BundleError
-from trireme_stages.funnel import Funnel
+from trireme_runtime.bundle import Manifest, read_manifest, verify_repository
+from trireme_runtime.errors import BundleError
+from trireme_runtime.stages.chain import Funnel
 
 SETTINGS = ServingSettings(max_batch_size=32, max_queue_delay_us=300, instances=2)
 

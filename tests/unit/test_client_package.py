@@ -14,7 +14,7 @@ from tests.support.certificates import self_signed
 from tests.support.fake_triton import FakeTriton, running
 
 CLIENT = Path(__file__).parents[2] / "client"
-HEAVY = ["torch", "faiss", "onnxruntime", "onnx", "pydantic", "typer", "rich", "pyarrow", "trireme_stages"]
+HEAVY = ["torch", "faiss", "onnxruntime", "onnx", "pydantic", "typer", "rich", "pyarrow", "trireme_runtime"]
 
 
 def test_importing_the_client_loads_nothing_heavy() -> None:

@@ -18,7 +18,7 @@ from trireme_console.history import SPAN_S, WINDOW_S, History, Snapshot
 from trireme_console.readings import CALLERS, Callers, Identity, Published, Reading, published_in
 from trireme_perf.histograms import Histogram, histograms_in
 from trireme_perf.ledger.statistics import PARTS
-from trireme_stages.schema import STAGES
+from trireme_runtime.schema import STAGES
 
 SHARES = {"feature_transform": 0.1, "user_tower": 0.1, "retrieval": 0.25, "ranking": 0.2, "reranking": 0.1}
 BUDGET = {"p50_ms": 10.0, "p99_ms": 20.0, "shares": SHARES}

@@ -17,7 +17,7 @@ from trireme_export.exporters.product import exact_index
 from trireme_export.gate import check_gate
 from trireme_export.memory import measure_memory
 from trireme_export.synthetic_models import synthetic_checkpoint
-from trireme_stages.funnel import Funnel
+from trireme_runtime.stages.chain import Funnel
 
 USERS = 30
 

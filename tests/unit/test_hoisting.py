@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trireme_export.exporters.onnx_graph import export_onnx
-from trireme_stages.runtime import MODEL
+from trireme_runtime.onnx_model import MODEL
 
 ITEMS, CANDIDATES, DIM, HIDDEN = 40, 12, 6, 16
 

@@ -11,8 +11,8 @@ from trireme_export.errors import ExportError
 from trireme_export.exporters import index_tuning
 from trireme_export.exporters.index_tuning import IndexTarget, tune_index
 from trireme_export.exporters.product import exact_index
-from trireme_stages.errors import ArtifactError
-from trireme_stages.index import ExactIndex, IvfIndex, exact, load_index
+from trireme_runtime.errors import ArtifactError
+from trireme_runtime.index import ExactIndex, IvfIndex, exact, load_index
 
 ITEMS, WIDTH, COUNT = 6_000, 24, 50
 NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64))

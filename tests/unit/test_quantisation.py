@@ -13,7 +13,7 @@ from trireme_export.errors import ExportError
 from trireme_export.exporters import quantisation
 from trireme_export.exporters.onnx_graph import export_onnx
 from trireme_export.exporters.quantisation import Variant, choose_precision
-from trireme_stages.runtime import OnnxModel
+from trireme_runtime.onnx_model import OnnxModel
 
 
 class Layers(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trireme_stages.select import descending, top_columns
+from trireme_runtime.select import descending, top_columns
 
 
 def expected(score: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

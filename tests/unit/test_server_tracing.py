@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from trireme_runtime.bundle import Manifest
+from trireme_runtime.schema import Dims
 from trireme_server import OptionError, TritonServer
-from trireme_server.tracing import check_otlp_url, trace_arguments, trace_environment
-from trireme_stages.bundle import Manifest
-from trireme_stages.schema import Dims
+from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
 
 URL = "http://collector:4318/v1/traces"
 MANIFEST = Manifest("abc123", 7, "both", "cpu", Dims(1, 1, 1, 1, 1, 1), {}, {})

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trireme_stages.metrics import BUCKETS_S, Publisher, StageMetrics
-from trireme_stages.runtime import process_age_s
-from trireme_stages.schema import STAGES
+from trireme_runtime.onnx_model import process_age_s
+from trireme_runtime.schema import STAGES
+from trireme_runtime.triton.metrics import BUCKETS_S, Publisher, StageMetrics
 
 BUDGET = {"p50_ms": 10.0, "p99_ms": 20.0, "shares": dict.fromkeys(STAGES, 0.1) | {"retrieval": 0.3, "transport": 0.3}}
 

@@ -20,10 +20,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from tests.support import fake_backend, toy
-from trireme_stages.adapter import Adapter
-from trireme_stages.funnel import Funnel
-from trireme_stages.schema import FUSED, STAGES
-from trireme_stages.tracing import StageTracer, exporting_provider
+from trireme_runtime.schema import FUSED, STAGES
+from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.triton.adapter import Adapter
+from trireme_runtime.triton.tracing import StageTracer, exporting_provider
 
 WAIT = 30  # seconds; what does not end until then does not end
 
@@ -161,7 +161,7 @@ def test_a_server_without_tracing_asks_no_request_and_loads_nothing(funnel: Funn
     program = """
 import sys, types
 sys.modules["triton_python_backend_utils"] = types.ModuleType("triton_python_backend_utils")
-import trireme_stages.triton_model as model
+import trireme_runtime.triton.model as model
 assert model._tracer(None, "", "") is None
 print("opentelemetry" in sys.modules)
 """
@@ -176,7 +176,7 @@ def test_what_is_missing_is_said_and_the_model_serves() -> None:
 import sys, types
 sys.modules["triton_python_backend_utils"] = types.ModuleType("triton_python_backend_utils")
 sys.modules["opentelemetry"] = None  # as if it were not installed
-import trireme_stages.triton_model as model
+import trireme_runtime.triton.model as model
 assert model._tracer(None, "", "") is None
 """
     environment = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:4318/v1/traces"}

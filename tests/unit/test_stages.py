@@ -11,13 +11,13 @@ import pytest
 
 from tests.support import toy
 from trireme_export.exporters.product import exact_index
-from trireme_stages.errors import ArtifactError
-from trireme_stages.feature_transform import FeatureTransform
-from trireme_stages.funnel import STAGE_TYPES, Funnel
-from trireme_stages.reranking import FULL, LOWEST, POPULAR, RETRIEVAL_ORDER, SEGMENT_POPULAR, Reranking
-from trireme_stages.retrieval import Retrieval
-from trireme_stages.schema import STAGES, Dims
-from trireme_stages.user_tower import UserTower
+from trireme_runtime.errors import ArtifactError
+from trireme_runtime.schema import STAGES, Dims
+from trireme_runtime.stages.chain import STAGE_TYPES, Funnel
+from trireme_runtime.stages.feature_transform import FeatureTransform
+from trireme_runtime.stages.reranking import FULL, LOWEST, POPULAR, RETRIEVAL_ORDER, SEGMENT_POPULAR, Reranking
+from trireme_runtime.stages.retrieval import Retrieval
+from trireme_runtime.stages.user_tower import UserTower
 
 EMPTY = np.full((1, toy.DIMS.history), -1, dtype=np.int64)
 
@@ -283,7 +283,7 @@ class TestDims:
 
 def test_stages_import_neither_torch_nor_the_exporter() -> None:
     code = (
-        "import sys, trireme_stages.funnel, trireme_stages.bundle, trireme_stages.adapter;"
+        "import sys, trireme_runtime.stages.chain, trireme_runtime.bundle, trireme_runtime.triton.adapter;"
         "print([m for m in ('torch', 'pydantic', 'typer', 'pyarrow', 'tritonclient', 'trireme_export',"
         " 'trireme_server', 'trireme_client') if m in sys.modules])"
     )

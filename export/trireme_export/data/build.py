@@ -20,7 +20,7 @@ from trireme_export.data.schema import ColumnKind, infer_kinds, pick_segment, pi
 from trireme_export.data.split import SplitBy, draw_holdout, test_mask
 from trireme_export.data.synthetic import write_synthetic
 from trireme_export.evaluation.protocol import EvaluationSet, build_evaluation, csr
-from trireme_stages.arrays import lookup
+from trireme_runtime.arrays import lookup
 
 __all__ = ["SYNTHETIC", "load_dataset", "read_dataset"]
 

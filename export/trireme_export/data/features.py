@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from trireme_export.data.reader import EntityTable
 from trireme_export.data.schema import SEPARATOR, ColumnKind, to_float
-from trireme_stages.arrays import lookup
+from trireme_runtime.arrays import lookup
 
 __all__ = ["FeatureTable", "ListFeature", "encode_features", "standardise"]
 

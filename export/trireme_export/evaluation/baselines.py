@@ -8,7 +8,7 @@ import numpy as np
 
 from trireme_export.evaluation.metrics import evaluate_lists
 from trireme_export.evaluation.protocol import EvaluationSet
-from trireme_stages.arrays import ragged_rows
+from trireme_runtime.arrays import ragged_rows
 
 __all__ = ["evaluate_popularity", "popular_order", "popularity_lists", "score_lists"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from trireme_export.evaluation.protocol import EvaluationSet
-from trireme_stages.arrays import contains
+from trireme_runtime.arrays import contains
 
 __all__ = ["METRICS", "evaluate_lists", "hits", "ndcg_at_k", "recall_at_k"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trireme_stages.arrays import ragged_rows
+from trireme_runtime.arrays import ragged_rows
 
 __all__ = ["EvaluationSet", "build_evaluation", "csr"]
 

@@ -12,10 +12,10 @@ from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters import feature_transform, ranking, reranking, retrieval, user_tower
 from trireme_export.exporters.index_tuning import QUERIES
 from trireme_export.exporters.samples import stage_inputs
-from trireme_stages.feature_transform import FeatureTransform
-from trireme_stages.funnel import Funnel
-from trireme_stages.schema import Dims
-from trireme_stages.user_tower import UserTower
+from trireme_runtime.schema import Dims
+from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.stages.feature_transform import FeatureTransform
+from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["bundle_dims", "export_funnel"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trireme_export.checkpoint import Checkpoint
-from trireme_stages.feature_transform import FeatureTransform
+from trireme_runtime.stages.feature_transform import FeatureTransform
 
 __all__ = ["export"]
 

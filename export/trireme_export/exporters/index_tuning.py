@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from trireme_export.errors import ExportError
 from trireme_export.exporters.product import exact_index
-from trireme_stages.index import ExactIndex, ItemIndex, IvfIndex
-from trireme_stages.index.ivf import lengthened
+from trireme_runtime.index import ExactIndex, ItemIndex, IvfIndex
+from trireme_runtime.index.ivf import lengthened
 
 __all__ = ["IndexTarget", "tune_index"]
 

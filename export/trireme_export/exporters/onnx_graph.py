@@ -14,7 +14,7 @@ from torch import nn
 
 from trireme_export.errors import ExportError
 from trireme_export.exporters.hoisting import hoist
-from trireme_stages.runtime import CONSTANTS, MODEL, OnnxModel
+from trireme_runtime.onnx_model import CONSTANTS, MODEL, OnnxModel
 
 __all__ = ["OPSET", "Parity", "export_onnx", "save_graph"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from trireme_export.exporters.onnx_graph import OPSET, save_graph
-from trireme_stages.index import ExactIndex
-from trireme_stages.runtime import OnnxModel
+from trireme_runtime.index import ExactIndex
+from trireme_runtime.onnx_model import OnnxModel
 
 __all__ = ["exact_index"]
 

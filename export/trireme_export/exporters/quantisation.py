@@ -18,7 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 
 from trireme_export.errors import ExportError
 from trireme_export.exporters.onnx_graph import save_graph
-from trireme_stages.runtime import MODEL, OnnxModel
+from trireme_runtime.onnx_model import MODEL, OnnxModel
 
 __all__ = ["choose_precision"]
 

@@ -11,11 +11,11 @@ from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters.onnx_graph import Parity, export_onnx
 from trireme_export.exporters.quantisation import choose_precision
 from trireme_export.exporters.samples import random_users, real_users, stage_inputs
-from trireme_stages.feature_transform import FeatureTransform
-from trireme_stages.ranking import Ranking
-from trireme_stages.retrieval import Retrieval
-from trireme_stages.schema import STAGES
-from trireme_stages.user_tower import UserTower
+from trireme_runtime.schema import STAGES
+from trireme_runtime.stages.feature_transform import FeatureTransform
+from trireme_runtime.stages.ranking import Ranking
+from trireme_runtime.stages.retrieval import Retrieval
+from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["export"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters.seen import seen_items
-from trireme_stages.reranking import Reranking
+from trireme_runtime.stages.reranking import Reranking
 
 __all__ = ["export"]
 

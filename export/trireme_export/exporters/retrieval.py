@@ -11,7 +11,7 @@ import torch
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters.index_tuning import IndexTarget, tune_index
 from trireme_export.exporters.seen import seen_items
-from trireme_stages.retrieval import Retrieval
+from trireme_runtime.stages.retrieval import Retrieval
 
 __all__ = ["export"]
 

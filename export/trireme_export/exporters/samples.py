@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trireme_stages.feature_transform import FeatureTransform
-from trireme_stages.schema import STAGES
+from trireme_runtime.schema import STAGES
+from trireme_runtime.stages.feature_transform import FeatureTransform
 
 __all__ = ["random_users", "real_users", "stage_inputs"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trireme_export.tables import Tables
-from trireme_stages.seen import SeenItems
+from trireme_runtime.features.seen import SeenItems
 
 __all__ = ["seen_items"]
 

@@ -1,6 +1,6 @@
 """features: ids, history and features of the user, and his query vector."""
 
-from trireme_stages.triton_model import ChainModel
+from trireme_runtime.triton.model import ChainModel
 
 
 class TritonPythonModel(ChainModel):

@@ -1,6 +1,6 @@
 """ranking: a score for every candidate, and the final list."""
 
-from trireme_stages.triton_model import ChainModel
+from trireme_runtime.triton.model import ChainModel
 
 
 class TritonPythonModel(ChainModel):

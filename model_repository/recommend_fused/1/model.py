@@ -1,6 +1,6 @@
 """recommend_fused: all five stages in one process."""
 
-from trireme_stages.triton_model import ChainModel
+from trireme_runtime.triton.model import ChainModel
 
 
 class TritonPythonModel(ChainModel):

@@ -1,6 +1,6 @@
 """retrieval: candidates by inner product."""
 
-from trireme_stages.triton_model import ChainModel
+from trireme_runtime.triton.model import ChainModel
 
 
 class TritonPythonModel(ChainModel):

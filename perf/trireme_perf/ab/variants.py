@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trireme_perf.errors import PerfError
-from trireme_stages.bundle import read_manifest
-from trireme_stages.schema import ENTRY, FUSED
+from trireme_runtime.bundle import read_manifest
+from trireme_runtime.schema import ENTRY, FUSED
 
 __all__ = ["Variant", "parse_variant"]
 

@@ -25,7 +25,7 @@ from trireme_perf.compare.turn import Load, Probe, Turn, take_turn
 from trireme_perf.compare.usage import pinned
 from trireme_perf.errors import PerfError
 from trireme_perf.limit import measure_limit
-from trireme_stages.funnel import Funnel
+from trireme_runtime.stages.chain import Funnel
 
 __all__ = ["Measured", "Settings", "measure"]
 

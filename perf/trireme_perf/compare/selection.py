@@ -10,7 +10,7 @@ from trireme_perf.compare.contestants import Contestant
 from trireme_perf.compare.peers import find_peers
 from trireme_perf.compare.triton import ENTRIES, baseline_plans, own_plans
 from trireme_perf.errors import PerfError
-from trireme_stages.bundle import read_manifest
+from trireme_runtime.bundle import read_manifest
 
 __all__ = ["Selection", "select"]
 

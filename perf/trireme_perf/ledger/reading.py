@@ -15,7 +15,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.histograms import Histogram, Histograms, between, read_metrics, stage_histograms
 from trireme_perf.ledger.report import ColdStart, Ledger, ledger_between
 from trireme_perf.ledger.statistics import Statistics, StatisticsReader
-from trireme_stages.metrics import COLD_START
+from trireme_runtime.triton.metrics import COLD_START
 
 __all__ = ["LedgerReader", "Reading"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from trireme_perf.errors import PerfError
 from trireme_perf.histograms import Histograms
 from trireme_perf.ledger.statistics import PARTS, Statistics
-from trireme_stages.schema import STAGES, STEPS
+from trireme_runtime.schema import STAGES, STEPS
 
 __all__ = ["ColdStart", "Ledger", "StagePercentiles", "StageTime", "ledger_between"]
 

@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from trireme_perf.errors import PerfError
-from trireme_stages.schema import BUDGET
+from trireme_runtime.schema import BUDGET
 
 __all__ = ["PARTS", "Statistics", "StatisticsReader"]
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from trireme_stages.adapter import Adapter
-from trireme_stages.funnel import Chain, load_stages
-from trireme_stages.runtime import one_thread
-from trireme_stages.schema import STAGES
-from trireme_stages.triton_model import ChainModel
+from trireme_runtime.onnx_model import one_thread
+from trireme_runtime.schema import STAGES
+from trireme_runtime.stages.chain import Chain, load_stages
+from trireme_runtime.triton.adapter import Adapter
+from trireme_runtime.triton.model import ChainModel
 
 __all__ = ["WithoutLedger", "WithoutMetrics"]
 

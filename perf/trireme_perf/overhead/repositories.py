@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from trireme_perf.errors import PerfError
-from trireme_stages.bundle import MANIFEST, Manifest, describe_file
+from trireme_runtime.bundle import MANIFEST, Manifest, describe_file
 
 __all__ = ["copy_with"]
 

@@ -28,7 +28,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.overhead.repositories import copy_with
 from trireme_perf.overhead.turns import Cost, Turns, median_ratio, take_turns
 from trireme_perf.sweep import machine
-from trireme_stages.bundle import read_manifest
+from trireme_runtime.bundle import read_manifest
 
 __all__ = ["COMPARISONS", "LOADS", "Comparison", "Settings", "measure_overhead"]
 

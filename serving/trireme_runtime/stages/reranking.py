@@ -7,10 +7,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from trireme_stages.arrays import contains, stable_partition
-from trireme_stages.artifacts import load_stage, save_stage
-from trireme_stages.seen import SeenItems
-from trireme_stages.select import descending, flat
+from trireme_runtime.arrays import contains, stable_partition
+from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.features.seen import SeenItems
+from trireme_runtime.select import descending, flat
 
 __all__ = ["FULL", "POPULAR", "RETRIEVAL_ORDER", "SEGMENT_POPULAR", "Reranking", "Slate"]
 

@@ -7,8 +7,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from trireme_stages.arrays import lookup, stable_partition
-from trireme_stages.artifacts import load_stage, save_stage
+from trireme_runtime.arrays import lookup, stable_partition
+from trireme_runtime.artifacts import load_stage, save_stage
 
 __all__ = ["FeatureTransform", "Features"]
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trireme_stages.artifacts import FORMAT_VERSION
-from trireme_stages.errors import BundleError
-from trireme_stages.schema import ENTRY, Dims
+from trireme_runtime.artifacts import FORMAT_VERSION
+from trireme_runtime.errors import BundleError
+from trireme_runtime.schema import ENTRY, Dims
 
 __all__ = ["MANIFEST", "Artifact", "Manifest", "describe_file", "read_manifest", "verify_repository"]
 

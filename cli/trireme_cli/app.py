@@ -36,7 +36,7 @@ EXPECTED = {
     "trireme_export.data.errors": "DataError",
     "trireme_export.config": "ConfigError",
     "trireme_export.errors": "ExportError",
-    "trireme_stages.errors": "TriremeStageError",
+    "trireme_runtime.errors": "TriremeStageError",
     "trireme_server.errors": "ServerError",
     "trireme_client.errors": "TriremeError",
     "trireme_perf.errors": "PerfError",

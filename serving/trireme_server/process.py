@@ -21,7 +21,7 @@ from trireme_server.errors import ServerError, StartError
 from trireme_server.log import telling_lines
 from trireme_server.ports import Ports, choose_ports, listens, reachable
 from trireme_server.preflight import PERF_INPUT, check_affinity, check_repository, entry_models
-from trireme_server.tracing import check_otlp_url, trace_arguments, trace_environment
+from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
 from trireme_server.warmup import Warmup, read_samples, warm_up
 
 POLL_S = 0.05

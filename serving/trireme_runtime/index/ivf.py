@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 import faiss
 import numpy as np
 
-from trireme_stages.arrays import contains
-from trireme_stages.artifacts import save_stage
-from trireme_stages.errors import ArtifactError
-from trireme_stages.select import top_columns
+from trireme_runtime.arrays import contains
+from trireme_runtime.artifacts import save_stage
+from trireme_runtime.errors import ArtifactError
+from trireme_runtime.select import top_columns
 
 __all__ = ["IvfIndex", "lengthened"]
 

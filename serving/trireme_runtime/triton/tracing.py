@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from trireme_stages.schema import RUNG
+from trireme_runtime.schema import RUNG
 
 __all__ = ["StageTracer", "exporting_provider"]
 
@@ -70,7 +70,7 @@ class StageTracer:
         self, provider: TracerProvider, model: str, version: str, stages: Sequence[str], answered: Sequence[str]
     ) -> None:
         self._provider = provider
-        self._tracer = provider.get_tracer("trireme_stages")
+        self._tracer = provider.get_tracer("trireme_runtime")
         self._attributes = {"trireme.model": model, "trireme.model_version": version}
         self._stages = tuple(stages)
         self._rung_at = answered.index(RUNG.name) if RUNG.name in answered else None

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import triton_python_backend_utils as pb_utils
 
-from trireme_stages.adapter import Adapter
-from trireme_stages.funnel import Chain, load_stages
-from trireme_stages.metrics import Publisher, StageMetrics
-from trireme_stages.runtime import one_thread, process_age_s
-from trireme_stages.schema import BUDGET, OTLP_ENDPOINT
+from trireme_runtime.onnx_model import one_thread, process_age_s
+from trireme_runtime.schema import BUDGET, OTLP_ENDPOINT
+from trireme_runtime.stages.chain import Chain, load_stages
+from trireme_runtime.triton.adapter import Adapter
+from trireme_runtime.triton.metrics import Publisher, StageMetrics
 
 if TYPE_CHECKING:
-    from trireme_stages.tracing import StageTracer
+    from trireme_runtime.triton.tracing import StageTracer
 
 __all__ = ["ChainModel"]
 
@@ -62,7 +62,7 @@ def _tracer(chain: Chain, model: str, version: str) -> StageTracer | None:
     if not os.environ.get(OTLP_ENDPOINT):
         return None
     try:
-        from trireme_stages.tracing import StageTracer, exporting_provider
+        from trireme_runtime.triton.tracing import StageTracer, exporting_provider
     except ModuleNotFoundError as error:
         # The variable may be there for other programs: what was not asked for by name must not keep a model from serving.
         log.warning("%s is set, but the stages send no spans: %s is not installed", OTLP_ENDPOINT, error.name)

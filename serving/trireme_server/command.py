@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trireme_runtime.schema import OTLP_ENDPOINT
 from trireme_server.binaries import Binaries
 from trireme_server.ports import Ports
-from trireme_stages.schema import OTLP_ENDPOINT
 
 # One thread per model instance: instances are scaled to the cores, thread pools inside would fight over them.
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

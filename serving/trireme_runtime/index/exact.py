@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from trireme_stages.artifacts import save_stage
-from trireme_stages.runtime import OnnxModel
-from trireme_stages.select import top_columns
+from trireme_runtime.artifacts import save_stage
+from trireme_runtime.onnx_model import OnnxModel
+from trireme_runtime.select import top_columns
 
 __all__ = ["ExactIndex"]
 

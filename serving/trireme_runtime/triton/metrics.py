@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from trireme_stages.schema import ENTRY, RUNG, STAGES
+from trireme_runtime.schema import ENTRY, RUNG, STAGES
 
 __all__ = ["ANSWERS", "BUCKETS_S", "COLD_START", "COMPUTE", "Publisher", "StageMetrics"]
 

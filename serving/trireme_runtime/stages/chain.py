@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from trireme_stages.feature_transform import FeatureTransform
-from trireme_stages.ranking import Ranking
-from trireme_stages.reranking import Reranking, Slate
-from trireme_stages.retrieval import Retrieval
-from trireme_stages.schema import CHAINS, FUSED, MODELS, STAGES
-from trireme_stages.stage import Stage
-from trireme_stages.user_tower import UserTower
+from trireme_runtime.schema import CHAINS, FUSED, MODELS, STAGES
+from trireme_runtime.stages.feature_transform import FeatureTransform
+from trireme_runtime.stages.ranking import Ranking
+from trireme_runtime.stages.reranking import Reranking, Slate
+from trireme_runtime.stages.retrieval import Retrieval
+from trireme_runtime.stages.stage import Stage
+from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["STAGE_TYPES", "Chain", "Funnel", "load_stages"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trireme_stages.arrays import contains, ragged_rows
-from trireme_stages.artifacts import load_stage, save_stage
+from trireme_runtime.arrays import contains, ragged_rows
+from trireme_runtime.artifacts import load_stage, save_stage
 
 __all__ = ["SeenItems"]
 

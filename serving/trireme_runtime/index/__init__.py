@@ -7,11 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
-from trireme_stages.artifacts import load_stage
-from trireme_stages.errors import ArtifactError
-from trireme_stages.index.exact import ExactIndex
-from trireme_stages.index.ivf import IvfIndex
-from trireme_stages.runtime import OnnxModel
+from trireme_runtime.artifacts import load_stage
+from trireme_runtime.errors import ArtifactError
+from trireme_runtime.index.exact import ExactIndex
+from trireme_runtime.index.ivf import IvfIndex
+from trireme_runtime.onnx_model import OnnxModel
 
 __all__ = ["ExactIndex", "ItemIndex", "IvfIndex", "load_index"]
 

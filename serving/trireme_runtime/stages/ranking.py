@@ -7,8 +7,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from trireme_stages.artifacts import load_stage, save_stage
-from trireme_stages.runtime import OnnxModel
+from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.onnx_model import OnnxModel
 
 __all__ = ["Ranking", "RankingScores"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trireme_stages.errors import ArtifactError
+from trireme_runtime.errors import ArtifactError
 
 __all__ = ["FORMAT_VERSION", "load_stage", "save_stage"]
 

@@ -7,9 +7,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from trireme_stages.artifacts import load_stage, save_stage
-from trireme_stages.index import ItemIndex, load_index
-from trireme_stages.seen import SeenItems
+from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.features.seen import SeenItems
+from trireme_runtime.index import ItemIndex, load_index
 
 __all__ = ["Candidates", "Retrieval"]
 

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from trireme_cli.output import CommandError, Json, console, finish
-from trireme_cli.perf_compare import compare
+from trireme_cli.perf.compare import compare
 
 if TYPE_CHECKING:
     from trireme_perf.sweep import Plan, Row
@@ -120,6 +120,6 @@ def sweep_table(result: dict[str, Any]) -> Table:
     return table
 
 
-import trireme_cli.perf_ab  # noqa: E402  (its command joins `perf`, which must exist by then)
-import trireme_cli.perf_growth  # noqa: E402  (as do these)
-import trireme_cli.perf_overhead  # noqa: E402, F401
+import trireme_cli.perf.ab  # noqa: E402  (its command joins `perf`, which must exist by then)
+import trireme_cli.perf.growth  # noqa: E402  (as do these)
+import trireme_cli.perf.overhead  # noqa: E402, F401

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from threadpoolctl import threadpool_limits
 
-from trireme_stages.errors import ArtifactError
+from trireme_runtime.errors import ArtifactError
 
 __all__ = ["CONSTANTS", "MODEL", "OnnxModel", "one_thread", "process_age_s"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trireme_runtime.bundle import Manifest, verify_repository
+from trireme_runtime.errors import BundleError
 from trireme_server.errors import OptionError, RepositoryError
-from trireme_stages.bundle import Manifest, verify_repository
-from trireme_stages.errors import BundleError
 
 ENTRY_MODELS = ("recommend", "recommend_fused")
 PERF_INPUT = "perf_input.json"

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from trireme_stages.funnel import Chain
-from trireme_stages.schema import LEDGER
+from trireme_runtime.schema import LEDGER
+from trireme_runtime.stages.chain import Chain
 
 if TYPE_CHECKING:
-    from trireme_stages.tracing import StageTracer
+    from trireme_runtime.triton.tracing import StageTracer
 
 __all__ = ["Adapter", "Backend"]
 

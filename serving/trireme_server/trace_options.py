@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from trireme_runtime.bundle import Manifest
+from trireme_runtime.schema import OTLP_ENDPOINT
 from trireme_server.errors import OptionError
-from trireme_stages.bundle import Manifest
-from trireme_stages.schema import OTLP_ENDPOINT
 
 SERVICE = "trireme"
 #: Names of OpenTelemetry's environment, which Triton and the SDK in the stages both read.
