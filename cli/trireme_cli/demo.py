@@ -28,7 +28,7 @@ def demo(
     from trireme_export.config import PipelineConfig
     from trireme_export.pipeline import export_bundle, train_checkpoint
     from trireme_perf.ledger import watch_ledger
-    from trireme_perf.sweep import QUICK
+    from trireme_perf.sweep.run import QUICK
     from trireme_server import TritonServer
 
     results = Console(highlight=False)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from trireme_console.readings import Identity, Published, Reading
 from trireme_perf.errors import PerfError
-from trireme_perf.histograms import Histogram, between
 from trireme_perf.ledger import Ledger, StagePercentiles, ledger_between
+from trireme_perf.ledger.histograms import Histogram, between
 
 __all__ = ["SPAN_S", "WINDOW_S", "CallersSpan", "History", "Snapshot", "Span"]
 

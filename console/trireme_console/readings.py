@@ -14,8 +14,8 @@ from prometheus_client.samples import Sample
 from tritonclient.utils import InferenceServerException
 
 from trireme_perf.errors import PerfError
-from trireme_perf.histograms import Histogram, Histograms, histograms_in, read_metrics, stage_histograms
 from trireme_perf.ledger import Statistics, StatisticsReader
+from trireme_perf.ledger.histograms import Histogram, Histograms, histograms_in, read_metrics, stage_histograms
 
 __all__ = ["Callers", "Identity", "Published", "Reading", "Source", "published_in"]
 

@@ -14,11 +14,11 @@ from tests.support import toy
 from trireme_cli.app import app
 from trireme_export.repository import RealRequests, write_repository
 from trireme_export.triton_config import ServingSettings
-from trireme_perf.compare import run
-from trireme_perf.compare.answers import DifferenceError
-from trireme_perf.compare.contestants import Answer, Connection
-from trireme_perf.compare.run import Settings
-from trireme_perf.compare.selection import select
+from trireme_perf.goodput import run
+from trireme_perf.goodput.answers import DifferenceError
+from trireme_perf.goodput.contestants import Answer, Connection
+from trireme_perf.goodput.run import Settings
+from trireme_perf.goodput.selection import select
 
 SHORT = Settings(rounds=1, seconds=0.3, slo_ms=200.0)
 

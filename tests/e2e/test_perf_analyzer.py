@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.toy_repository import write_toy_repository
-from trireme_perf.perf_analyzer import Windows
-from trireme_perf.perf_analyzer_binary import PerfAnalyzerError, Tool, find_perf_analyzer
-from trireme_perf.sweep import Plan, sweep
+from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
+from trireme_perf.sweep.perf_analyzer import Windows
+from trireme_perf.sweep.run import Plan, sweep
 from trireme_server import TritonServer
 
 SHORT = Windows(200, 3, 1000.0)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from trireme_perf.ab.blocks import Block, Load, Side, check_rounds, contrast_client_cpu, contrast_server_cpu, in_turn
-from trireme_perf.compare.probe import closed_loop, open_loop
 from trireme_perf.errors import PerfError
+from trireme_perf.load.probe import closed_loop, open_loop
 
 
 def side(name: str, log: list[tuple[str, int]]) -> Side:

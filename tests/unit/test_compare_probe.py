@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trireme_perf.compare.probe import AskError, closed_loop, open_loop, percentile, run_precisely
-from trireme_perf.compare.server import Command, Server, StartError
-from trireme_perf.compare.usage import alive, cpu_seconds, family, pinned, pss_bytes
+from trireme_perf.host.server import Command, Server, StartError
+from trireme_perf.host.usage import alive, cpu_seconds, family, pinned, pss_bytes
+from trireme_perf.load.probe import AskError, closed_loop, open_loop, percentile, run_precisely
 
 NO_SLO = float("inf")
 USERS = list(range(1000))
@@ -83,7 +83,7 @@ async def test_an_error_ends_a_probe() -> None:
 
 
 async def test_who_is_never_answered_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trireme_perf.compare.probe.DRAIN_S", 0.01)
+    monkeypatch.setattr("trireme_perf.load.probe.DRAIN_S", 0.01)
 
     async def ask(user_id: int) -> None:
         await (never_answer if user_id == 9 else answer_at_once)(user_id)

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from tests.support.toy_repository import write_toy_repository
-from trireme_perf.compare.answers import DifferenceError, check_answer, check_rung
-from trireme_perf.compare.contestants import Answer, Contestant
-from trireme_perf.compare.peers import find_peers
-from trireme_perf.compare.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
-from trireme_perf.compare.report import to_document, write_report
-from trireme_perf.compare.run import Measured, Settings
-from trireme_perf.compare.selection import select
-from trireme_perf.compare.triton import baseline_plans, own_plans
-from trireme_perf.compare.turn import Probe, Turn
 from trireme_perf.errors import PerfError
+from trireme_perf.goodput.answers import DifferenceError, check_answer, check_rung
+from trireme_perf.goodput.contestants import Answer, Contestant
+from trireme_perf.goodput.peers import find_peers
+from trireme_perf.goodput.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
+from trireme_perf.goodput.report import to_document, write_report
+from trireme_perf.goodput.run import Measured, Settings
+from trireme_perf.goodput.selection import select
+from trireme_perf.goodput.triton import baseline_plans, own_plans
+from trireme_perf.goodput.turn import Probe, Turn
 
 EXPECTED = Answer(np.array([10, 20, 30, 40, -1]), np.float32([3, 2, 2, 1, 0]), 0)
 
@@ -179,8 +179,8 @@ def test_settings_are_checked(fields: dict[str, Any], words: str) -> None:
 def test_peers_without_their_environment_are_left_out_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trireme_perf.compare.peers.PEERS", tmp_path)
-    monkeypatch.setattr("trireme_perf.compare.peers.PYTHON", tmp_path / "python")
+    monkeypatch.setattr("trireme_perf.goodput.peers.PEERS", tmp_path)
+    monkeypatch.setattr("trireme_perf.goodput.peers.PYTHON", tmp_path / "python")
     found, left_out = find_peers(tmp_path)
     assert not found
     assert set(left_out) == {"fastapi", "litserve", "bentoml", "ray"}

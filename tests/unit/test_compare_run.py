@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trireme_perf.compare.run import Settings, _Run
 from trireme_perf.errors import PerfError
+from trireme_perf.goodput.run import Settings, _Run
 
 
 class Scripted(_Run):

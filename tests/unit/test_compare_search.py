@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trireme_perf.compare.arrivals import UserMix, poisson_arrivals, read_users
-from trireme_perf.compare.goodput import PRECISION, SLOWEST, find_goodput
-from trireme_perf.compare.probe import percentile
 from trireme_perf.errors import PerfError
+from trireme_perf.goodput.search import PRECISION, SLOWEST, find_goodput
+from trireme_perf.load.arrivals import UserMix, poisson_arrivals, read_users
+from trireme_perf.load.probe import percentile
 
 SERVICE_S = 0.001
 SLO_S = 0.020

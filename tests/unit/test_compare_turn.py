@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from tests.unit.test_compare_report import probe
-from trireme_perf.compare import turn
-from trireme_perf.compare.turn import PATIENCE, TRIES, Load, Probe, _Measurement
+from trireme_perf.goodput import turn
+from trireme_perf.goodput.turn import PATIENCE, TRIES, Load, Probe, _Measurement
 
 
 class Scripted(_Measurement):

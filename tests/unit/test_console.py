@@ -16,7 +16,7 @@ from trireme_console.charts import CHARTS
 from trireme_console.figures import Headline, Level, headline, milliseconds, stage_rows, tiles
 from trireme_console.history import SPAN_S, WINDOW_S, History, Snapshot
 from trireme_console.readings import CALLERS, Callers, Identity, Published, Reading, published_in
-from trireme_perf.histograms import Histogram, histograms_in
+from trireme_perf.ledger.histograms import Histogram, histograms_in
 from trireme_perf.ledger.statistics import PARTS
 from trireme_runtime.schema import STAGES
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import toy
 from trireme_perf.errors import PerfError
-from trireme_perf.growth import Built, Plan, Point, Row, exponent, measure_growth, write_growth
+from trireme_perf.limit.growth import Built, Plan, Point, Row, exponent, measure_growth, write_growth
 
 PLAN = Plan(
     Point(items=toy.ITEMS, candidates=toy.DIMS.candidates, history=toy.DIMS.history, batch=4),

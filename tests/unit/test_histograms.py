@@ -7,7 +7,7 @@ import math
 import pytest
 
 from trireme_perf.errors import PerfError
-from trireme_perf.histograms import Histogram, between, read_histograms
+from trireme_perf.ledger.histograms import Histogram, between, read_histograms
 
 BOUNDS = (0.001, 0.002, 0.004, math.inf)
 

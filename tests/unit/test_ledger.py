@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from trireme_perf.errors import PerfError
-from trireme_perf.histograms import Histogram
 from trireme_perf.ledger import LedgerReader, Reading, ledger_between
+from trireme_perf.ledger.histograms import Histogram
 from trireme_perf.ledger.report import _difference, _with_budget
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from trireme_perf import sweep as sweep_module
-from trireme_perf.perf_analyzer import Load, Measurement, Windows, command_line, read_measurement
-from trireme_perf.perf_analyzer_binary import PerfAnalyzerError, Tool, find_perf_analyzer
-from trireme_perf.sweep import Plan, Row, sweep, to_dict, write_report
+from trireme_perf.sweep import run as sweep_module
+from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
+from trireme_perf.sweep.perf_analyzer import Load, Measurement, Windows, command_line, read_measurement
+from trireme_perf.sweep.run import Plan, Row, sweep, to_dict, write_report
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "perf_analyzer"
 EIGHT = Load("concurrency", 8)
@@ -159,7 +159,7 @@ def test_a_perf_analyzer_on_path_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_a_download_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("trireme_perf.perf_analyzer_binary.WHEEL", "tritonclient==0.0.0")
+    monkeypatch.setattr("trireme_perf.sweep.binary.WHEEL", "tritonclient==0.0.0")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     with pytest.raises(PerfAnalyzerError, match=r"cannot download tritonclient==0\.0\.0 .*put a perf_analyzer"):

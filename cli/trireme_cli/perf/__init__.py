@@ -12,7 +12,7 @@ from trireme_cli.output import CommandError, Json, console, finish
 from trireme_cli.perf.compare import compare
 
 if TYPE_CHECKING:
-    from trireme_perf.sweep import Plan, Row
+    from trireme_perf.sweep.run import Plan, Row
 
 __all__ = ["entry_models", "perf", "run_sweep", "sweep_table"]
 
@@ -34,7 +34,7 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Sweep concurrency and request rate with the real perf_analyzer; write CSV, JSON and a plot."""
-    from trireme_perf.sweep import FULL, QUICK
+    from trireme_perf.sweep.run import FULL, QUICK
 
     result = run_sweep(url, model or entry_models(repository), repository, out, QUICK if quick else FULL)
     finish(result, as_json, sweep_table(result), f"plot, CSV and JSON in {out}")
@@ -48,7 +48,7 @@ def limit(
     as_json: Json = False,
 ) -> None:
     """What the bare computation costs: the same stages in this process, on one core, by batch size."""
-    from trireme_perf.limit import measure_limit
+    from trireme_perf.limit.in_process import measure_limit
 
     result = measure_limit(repository)
     table = Table(title="in-process limit, one core, µs per user", title_justify="left")
@@ -90,7 +90,7 @@ def client(
 
 def run_sweep(url: str, models: list[str], repository: Path, out: Path, plan: Plan) -> dict[str, Any]:
     """Measures with a progress line per load, writes CSV, JSON and plot to ``out``, and returns the JSON."""
-    from trireme_perf.sweep import sweep, to_dict, write_report
+    from trireme_perf.sweep.run import sweep, to_dict, write_report
 
     def tell(row: Row) -> None:
         console.print(f"{row.model} {row.mode} {row.load:g}: {row.throughput_users_per_s:.0f} users/s", markup=False)

@@ -42,8 +42,8 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare goodput, latency and CPU of the plans, of other servers with the same funnel, and of another release."""
-    from trireme_perf.compare import Settings
-    from trireme_perf.compare import compare as run_compare
+    from trireme_perf.goodput import Settings
+    from trireme_perf.goodput import compare as run_compare
 
     if (baseline is None) != (baseline_repository is None):
         raise CommandError("--baseline and --baseline-repository go together: a checkout, and what it is to serve")

@@ -14,7 +14,7 @@ from trireme_cli.output import Json, console, finish
 from trireme_cli.perf import perf
 
 if TYPE_CHECKING:
-    from trireme_perf.growth import Built, Point, Row
+    from trireme_perf.limit.growth import Built, Point, Row
     from trireme_server import TritonServer
 
 __all__ = ["growth", "memory", "synthetic"]
@@ -51,7 +51,7 @@ def growth(
     as_json: Json = False,
 ) -> None:
     """How µs per user and memory grow with items, candidates, history and users per RPC, on synthetic checkpoints."""
-    from trireme_perf.growth import FULL, QUICK, measure_growth, write_growth
+    from trireme_perf.limit.growth import FULL, QUICK, measure_growth, write_growth
 
     plan = QUICK if quick else FULL
     result = measure_growth(plan, list(dict.fromkeys(axis or plan.axes)), _build, _tell)
@@ -95,7 +95,7 @@ def _build(point: Point, users: int, folder: Path) -> Built:
 
     from trireme_export.exporters import export_funnel
     from trireme_export.synthetic_models import synthetic_checkpoint
-    from trireme_perf.growth import Built
+    from trireme_perf.limit.growth import Built
 
     checkpoint = synthetic_checkpoint(point.items, users, history=point.history, candidates=point.candidates)
     with tempfile.TemporaryDirectory(prefix="trireme-export-") as scratch:

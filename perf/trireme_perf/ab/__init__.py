@@ -9,8 +9,8 @@ from typing import Any
 from trireme_perf.ab.document import to_document
 from trireme_perf.ab.run import Judge, Settings, measure
 from trireme_perf.ab.variants import parse_variant
-from trireme_perf.compare.arrivals import read_users
 from trireme_perf.errors import PerfError
+from trireme_perf.load.arrivals import read_users
 
 __all__ = ["Judge", "Settings", "experiment"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_perf.ab.statistics import FEWEST_ROUNDS, Contrast, contrast
-from trireme_perf.compare.probe import Ask, Latencies, no_collection
-from trireme_perf.compare.server import Server
 from trireme_perf.errors import PerfError
+from trireme_perf.host.server import Server
+from trireme_perf.load.probe import Ask, Latencies, no_collection
+from trireme_perf.stats.bootstrap import FEWEST_ROUNDS, Contrast, contrast
 
 __all__ = [
     "Block",

@@ -8,9 +8,9 @@ from typing import Any
 
 from trireme_perf.ab.blocks import Block, Rounds, contrast_client_cpu, contrast_server_cpu
 from trireme_perf.ab.run import Measured, Settings
-from trireme_perf.ab.statistics import CONFIDENCE, METRICS, Contrast, Estimate, contrast, estimate_mean
 from trireme_perf.ab.variants import Variant
-from trireme_perf.sweep import machine
+from trireme_perf.stats.bootstrap import CONFIDENCE, METRICS, Contrast, Estimate, contrast, estimate_mean
+from trireme_perf.sweep.run import machine
 
 __all__ = ["NO_VERDICT", "contrast_document", "estimate_document", "to_document"]
 

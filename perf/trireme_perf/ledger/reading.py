@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import Metric
 
 from trireme_perf.errors import PerfError
-from trireme_perf.histograms import Histogram, Histograms, between, read_metrics, stage_histograms
+from trireme_perf.ledger.histograms import Histogram, Histograms, between, read_metrics, stage_histograms
 from trireme_perf.ledger.report import ColdStart, Ledger, ledger_between
 from trireme_perf.ledger.statistics import Statistics, StatisticsReader
 from trireme_runtime.triton.metrics import COLD_START

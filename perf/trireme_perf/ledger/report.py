@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from trireme_perf.errors import PerfError
-from trireme_perf.histograms import Histograms
+from trireme_perf.ledger.histograms import Histograms
 from trireme_perf.ledger.statistics import PARTS, Statistics
 from trireme_runtime.schema import STAGES, STEPS
 

@@ -18,16 +18,16 @@ import numpy as np
 from trireme_perf.ab.blocks import Side, check_rounds
 from trireme_perf.ab.document import estimate_document
 from trireme_perf.ab.run import start, warm
-from trireme_perf.ab.statistics import CONFIDENCE, Estimate
-from trireme_perf.compare.arrivals import UserMix, read_users
-from trireme_perf.compare.probe import closed_loop, no_collection, run_precisely
-from trireme_perf.compare.server import Command, Server
-from trireme_perf.compare.triton import ENTRIES, ClientConnection, ready_address
-from trireme_perf.compare.usage import pinned
 from trireme_perf.errors import PerfError
+from trireme_perf.goodput.triton import ENTRIES, ClientConnection, ready_address
+from trireme_perf.host.server import Command, Server
+from trireme_perf.host.usage import pinned
+from trireme_perf.load.arrivals import UserMix, read_users
+from trireme_perf.load.probe import closed_loop, no_collection, run_precisely
 from trireme_perf.overhead.repositories import copy_with
 from trireme_perf.overhead.turns import Cost, Turns, median_ratio, take_turns
-from trireme_perf.sweep import machine
+from trireme_perf.stats.bootstrap import CONFIDENCE, Estimate
+from trireme_perf.sweep.run import machine
 from trireme_runtime.bundle import read_manifest
 
 __all__ = ["COMPARISONS", "LOADS", "Comparison", "Settings", "measure_overhead"]

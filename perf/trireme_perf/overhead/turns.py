@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from trireme_perf.ab.blocks import Side, check_answered
-from trireme_perf.ab.statistics import Estimate, estimate_median
-from trireme_perf.compare.arrivals import UserMix
-from trireme_perf.compare.probe import closed_loop, no_collection
-from trireme_perf.compare.server import Server
+from trireme_perf.host.server import Server
+from trireme_perf.load.arrivals import UserMix
+from trireme_perf.load.probe import closed_loop, no_collection
+from trireme_perf.stats.bootstrap import Estimate, estimate_median
 
 __all__ = ["Cost", "Turns", "median_ratio", "take_turns"]
 

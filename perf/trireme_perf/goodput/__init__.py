@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trireme_perf.compare.report import to_document, write_report
-from trireme_perf.compare.run import Settings, measure
-from trireme_perf.compare.selection import select
+from trireme_perf.goodput.report import to_document, write_report
+from trireme_perf.goodput.run import Settings, measure
+from trireme_perf.goodput.selection import select
 
 __all__ = ["Settings", "compare"]
 

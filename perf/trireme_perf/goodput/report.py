@@ -10,11 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trireme_perf.compare.contestants import Contestant
-from trireme_perf.compare.peers import peer_versions
-from trireme_perf.compare.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
-from trireme_perf.compare.run import Measured, Settings
-from trireme_perf.sweep import machine
+from trireme_perf.goodput.contestants import Contestant
+from trireme_perf.goodput.peers import peer_versions
+from trireme_perf.goodput.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
+from trireme_perf.goodput.run import Measured, Settings
+from trireme_perf.sweep.run import machine
 
 __all__ = ["to_document", "write_report"]
 
@@ -61,8 +61,8 @@ def to_document(
 
 def write_report(document: Mapping[str, Any], measured: Measured, out: Path) -> None:
     """Writes compare.json (the document with every turn and probe), the plots and compare.html into ``out``."""
-    from trireme_perf.compare.page import write_page
-    from trireme_perf.compare.plots import write_plots  # matplotlib takes a second to import
+    from trireme_perf.goodput.page import write_page
+    from trireme_perf.goodput.plots import write_plots  # matplotlib takes a second to import
 
     out.mkdir(parents=True, exist_ok=True)
     turns = {name: [asdict(turn) for turn in turns] for name, turns in measured.turns.items()}

@@ -15,7 +15,7 @@ __all__ = ["write_page"]
 def write_page(document: Mapping[str, Any], plots: Mapping[str, Path], path: Path) -> None:
     """Writes the page; ``plots`` are PNG files by name, which become part of it."""
     environment = Environment(
-        loader=PackageLoader("trireme_perf.compare", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("trireme_perf.goodput", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["number"] = _number
     images = {name: base64.b64encode(file.read_bytes()).decode() for name, file in plots.items()}

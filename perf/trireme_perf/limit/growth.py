@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trireme_perf.errors import PerfError
-from trireme_perf.limit import measure_funnel
+from trireme_perf.limit.in_process import measure_funnel
 from trireme_perf.memory import artifact_bytes, funnel_memory
-from trireme_perf.sweep import machine
+from trireme_perf.sweep.run import machine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

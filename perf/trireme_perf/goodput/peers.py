@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from trireme_perf.compare.contestants import Answer, Connection, Contestant
-from trireme_perf.compare.server import Command, Server
 from trireme_perf.errors import PerfError
+from trireme_perf.goodput.contestants import Answer, Connection, Contestant
+from trireme_perf.host.server import Command, Server
 
 __all__ = ["find_peers", "peer_versions"]
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_perf.compare.answers import check_answer, check_rung
-from trireme_perf.compare.arrivals import UserMix, read_users
-from trireme_perf.compare.contestants import Answer, Connection, Contestant
-from trireme_perf.compare.probe import AskError, closed_loop, run_precisely
-from trireme_perf.compare.server import Server, StartError
-from trireme_perf.compare.turn import Load, Probe, Turn, take_turn
-from trireme_perf.compare.usage import pinned
 from trireme_perf.errors import PerfError
-from trireme_perf.limit import measure_limit
+from trireme_perf.goodput.answers import check_answer, check_rung
+from trireme_perf.goodput.contestants import Answer, Connection, Contestant
+from trireme_perf.goodput.turn import Load, Probe, Turn, take_turn
+from trireme_perf.host.server import Server, StartError
+from trireme_perf.host.usage import pinned
+from trireme_perf.limit.in_process import measure_limit
+from trireme_perf.load.arrivals import UserMix, read_users
+from trireme_perf.load.probe import AskError, closed_loop, run_precisely
 from trireme_runtime.stages.chain import Funnel
 
 __all__ = ["Measured", "Settings", "measure"]

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_perf.compare.server import Command, Server
+from trireme_perf.host.server import Command, Server
 
 __all__ = ["Answer", "Connection", "Contestant", "Kind"]
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trireme_perf.compare.usage import Meter, alive, family, pinned, pss_bytes
 from trireme_perf.errors import PerfError
+from trireme_perf.host.usage import Meter, alive, family, pinned, pss_bytes
 
 __all__ = ["Command", "Server", "StartError"]
 

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from trireme_perf.perf_analyzer import Load, Measurement, Mode, Status, Windows, measure
-from trireme_perf.perf_analyzer_binary import PerfAnalyzerError, Tool, find_perf_analyzer
+from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
+from trireme_perf.sweep.perf_analyzer import Load, Measurement, Mode, Status, Windows, measure
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _processor() -> str:
 
 def write_report(rows: Sequence[Row], out: Path, *, url: str = "") -> dict[str, Path]:
     """Writes `sweep.csv`, `sweep.json` and `sweep.png` into `out` (made if missing); their paths by kind."""
-    from trireme_perf.plot import plot_sweep  # matplotlib takes a second to import
+    from trireme_perf.sweep.plot import plot_sweep  # matplotlib takes a second to import
 
     out.mkdir(parents=True, exist_ok=True)
     paths = {kind: out / f"sweep.{kind}" for kind in ("csv", "json", "png")}

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trireme_perf.compare.contestants import Contestant
-from trireme_perf.compare.peers import find_peers
-from trireme_perf.compare.triton import ENTRIES, baseline_plans, own_plans
 from trireme_perf.errors import PerfError
+from trireme_perf.goodput.contestants import Contestant
+from trireme_perf.goodput.peers import find_peers
+from trireme_perf.goodput.triton import ENTRIES, baseline_plans, own_plans
 from trireme_runtime.bundle import read_manifest
 
 __all__ = ["Selection", "select"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_perf.compare.contestants import Answer
 from trireme_perf.errors import PerfError
+from trireme_perf.goodput.contestants import Answer
 
 __all__ = ["DifferenceError", "check_answer", "check_rung"]
 

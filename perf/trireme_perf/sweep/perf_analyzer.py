@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trireme_perf.perf_analyzer_binary import PerfAnalyzerError, Tool
+from trireme_perf.sweep.binary import PerfAnalyzerError, Tool
 
 Mode = Literal["concurrency", "poisson"]
 Status = Literal["ok", "unstable", "behind", "failed"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trireme_perf.compare.turn import Turn
+from trireme_perf.goodput.turn import Turn
 
 __all__ = ["Figure", "best_own", "contestant_figures", "goodput_ratios", "limit_figures"]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trireme_perf.compare.arrivals import UserMix, poisson_arrivals
-from trireme_perf.compare.contestants import Connection
-from trireme_perf.compare.goodput import SLOWEST, find_goodput
-from trireme_perf.compare.probe import Latencies, closed_loop, no_collection, open_loop, percentile
-from trireme_perf.compare.server import Server
-from trireme_perf.compare.usage import Usage
+from trireme_perf.goodput.contestants import Connection
+from trireme_perf.goodput.search import SLOWEST, find_goodput
+from trireme_perf.host.server import Server
+from trireme_perf.host.usage import Usage
+from trireme_perf.load.arrivals import UserMix, poisson_arrivals
+from trireme_perf.load.probe import Latencies, closed_loop, no_collection, open_loop, percentile
 
 __all__ = ["Load", "Probe", "Turn", "take_turn"]
 

@@ -15,9 +15,9 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from trireme_client import AsyncClient, Coalescing, Telemetry
-from trireme_perf.compare.contestants import Answer, Connection, Contestant, Kind
-from trireme_perf.compare.server import Command, Server
 from trireme_perf.errors import PerfError
+from trireme_perf.goodput.contestants import Answer, Connection, Contestant, Kind
+from trireme_perf.host.server import Command, Server
 
 __all__ = ["ENTRIES", "ClientConnection", "baseline_plans", "own_plans", "ready_address", "serve_command"]
 
