@@ -13,9 +13,13 @@ from trireme_runtime.artifacts import FORMAT_VERSION
 from trireme_runtime.errors import BundleError
 from trireme_runtime.schema import ENTRY, Dims
 
-__all__ = ["MANIFEST", "Artifact", "Manifest", "describe_file", "read_manifest", "verify_repository"]
+__all__ = ["MANIFEST", "PERF_INPUT", "Artifact", "Manifest", "describe_file", "read_manifest", "verify_repository"]
 
 MANIFEST = "manifest.json"
+#: File of a repository with users to ask, in the format of perf_analyzer's `--input-data`.
+PERF_INPUT = "perf_input.json"
+#: Keys of the manifest's `dims` that are not the names of fields: published bundles stay readable.
+DIM_FIELDS = {"items": "list_length"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ class Manifest:
     source: Mapping[str, Any]
 
     def to_json(self) -> str:
-        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2) + "\n"
+        keys = {field: key for key, field in DIM_FIELDS.items()}
+        dims = {keys.get(name, name): size for name, size in asdict(self.dims).items()}
+        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self), "dims": dims}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -51,7 +57,7 @@ class Manifest:
         fields = json.loads(text)
         if (found := fields.pop("format_version")) != FORMAT_VERSION:
             raise ValueError(f"format_version is {found}, expected {FORMAT_VERSION}")
-        fields["dims"] = Dims(**fields["dims"])
+        fields["dims"] = Dims(**{DIM_FIELDS.get(name, name): size for name, size in fields["dims"].items()})
         fields["artifacts"] = {path: Artifact(**entry) for path, entry in fields["artifacts"].items()}
         return cls(**fields)
 

@@ -1,4 +1,4 @@
-"""How models run inside the server: one thread per instance, on CPU through ONNX Runtime."""
+"""ONNX graphs as array functions, on one thread of a CPU."""
 
 from __future__ import annotations
 

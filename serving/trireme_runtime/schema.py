@@ -26,7 +26,7 @@ __all__ = [
     "Tensor",
 ]
 
-#: Of a request's time, what is in no stage: client, network, queues and the hops between models.
+#: The time of a request outside of all stages: client, network, queues and the hops between models.
 TRANSPORT = "transport"
 #: Parameter of an entry model's config: the SLO and the share of every stage, as JSON.
 BUDGET = "budget"
@@ -47,7 +47,7 @@ class Dims:
     """L, most recent items of a user that the models read."""
     candidates: int
     """C, items that retrieval hands to ranking."""
-    items: int
+    list_length: int
     """K, items in an answer."""
     query: int
     """Length of the user vector and of an item vector."""
@@ -60,8 +60,10 @@ class Dims:
         for name, value in asdict(self).items():
             if value < 1:
                 raise ValueError(f"dims.{name} is {value}, must be at least 1")
-        if self.items > self.candidates:
-            raise ValueError(f"dims.items is {self.items}, must be at most dims.candidates {self.candidates}")
+        if self.list_length > self.candidates:
+            raise ValueError(
+                f"dims.list_length is {self.list_length}, must be at most dims.candidates {self.candidates}"
+            )
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ QUERY = Tensor("query", "float32", "query")
 CANDIDATE_INDEX = Tensor("candidate_index", "int32", "candidates")
 RETRIEVAL_SCORE = Tensor("retrieval_score", "float32", "candidates")
 RANKING_SCORE = Tensor("ranking_score", "float32", "candidates")
-ITEM_ID = Tensor("item_id", "int64", "items")
-SCORE = Tensor("score", "float32", "items")
+ITEM_ID = Tensor("item_id", "int64", "list_length")
+SCORE = Tensor("score", "float32", "list_length")
 RUNG = Tensor("rung", "uint8", 1)
 
 _ENTRY_SIGNATURE = Signature((USER_ID, HISTORY), (ITEM_ID, SCORE, RUNG))
@@ -129,7 +131,7 @@ STAGES: Mapping[str, Signature] = {
     ),
 }
 
-#: Answered only where a request has the parameter of this name: for each user the users in the batch that he rode in, the
+#: Answered only to requests with the parameter of this name: for each user the number of users in their batch, the number of
 #: requests in it, and the ns that each stage computed, in the order of the stages.
 LEDGER = Tensor("ledger", "int64", 2 + len(STAGES), optional=True)
 
@@ -146,7 +148,7 @@ CHAINS: Mapping[str, tuple[str, ...]] = {**STEPS, FUSED: tuple(STAGES)}
 
 
 def _chain_signature(stages: tuple[str, ...]) -> Signature:
-    """Takes what its stages do not make themselves, gives what others read."""
+    """The inputs are what the stages do not make themselves, the outputs what other stages read."""
     inside = [tensor for name in stages for tensor in STAGES[name].outputs]
     read = [tensor for name in stages for tensor in STAGES[name].inputs]
     others = [tensor for name in STAGES if name not in stages for tensor in STAGES[name].inputs]

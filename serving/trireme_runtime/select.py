@@ -1,6 +1,6 @@
 """Top-k of every row of a score matrix, without sorting more than what is kept.
 
-−inf marks what must not be taken. Ties go to the lower column, so that an answer does not depend on its batch.
+−inf marks entries that are never taken. Ties go to the lower column, so that an answer does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["descending", "flat", "top_columns"]
 
 #: Entries of a row that are looked at to guess where its k-th largest lies.
 SAMPLE = 500
-#: Up to so many rows are done one by one: that takes fewer steps, each of which costs more than what it does to a row.
+#: Up to so many rows are done one by one: the batched steps cost more than they save.
 FEW = 2
 
 

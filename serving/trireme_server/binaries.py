@@ -21,9 +21,9 @@ class Binaries:
 
     Attributes:
         server: the executable.
-        backend_directory: for `--backend-directory`; None leaves the server's default.
-        cache_directory: for `--cache-directory`; None leaves the server's default.
-        library_path: directories to put before `LD_LIBRARY_PATH`.
+        backend_directory: for ``--backend-directory``; None leaves the server's default.
+        cache_directory: for ``--cache-directory``; None leaves the server's default.
+        library_path: directories to put before ``LD_LIBRARY_PATH``.
         source: where it came from, in words.
     """
 

@@ -1,4 +1,4 @@
-"""The command line and the environment of tritonserver, as pure functions of what was found and asked for."""
+"""The command line and the environment of tritonserver, as pure functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def server_command(
     exit_timeout_s: int,
     extra_arguments: Sequence[str] = (),
 ) -> list[str]:
-    """Arguments of tritonserver, program first. `extra_arguments` come last, so that they win."""
+    """Arguments of tritonserver, program first. ``extra_arguments`` come last, so that they win."""
     command = [
         str(binaries.server),
         f"--model-repository={repository}",
@@ -38,7 +38,7 @@ def server_command(
         # Configurations are complete; to complete them, every stub would start and stop once more (~1 s).
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={exit_timeout_s}",
-        # A name of our own tells this server's shared memory from that of others.
+        # A prefix of its own separates this server's shared memory from that of others.
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
     ]
     if binaries.backend_directory:
@@ -49,16 +49,16 @@ def server_command(
 
 
 def server_environment(binaries: Binaries, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment of tritonserver: `base` (default: ours) plus libraries, Python, thread counts.
+    """Environment of tritonserver: ``base`` (default: ours) plus libraries, Python, thread counts.
 
     The stub embeds an isolated Python: it ignores PYTHONPATH and PYTHONHOME and takes the environment
-    (site-packages, editable installs) of the first `python3` on PATH. So ours goes first.
+    (site-packages, editable installs) of the first ``python3`` on PATH. So ours comes first.
     """
     environment = dict(os.environ if base is None else base)
     libraries = [str(path) for path in binaries.library_path]
     if libraries:
         environment["LD_LIBRARY_PATH"] = _joined([*libraries, environment.get("LD_LIBRARY_PATH", "")])
-    # Spans are asked for by name; the variable may be there for other programs, and `trace_environment` puts it back.
+    # The variable may be meant for other programs; `trace_environment` sets it again where spans are wanted.
     environment.pop(OTLP_ENDPOINT, None)
     environment["PATH"] = _joined([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     return environment | THREADS

@@ -1,7 +1,7 @@
-"""The tritonserver inside the `nvidia-pytriton` wheel: where its parts are, and a backend directory of them.
+"""The tritonserver inside the ``nvidia-pytriton`` wheel: where its parts are, and a backend directory of them.
 
 The wheel ships the Python backend and one stub per Python version, but not side by side as Triton wants
-them, so they are copied into a directory of our own. Copies: a cache outlives what filled it.
+them, so they are copied into a directory of our own; links would break when the wheel is removed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PYTHON_MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @dataclass(frozen=True)
 class Wheel:
-    """An installed nvidia-pytriton; `root` is pytriton/tritonserver, `libraries` is nvidia_pytriton.libs."""
+    """An installed nvidia-pytriton; ``root`` is pytriton/tritonserver, ``libraries`` is nvidia_pytriton.libs."""
 
     version: str
     root: Path
@@ -36,14 +36,14 @@ class Wheel:
 
     @property
     def caches(self) -> Path:
-        """Directory for `--cache-directory`."""
+        """Directory for ``--cache-directory``."""
         return self.root / "caches"
 
     def backend_files(self, python_minor: str = PYTHON_MINOR) -> dict[str, Path]:
         """File name in the backend directory -> file of the wheel.
 
         Raises:
-            PythonVersionError: the wheel has no stub for `python_minor`.
+            PythonVersionError: the wheel has no stub for ``python_minor``.
         """
         stubs = self.root / "python_backend_stubs"
         stub = stubs / python_minor / STUB
@@ -84,13 +84,13 @@ def find_wheel() -> Wheel:
 
 
 def cache_root() -> Path:
-    """Where Trireme keeps what it can make again: `$XDG_CACHE_HOME/trireme` or `~/.cache/trireme`."""
+    """Where Trireme keeps files that it can make again: ``$XDG_CACHE_HOME/trireme`` or ``~/.cache/trireme``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "trireme"
 
 
 def backend_directory(wheel: Wheel, *, cache: Path | None = None, python_minor: str = PYTHON_MINOR) -> Path:
-    """Directory for `--backend-directory`, made on first use; safe when several processes make it at once.
+    """Directory for ``--backend-directory``, made on first use; safe when several processes make it at once.
 
     Raises:
         PythonVersionError: the wheel has no stub for this Python.
@@ -116,7 +116,7 @@ def _is_complete(target: Path, files: dict[str, Path]) -> bool:
 
 
 def _assemble(target: Path, files: dict[str, Path]) -> None:
-    """Copies into a temporary sibling, then renames; whoever is second keeps the first one's directory."""
+    """Copies into a temporary sibling, then renames; if another process was faster, its directory is kept."""
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:

@@ -7,7 +7,7 @@ ServerError
 │   ├── PythonVersionError   no Python backend stub for the running Python
 │   └── NumpyVersionError    NumPy 2 beside a Python backend that cannot read its arrays
 ├── RepositoryError          missing, without entry model, without manifest, or with a corrupted artifact
-├── PortInUseError           somebody else listens there
+├── PortInUseError           another process listens there
 ├── StartError               tritonserver ended, or was not ready in time
 ├── WarmupError              a warm-up request failed
 └── ServerDiedError          tritonserver ended by itself after it was ready
@@ -31,11 +31,11 @@ __all__ = [
 
 
 class ServerError(Exception):
-    """Base of all errors of this package; `str(error)` names the thing, the value and what to do."""
+    """Base of all errors of this package; ``str(error)`` names the thing, the value and what to do."""
 
 
 class OptionError(ServerError):
-    """An argument of `TritonServer` or `serve` is out of its range."""
+    """An argument of ``TritonServer`` or ``serve`` is out of its range."""
 
 
 class BinaryError(ServerError):
@@ -43,7 +43,7 @@ class BinaryError(ServerError):
 
 
 class ServerNotFoundError(BinaryError):
-    """Neither a `tritonserver` on PATH nor the embedded one of nvidia-pytriton."""
+    """Neither a ``tritonserver`` on PATH nor the embedded one of nvidia-pytriton."""
 
 
 class PythonVersionError(BinaryError):
@@ -63,7 +63,7 @@ class PortInUseError(ServerError):
 
 
 class StartError(ServerError):
-    """tritonserver did not become ready; the message carries the most telling lines of its log."""
+    """tritonserver did not become ready; the message carries the lines that explain it of its log."""
 
 
 class WarmupError(ServerError):

@@ -1,12 +1,12 @@
-"""Runs tritonserver as its child and leaves nothing behind, whoever dies first. Standard library only.
+"""Runs tritonserver as its child and leaves nothing behind, whichever of them dies first. Standard library only.
 
     python -I -S guardian.py GRACE_SECONDS CPU,… SHM_PREFIX tritonserver ARGUMENT…
 
 - Standard input is a pipe held by the owner. Its end, or the owner's death, means: stop.
 - A stop is SIGTERM to the server, GRACE_SECONDS of patience, then SIGKILL to its whole group.
 - As a "child subreaper" it inherits the Python stubs of a server that was killed, and kills them.
-- Should the guardian itself be killed, the kernel sends the server a SIGTERM.
-- Standard output tells `pid N` once and `exit CODE` at the end; the server's output goes to standard error.
+- If the guardian itself is killed, the kernel sends the server a SIGTERM.
+- Standard output reports ``pid N`` once and ``exit CODE`` at the end; the server's output goes to standard error.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         start_new_session=True,
         preexec_fn=_end_with_guardian,
     )
-    _tell(f"pid {server.pid}")
+    _report(f"pid {server.pid}")
     try:
         while server.poll() is None and not _stop_requested and os.getppid() == owner:
             readable, _, _ = select.select([STDIN, wakeup], [], [], OWNER_CHECK_S)
@@ -60,12 +60,12 @@ def main(arguments: list[str]) -> int:
         _stop(server, float(grace_s))
         _sweep()
         remove_shared_memory(shm_prefix)
-    _tell(f"exit {server.returncode}")
+    _report(f"exit {server.returncode}")
     return server.returncode
 
 
 def _wake_on_signals() -> int:
-    """Makes SIGCHLD and SIGTERM wake the select of `main`; SIGINT and SIGHUP are the owner's business."""
+    """Makes SIGCHLD and SIGTERM wake the select of ``main``; the owner handles SIGINT and SIGHUP."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
@@ -118,7 +118,7 @@ def _sweep() -> None:
 
 
 def _children(parent: int) -> list[int]:
-    """Ids of the processes whose parent is `parent`, read from /proc."""
+    """Ids of the processes whose parent is ``parent``, read from /proc."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -129,14 +129,14 @@ def _children(parent: int) -> list[int]:
 
 
 def remove_shared_memory(prefix: str) -> None:
-    """The prefix is random and was given to this server alone, so what carries it is this server's."""
+    """Removes the regions that carry ``prefix``, which is random and used by one server alone."""
     for region in Path("/dev/shm").glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             region.unlink()
 
 
 def end_unguarded(group: int, grace_s: float, shm_prefix: str) -> None:
-    """For the owner of a guardian that was killed: the kernel has told the server to stop; waits, then kills."""
+    """For the owner of a guardian that was killed: the kernel has sent the server a SIGTERM; waits, then kills."""
     deadline = time.monotonic() + grace_s
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < deadline:
@@ -146,7 +146,7 @@ def end_unguarded(group: int, grace_s: float, shm_prefix: str) -> None:
     remove_shared_memory(shm_prefix)
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     with contextlib.suppress(OSError):  # the owner may be gone
         os.write(1, f"{line}\n".encode())
 

@@ -1,4 +1,4 @@
-"""Reads the few lines out of tritonserver's log that tell why it did not come up."""
+"""Finds the few lines of tritonserver's log that explain why it did not start."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 
 MAX_LINES = 6
 _ROW = re.compile(r"^\|(?P<model>[^|]*)\|(?P<version>[^|]*)\|(?P<status>.*)\|\s*$")
-# Prefix of a line: Triton's own, protobuf's (a config that cannot be parsed), or that of the last words.
+# Prefix of a line: Triton's own, protobuf's (a config that cannot be parsed), or that of its last message.
 _ERROR = re.compile(r"[EF]\d{4} \S+ \d+ \S+\] |\[libprotobuf ERROR [^]]*\] |error: ")
 _NOISE = re.compile(r"CudaDriverHelper|NVML|DCGM|failed to load all models")
 _CONSEQUENCE = re.compile(r"depends on '?\S+'? which has no loaded version|which is not available")
 
 
 def telling_lines(log: str) -> list[str]:
-    """At most `MAX_LINES` lines of a server's log: models that did not load, else errors, else the end."""
+    """At most ``MAX_LINES`` lines of a server's log: models that did not load, else errors, else the end."""
     failed = _failed_models(log)
     if failed:
         causes = [line for line in failed if not _CONSEQUENCE.search(line)]

@@ -13,7 +13,7 @@ ANY = {"0.0.0.0": "127.0.0.1"}  # an address to listen on -> where to reach it f
 
 @dataclass(frozen=True)
 class Ports:
-    """gRPC, HTTP and metrics port, all different, all of them free when this was made by `choose_ports`."""
+    """gRPC, HTTP and metrics port, all different, all of them free when this was made by ``choose_ports``."""
 
     grpc: int
     http: int
@@ -21,7 +21,7 @@ class Ports:
 
 
 def choose_ports(host: str, *, grpc: int, http: int, metrics: int) -> Ports:
-    """Checks the given ports on `host` and picks free ones where 0 is given.
+    """Checks the given ports on ``host`` and picks free ones where 0 is given.
 
     Raises:
         OptionError: a number out of 0..65535, one number given twice, or a host that cannot be listened on.
@@ -43,12 +43,12 @@ def choose_ports(host: str, *, grpc: int, http: int, metrics: int) -> Ports:
 
 
 def reachable(host: str) -> str:
-    """The address under which a server listening on `host` is reached from this machine."""
+    """The address under which a server listening on ``host`` is reached from this machine."""
     return ANY.get(host, host)
 
 
 def listens(host: str, port: int, timeout_s: float = 1.0) -> bool:
-    """Whether something accepts connections at `host:port`."""
+    """Whether something accepts connections at ``host:port``."""
     try:
         socket.create_connection((host, port), timeout=timeout_s).close()
     except OSError:

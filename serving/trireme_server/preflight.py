@@ -1,23 +1,23 @@
-"""What can be known about a model repository and a machine before a server is started."""
+"""Checks of a model repository and a machine before a server is started."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from trireme_runtime.bundle import Manifest, verify_repository
+from trireme_runtime.bundle import PERF_INPUT, Manifest, verify_repository
 from trireme_runtime.errors import BundleError
+from trireme_runtime.schema import ENTRY, FUSED
 from trireme_server.errors import OptionError, RepositoryError
 
-ENTRY_MODELS = ("recommend", "recommend_fused")
-PERF_INPUT = "perf_input.json"
+ENTRY_MODELS = (ENTRY, FUSED)
 
 
 def check_repository(repository: Path, *, warm: bool = True) -> Manifest:
-    """The manifest of a repository that is all there and whose artifacts match their checksums.
+    """Returns the manifest of a repository after checking that it is complete and matches its checksums.
 
     Raises:
         RepositoryError: it is missing, has no entry model or manifest, an artifact is corrupted, or (with
-            `warm`) the file of users to warm up with is missing.
+            ``warm``) the file of users to warm up with is missing.
     """
     try:
         manifest = verify_repository(repository)
@@ -31,11 +31,11 @@ def check_repository(repository: Path, *, warm: bool = True) -> Manifest:
 
 
 def entry_models(repository: Path) -> tuple[str, ...]:
-    """The entry models of a repository, `recommend` first."""
+    """The entry models of a repository, ``recommend`` first."""
     return tuple(name for name in ENTRY_MODELS if (repository / name / "config.pbtxt").is_file())
 
 
 def check_affinity(cpus: tuple[int, ...] | None, available: set[int]) -> None:
-    """Raises OptionError when `cpus` is empty or names a CPU this process may not use."""
+    """Raises OptionError when ``cpus`` is empty or names a CPU this process may not use."""
     if cpus is not None and (not cpus or not set(cpus) <= available):
         raise OptionError(f"cpu_affinity is {cpus}, allowed is a non-empty choice of {sorted(available)}")

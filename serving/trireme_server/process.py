@@ -1,4 +1,4 @@
-"""A tritonserver as a context manager: started, waited for, warmed, and gone without a trace afterwards."""
+"""A tritonserver as a context manager: it starts, is warmed when it is ready, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from pathlib import Path
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
+from trireme_runtime.bundle import PERF_INPUT
 from trireme_server import guardian
 from trireme_server.binaries import Binaries, find_binaries
 from trireme_server.command import server_command, server_environment
 from trireme_server.errors import ServerError, StartError
 from trireme_server.log import telling_lines
 from trireme_server.ports import Ports, choose_ports, listens, reachable
-from trireme_server.preflight import PERF_INPUT, check_affinity, check_repository, entry_models
+from trireme_server.preflight import check_affinity, check_repository, entry_models
 from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
 from trireme_server.warmup import Warmup, read_samples, warm_up
 
 POLL_S = 0.05
-START_TRIES = 3  # a port chosen by us can be taken by somebody else before the server listens on it
+START_TRIES = 3  # another process can take a port that we chose before the server listens on it
 
 
 class TritonServer:
     """One tritonserver on one model repository.
 
-    `start` (or entering the context) returns when the server is live and ready over gRPC and its entry models
-    have answered real requests; `stop` (or leaving) ends the server, its stubs and their shared memory.
+    ``start`` (or entering the context) returns when the server is live and ready over gRPC and its entry models
+    have answered real requests; ``stop`` (or leaving) ends the server, its stubs and their shared memory.
     They also end when this process dies, however it dies.
 
     Args:
-        repository: model repository made by `trireme export`.
+        repository: model repository made by ``trireme export``.
         host: IPv4 address or name to listen on.
-        grpc_port, http_port, metrics_port: 0 picks a free one; see `grpc_url` and its siblings.
-        log_path: file for the server's log; None keeps it in a temporary file until `stop`.
+        grpc_port, http_port, metrics_port: 0 picks a free one; see ``grpc_url`` and its siblings.
+        log_path: file for the server's log; None keeps it in a temporary file until ``stop``.
         cpu_affinity: CPUs the server and its stubs may use; None for all.
         ready_timeout_s: how long loading may take, in seconds.
         warm: send real requests to the entry models before calling the server ready.
@@ -89,7 +90,7 @@ class TritonServer:
 
     @property
     def grpc_url(self) -> str:
-        """`host:port` for gRPC clients on this machine."""
+        """``host:port`` for gRPC clients on this machine."""
         return f"{reachable(self.host)}:{self._ports.grpc}"
 
     @property
@@ -113,10 +114,10 @@ class TritonServer:
         return self._guardian is not None and self._guardian.poll() is None
 
     def start(self) -> TritonServer:
-        """Checks, starts, waits, warms.
+        """Starts the server, waits until it is ready, and warms it.
 
         Raises:
-            ServerError: see the tree in `errors`; nothing is left running then.
+            ServerError: see the tree in ``errors``; nothing is left running then.
         """
         if self._guardian is not None:
             raise ServerError(f"this server was started already (process {self.pid}); stop it first")
@@ -143,11 +144,11 @@ class TritonServer:
         assert guardian_process.stdout is not None
         guardian_process.stdin.close()
         try:
-            told = guardian_process.stdout.read()
+            reported = guardian_process.stdout.read()
             guardian_process.wait()
         finally:
             guardian_process.stdout.close()
-        if b"exit" not in told and self.pid is not None:
+        if b"exit" not in reported and self.pid is not None:
             guardian.end_unguarded(self.pid, self._grace_s, self._shm_prefix)
         if self._own_log and self.log_path is not None:
             self.log_path.unlink(missing_ok=True)
@@ -178,7 +179,7 @@ class TritonServer:
                 self.stop()
 
     def _launch(self, binaries: Binaries) -> None:
-        """Starts the guardian, which starts the server; sets `pid`."""
+        """Starts the guardian, which starts the server; sets ``pid``."""
         if self._own_log:
             descriptor, name = tempfile.mkstemp(prefix="tritonserver-", suffix=".log")
             os.close(descriptor)
@@ -208,8 +209,8 @@ class TritonServer:
                 start_new_session=True,
             )
         assert self._guardian.stdout is not None
-        told = self._guardian.stdout.readline().split()
-        self.pid = int(told[1]) if told[:1] == [b"pid"] else None
+        reported = self._guardian.stdout.readline().split()
+        self.pid = int(reported[1]) if reported[:1] == [b"pid"] else None
 
     def _wait_until_ready(self) -> None:
         deadline = self._started_at + self._ready_timeout_s
@@ -223,7 +224,7 @@ class TritonServer:
         self.load_s = time.monotonic() - self._started_at
 
     def _is_ready(self, waiting_for: list[int]) -> bool:
-        """Plain connects first (a refused gRPC channel backs off for 1 s), then the server's own word."""
+        """Tries to connect first (a refused gRPC channel backs off for 1 s), then asks the server."""
         while waiting_for:
             if not listens(reachable(self.host), waiting_for[0]):
                 return False

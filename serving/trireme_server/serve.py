@@ -1,4 +1,4 @@
-"""`trireme serve`: a server in the foreground until somebody stops it."""
+"""``trireme serve``: a server in the foreground until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Ready:
-    """What a server says of itself once it is ready. Durations in seconds."""
+    """What a server reports when it is ready. Durations in seconds."""
 
     grpc_url: str
     http_url: str
@@ -65,7 +65,7 @@ class Ready:
 
 
 def print_ready(ready: Ready) -> None:
-    """Writes the ready line to standard output at once, for a person or a supervisor."""
+    """Writes the ready line to standard output at once, for people and supervisors."""
     sys.stdout.write(f"{ready}\n")
     sys.stdout.flush()
 
@@ -85,10 +85,10 @@ def serve(
 ) -> None:
     """Serves until Ctrl-C or SIGTERM, then stops every process and returns. Call it from the main thread.
 
-    `announce` is called once, when the server is ready. Arguments else as of `TritonServer`.
+    ``announce`` is called once, when the server is ready. The other arguments are those of ``TritonServer``.
 
     Raises:
-        ServerError: it did not come up (see the tree in `errors`).
+        ServerError: it did not come up (see the tree in ``errors``).
         ServerDiedError: it ended by itself after it was ready.
     """
     server = TritonServer(
@@ -116,12 +116,12 @@ def serve(
 
 
 class _StopRequested(BaseException):
-    """Raised in the main thread by a stop signal; no `except Exception` on the way may swallow it."""
+    """Raised in the main thread by a stop signal; no ``except Exception`` on the way may swallow it."""
 
 
 @contextmanager
 def _stop_signals() -> Iterator[type[_StopRequested]]:
-    """Turns the first stop signal into `_StopRequested`; ignores the rest: nothing may interrupt the stop."""
+    """Turns the first stop signal into ``_StopRequested``; ignores the rest: nothing may interrupt the stop."""
 
     def request_stop(signum: int, frame: FrameType | None) -> None:
         for number in STOP_SIGNALS:

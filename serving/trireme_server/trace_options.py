@@ -1,4 +1,4 @@
-"""What makes tritonserver and the stages in its Python backend send spans over OTLP; pure functions, as `command`."""
+"""The options that make tritonserver and its stages send spans over OTLP, as pure functions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 def check_otlp_url(url: str | None) -> None:
-    """`url` says where spans go: the full URL of an OTLP/HTTP endpoint for traces, or None for nowhere.
+    """Checks ``url``: the full URL of an OTLP/HTTP endpoint for traces, or None to send no spans.
 
     Raises:
-        OptionError: it is none, or a package that sends spans is not installed.
+        OptionError: it is not such a URL, or a package that sends spans is not installed.
     """
     if url is None:
         return
@@ -37,14 +37,14 @@ def check_otlp_url(url: str | None) -> None:
 
 
 def trace_arguments(url: str | None, base: Mapping[str, str] | None = None) -> list[str]:
-    """Arguments of tritonserver that make it send a span of every request that comes with a trace context, and of no other."""
+    """Returns the arguments that make tritonserver send spans of the requests with a trace context, and of no others."""
     if url is None:
         return []
     service = (os.environ if base is None else base).get(SERVICE_NAME, SERVICE)
     return [
         "--trace-config=mode=opentelemetry",
         "--trace-config=level=TIMESTAMPS",
-        # Of what comes without a context, none is sampled; a context overrules the rate.
+        # Requests without a context are never sampled; a context overrules the rate.
         "--trace-config=rate=0",
         "--trace-config=count=-1",
         f"--trace-config=opentelemetry,url={url}",
@@ -54,7 +54,7 @@ def trace_arguments(url: str | None, base: Mapping[str, str] | None = None) -> l
 
 
 def trace_environment(url: str | None, manifest: Manifest, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What to add to the server's environment, so that the stages send spans, too, and all of them name the bundle."""
+    """Returns the variables that make the stages send spans too, and all spans name the bundle."""
     if url is None:
         return {}
     given = os.environ if base is None else base
@@ -76,5 +76,5 @@ def _is_endpoint(url: str) -> bool:
 def _is_installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # a package that it lies in
+    except ModuleNotFoundError:  # of a parent package
         return False

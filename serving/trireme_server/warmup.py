@@ -1,6 +1,6 @@
-"""Real requests before a server is called ready: the first user must not pay for lazy initialisation.
+"""Real requests before a server is called ready: so that the first user does not pay for lazy initialisation.
 
-Triton itself cannot warm an ensemble, and `model_warmup` of its steps sees neither gRPC nor real batches.
+Triton itself cannot warm an ensemble, and ``model_warmup`` of its steps sees neither gRPC nor real batches.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ REQUEST_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Warmup:
-    """What was done: number of requests over all models, and how long it took (s)."""
+    """Number of requests over all models, and how long they took (s)."""
 
     requests: int
     seconds: float
 
 
 def read_samples(path: Path, limit: int = BURST) -> list[Sample]:
-    """The first users of a perf_analyzer `--input-data` file, values still without their data type.
+    """The first users of a perf_analyzer ``--input-data`` file, values still without their data type.
 
     Raises:
         RepositoryError: not such a file, or without users.
@@ -59,7 +59,7 @@ def warm_up(url: str, models: Sequence[str], samples: Sequence[Sample]) -> Warmu
     """Sends each model single requests, bursts and one large batch, with and without optional inputs.
 
     Raises:
-        WarmupError: a request failed or took longer than `REQUEST_TIMEOUT_S`; names the model and the cause.
+        WarmupError: a request failed or took longer than ``REQUEST_TIMEOUT_S``; names the model and the cause.
     """
     started = time.monotonic()
     with grpc.InferenceServerClient(url) as client:
@@ -112,7 +112,7 @@ def _variants(config: Mapping[str, Any], samples: Sequence[Sample]) -> Iterator[
 
 
 def _inputs(config: Mapping[str, Any], samples: Sequence[Sample]) -> list[grpc.InferInput]:
-    """One request for `samples` (users), with the optional inputs that all of them have."""
+    """One request for ``samples`` (users), with the optional inputs that all of them have."""
     inputs = []
     for tensor in config["input"]:
         name = tensor["name"]
@@ -126,7 +126,7 @@ def _inputs(config: Mapping[str, Any], samples: Sequence[Sample]) -> list[grpc.I
 
 
 def _values(value: Any) -> np.ndarray:
-    """A flat list, or `{"content": [...], "shape": [...]}`."""
+    """A flat list, or ``{"content": [...], "shape": [...]}``."""
     if isinstance(value, dict):
         return np.asarray(value["content"]).reshape(value.get("shape", [-1]))
     return np.asarray(value)

@@ -19,7 +19,7 @@ from trireme_runtime.stages.reranking import Reranking
 from trireme_runtime.stages.retrieval import Retrieval
 from trireme_runtime.stages.user_tower import UserTower
 
-DIMS = Dims(history=6, candidates=12, items=8, query=4, category=2, number=2)
+DIMS = Dims(history=6, candidates=12, list_length=8, query=4, category=2, number=2)
 USERS, ITEMS = 20, 50
 DTYPES = {"int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
 
@@ -111,6 +111,6 @@ def funnel(folder: Path) -> Funnel:
             UserTower(tower_model(folder)),
             Retrieval(exact_index(item_vectors(), folder / "index"), seen_items(), DIMS.candidates),
             Ranking(ranking_model(folder)),
-            Reranking(item_ids(), *popular(), seen_items(), DIMS.items, segment_column=1),
+            Reranking(item_ids(), *popular(), seen_items(), DIMS.list_length, segment_column=1),
         ]
     )

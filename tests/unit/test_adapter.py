@@ -8,7 +8,7 @@ import pytest
 from tests.support import fake_backend, toy
 from tests.support.fake_backend import Request
 from trireme_runtime.schema import LEDGER, STAGES
-from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.stages.chain import Funnel, Run, StageFailedError
 from trireme_runtime.triton.adapter import Adapter
 
 
@@ -23,13 +23,11 @@ class Recorder:
     def invalid_rows(self, **inputs: np.ndarray) -> dict[int, str]:
         return {}
 
-    def run(
-        self, spent: list[int], history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray
-    ) -> tuple[np.ndarray]:
+    def run(self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray) -> Run:
         self.batches.append(len(user_number))
         if (user_number == 13).any():
-            raise RuntimeError("thirteen")
-        return (user_number * 2,)
+            raise StageFailedError("user_tower", (1,), RuntimeError("thirteen"))
+        return Run((user_number * 2,), (1,))
 
 
 def tower_request(*values: float) -> Request:
@@ -122,18 +120,18 @@ def test_requests_with_and_without_history_are_answered_in_order(recommend: Adap
         assert response.output_tensors[0].array.tolist() == expected.item_id.tolist()
 
 
-def test_only_who_asks_is_told_where_the_time_went(recommend: Adapter) -> None:
+def test_the_ledger_is_answered_only_on_request(recommend: Adapter) -> None:
     asking = ask(103, 106)
     asking.given = '{"ledger": true}'
-    silent, told = recommend.execute([ask(109), asking])
+    silent, answered = recommend.execute([ask(109), asking])
     assert [tensor.tensor_name for tensor in silent.output_tensors] == ["item_id", "score", "rung"]
-    ledger = told.output_tensors[3]
+    ledger = answered.output_tensors[3]
     assert (ledger.tensor_name, ledger.array.dtype, ledger.array.shape) == ("ledger", np.int64, (2, LEDGER.dim))
     assert ledger.array[:, :2].tolist() == [[3, 2], [3, 2]]
     assert (ledger.array[:, 2:] > 0).all()
 
 
-def test_a_step_of_the_ensemble_tells_nothing(tower: Adapter) -> None:
+def test_a_step_of_the_ensemble_has_no_ledger(tower: Adapter) -> None:
     asking = tower_request(1)
     asking.given = '{"ledger": true}'
     assert len(tower.execute([asking])[0].output_tensors) == 1

@@ -131,7 +131,7 @@ def test_figures_that_cannot_be_published_stop_nothing(caplog: pytest.LogCapture
 def test_how_a_model_started_is_published() -> None:
     backend: Any = FakeBackend()
     metrics = StageMetrics(backend, "ranking", ["ranking", "reranking"])
-    metrics.tell_loaded(process_age_s())
+    metrics.publish_load_time(process_age_s())
     assert 0 < backend.values("trireme_cold_start_seconds")["ranking,load"] < 24 * 3600
     for spent in ([30_000_000, 2_000_000], [1_000_000, 1_000_000]):
         metrics.note(spent, [])

@@ -12,8 +12,8 @@ import pytest
 from tests.support import toy
 from trireme_export.exporters.product import exact_index
 from trireme_runtime.errors import ArtifactError
-from trireme_runtime.schema import STAGES, Dims
-from trireme_runtime.stages.chain import STAGE_TYPES, Funnel
+from trireme_runtime.schema import FUSED, STAGES, Dims
+from trireme_runtime.stages.chain import STAGE_TYPES, Chain, Funnel, StageFailedError
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.reranking import FULL, LOWEST, POPULAR, RETRIEVAL_ORDER, SEGMENT_POPULAR, Reranking
 from trireme_runtime.stages.retrieval import Retrieval
@@ -176,7 +176,7 @@ class TestReranking:
             np.array([[3, -1]], np.int32),
             np.array([[1, 0]], np.float32),
             toy.seen_items(),
-            toy.DIMS.items,
+            toy.DIMS.list_length,
             segment_column=0,
         )
         count = toy.DIMS.candidates
@@ -270,15 +270,15 @@ class TestArtifacts:
 
 
 class TestDims:
-    @pytest.mark.parametrize("field", ["history", "candidates", "items", "query", "category", "number"])
+    @pytest.mark.parametrize("field", ["history", "candidates", "list_length", "query", "category", "number"])
     def test_every_size_is_at_least_one(self, field: str) -> None:
-        sizes = {"history": 1, "candidates": 1, "items": 1, "query": 1, "category": 1, "number": 1}
+        sizes = {"history": 1, "candidates": 1, "list_length": 1, "query": 1, "category": 1, "number": 1}
         with pytest.raises(ValueError, match=f"dims.{field} is 0"):
             Dims(**(sizes | {field: 0}))
 
     def test_an_answer_is_no_longer_than_the_candidates(self) -> None:
         with pytest.raises(ValueError, match=r"at most dims\.candidates 5"):
-            Dims(history=1, candidates=5, items=6, query=1, category=1, number=1)
+            Dims(history=1, candidates=5, list_length=6, query=1, category=1, number=1)
 
 
 def test_stages_import_neither_torch_nor_the_exporter() -> None:
@@ -289,3 +289,16 @@ def test_stages_import_neither_torch_nor_the_exporter() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_chain_reports_the_stage_that_raised_and_the_time_of_those_that_ran(tmp_path: Path) -> None:
+    def broken(**tensors: np.ndarray) -> None:
+        raise ValueError("thirteen")
+
+    broken.name = "retrieval"  # type: ignore[attr-defined]
+    stages = toy.funnel(tmp_path).stages
+    chain = Chain(FUSED, (*stages[:2], broken, *stages[3:]))  # type: ignore[arg-type]
+    with pytest.raises(StageFailedError, match=r"^retrieval: ValueError: thirteen$") as raised:
+        chain.run(user_id=np.array([[103]]), history=None)
+    assert len(raised.value.times) == 3
+    assert min(raised.value.times) > 0

@@ -26,7 +26,7 @@ def bundle_dims(checkpoint: Checkpoint) -> Dims:
     return Dims(
         history=tables.history.shape[1],
         candidates=serving.candidates,
-        items=serving.list_length,
+        list_length=serving.list_length,
         query=checkpoint.models.shape.dim,
         category=tables.category.shape[1],
         number=tables.number.shape[1] + 1,

@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 
 from trireme_runtime.onnx_model import one_thread
 from trireme_runtime.schema import STAGES
-from trireme_runtime.stages.chain import Chain, load_stages
+from trireme_runtime.stages.chain import Chain, Run, load_stages
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.model import ChainModel
 
@@ -43,12 +43,12 @@ class Unwatched(NamedTuple):
 class BareChain(Chain):
     """Looks at no clock."""
 
-    def run(self, spent: list[int] | None = None, **inputs: np.ndarray | None) -> tuple[np.ndarray, ...]:
+    def run(self, **inputs: np.ndarray | None) -> Run:
         tensors: dict[str, Any] = dict(inputs)
         for stage in self.stages:
             outputs = stage(**{tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs})
             tensors.update(outputs._asdict())
-        return tuple(tensors[tensor.name] for tensor in self._answered)
+        return Run(tuple(tensors[tensor.name] for tensor in self._answered), ())
 
 
 class BareAdapter(Adapter):
@@ -69,7 +69,7 @@ class BareAdapter(Adapter):
         batch = _concatenate(group)
         if rows := self._chain.invalid_rows(**batch):
             raise ValueError(f"requests are wrong: {rows}")
-        outputs = self._chain.run(None, **batch)
+        outputs = self._chain.run(**batch).outputs
         answers, start = [], 0
         for entry in group:
             stop = start + _rows(entry.inputs)

@@ -1,4 +1,4 @@
-"""Items a user must not be shown: those he interacted with in training, and those in his history."""
+"""Items a user must not be shown: those they interacted with in training, and those in their history."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SeenItems:
         return np.concatenate([row, given // history_index.shape[1]]), np.concatenate([item, history[given]])
 
     def mask(self, user_row: np.ndarray, history_index: np.ndarray, item_index: np.ndarray) -> np.ndarray:
-        """Which of ``item_index`` (int32 [batch, n]) are excluded, as bool [batch, n]."""
+        """Returns which of ``item_index`` (int32 [batch, n]) are excluded, as bool [batch, n]."""
         return contains(*self.pairs(user_row, history_index), item_index, self.catalogue_size)
 
     def _rows(self, user_row: np.ndarray) -> np.ndarray:

@@ -21,24 +21,24 @@ class ExactIndex:
     """All inner products: recall 1, at a cost that grows with the catalogue.
 
     Args:
-        product: ``query`` float32 [batch, Q] → inner products float32 [batch, items], in the order of the item index. A graph,
-            because ONNX Runtime packs a constant matrix once, and a BLAS in every call: for the small batches of a server,
-            that is most of the time of the product.
-        items: number of items.
+        product: ``query`` float32 [batch, Q] → inner products float32 [batch, catalogue_size], in the order of the item
+            index. A graph, because ONNX Runtime packs a constant matrix once, and a BLAS in every call: for the small batches
+            of a server, that is most of the time of the product.
+        catalogue_size: number of items.
     """
 
     kind: ClassVar[str] = "exact"
 
-    def __init__(self, product: OnnxModel, items: int) -> None:
+    def __init__(self, product: OnnxModel, catalogue_size: int) -> None:
         self.product = product
-        self.items = items
+        self.catalogue_size = catalogue_size
 
     def search(
         self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """See ``ItemIndex.search``."""
         row, item = excluded
-        step = max(1, BLOCK // self.items)
+        step = max(1, BLOCK // self.catalogue_size)
         parts = []
         for start in range(0, len(query), step):
             score = self.product({"query": query[start : start + step]})
@@ -53,5 +53,5 @@ class ExactIndex:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def save(self, path: Path) -> None:
-        save_stage(path, "index", {}, {"kind": self.kind, "items": self.items})
+        save_stage(path, "index", {}, {"kind": self.kind, "items": self.catalogue_size})
         self.product.save(path)

@@ -76,7 +76,7 @@ class IvfIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """See ``ItemIndex.search``."""
         index, score = self._search(query, excluded, count, self.depth, self.probes)
-        # Who knows many of the items that fit him best runs short; he alone is searched again, deeper and in more lists.
+        # A user who has seen many of their best items runs short; only their search is repeated, deeper and in more lists.
         widths = [self.probes]
         while widths[-1] < self.codes.nlist:
             widths.append(min(widths[-1] * WIDENING, self.codes.nlist))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from trireme_runtime.stages.retrieval import Retrieval
 from trireme_runtime.stages.stage import Stage
 from trireme_runtime.stages.user_tower import UserTower
 
-__all__ = ["STAGE_TYPES", "Chain", "Funnel", "load_stages"]
+__all__ = ["STAGE_TYPES", "Chain", "Funnel", "Run", "StageFailedError", "load_stages"]
 
 #: The classes of the stages, in the order of a request.
 STAGE_TYPES: tuple[type[Any], ...] = (FeatureTransform, UserTower, Retrieval, Ranking, Reranking)
@@ -27,6 +27,22 @@ def load_stages(path: Path, model: str) -> list[Stage]:
     """The stages of ``model`` (a key of ``schema.CHAINS``) from the folders under ``path``. Raises: ArtifactError."""
     types = {kind.name: kind for kind in STAGE_TYPES}
     return [types[name].load(path / name) for name in CHAINS[model]]
+
+
+class Run(NamedTuple):
+    """What a chain answers always, in the order of its signature, and the ns that each stage took."""
+
+    outputs: tuple[np.ndarray, ...]
+    times: tuple[int, ...]
+
+
+class StageFailedError(Exception):
+    """A stage raised ``cause``. ``times``: ns of the stages that ran, the failed one last."""
+
+    def __init__(self, stage: str, times: tuple[int, ...], cause: Exception) -> None:
+        super().__init__(f"{stage}: {type(cause).__name__}: {cause}")
+        self.times = times
+        self.cause = cause
 
 
 class Chain:
@@ -47,16 +63,23 @@ class Chain:
         """What is wrong with a request, by row: only what comes from outside can be wrong."""
         return FeatureTransform.invalid_rows(**inputs) if "user_id" in inputs else {}
 
-    def run(self, spent: list[int] | None = None, **inputs: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        """What the signature answers always, in its order, for its inputs. ``spent`` is told the ns that each stage took."""
+    def run(self, **inputs: np.ndarray | None) -> Run:
+        """Runs the stages on the inputs of the signature, by name.
+
+        Raises:
+            StageFailedError: a stage raised.
+        """
         tensors: dict[str, Any] = dict(inputs)
+        times: list[int] = []
         for stage in self.stages:
             start = time.perf_counter_ns()
-            outputs = stage(**{tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs})
+            try:
+                outputs = stage(**{tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs})
+            except Exception as error:
+                raise StageFailedError(stage.name, (*times, time.perf_counter_ns() - start), error) from error
             tensors.update(outputs._asdict())
-            if spent is not None:
-                spent.append(time.perf_counter_ns() - start)
-        return tuple(tensors[tensor.name] for tensor in self._answered)
+            times.append(time.perf_counter_ns() - start)
+        return Run(tuple(tensors[tensor.name] for tensor in self._answered), tuple(times))
 
 
 class Funnel(Chain):
@@ -67,7 +90,7 @@ class Funnel(Chain):
 
     def __call__(self, user_id: np.ndarray, history: np.ndarray | None = None) -> Slate:
         """Args: user_id int64 [batch, 1]; history int64 [batch, L] or None for the stored one."""
-        return Slate(*self.run(user_id=user_id, history=history))
+        return Slate(*self.run(user_id=user_id, history=history).outputs)
 
     def save(self, path: Path) -> None:
         for stage in self.stages:

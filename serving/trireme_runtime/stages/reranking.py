@@ -38,7 +38,7 @@ class Reranking:
             the static list for everybody.
         popular_score: float32 [segments, P], falling; log1p of the number of interactions.
         seen: what each user interacted with.
-        items: K.
+        list_length: K.
         segment_column: the column of ``user_category`` whose value is the row of ``popular``.
     """
 
@@ -50,14 +50,14 @@ class Reranking:
         popular: np.ndarray,
         popular_score: np.ndarray,
         seen: SeenItems,
-        items: int,
+        list_length: int,
         segment_column: int,
     ) -> None:
         self.item_ids = item_ids
         self.popular = popular
         self.popular_score = popular_score
         self.seen = seen
-        self.items = items
+        self.list_length = list_length
         self.segment_column = segment_column
 
     def __call__(
@@ -98,14 +98,14 @@ class Reranking:
         known = history_index[:, -1:] >= 0
         if known.all() and candidate_index[:, -1].min() >= 0 and np.isfinite(ranking_score).all():
             # Nothing to leave out and nothing to replace: nearly every batch.
-            order = flat(descending(ranking_score)[:, : self.items], ranking_score.shape[1])
+            order = flat(descending(ranking_score)[:, : self.list_length], ranking_score.shape[1])
             rung = np.full(len(order), FULL, dtype=np.uint8)
             return candidate_index.ravel()[order], ranking_score.ravel()[order], rung
         keep = (candidate_index >= 0) & known
         ranked = (np.isfinite(ranking_score) | ~keep).all(axis=1)
         score = ranking_score if ranked.all() else np.where(ranked[:, None], ranking_score, retrieval_score)
         score = np.where(keep, score, LOWEST)
-        order = flat(descending(score)[:, : self.items], score.shape[1])
+        order = flat(descending(score)[:, : self.list_length], score.shape[1])
         score = score.ravel()[order]
         index = np.where(score > LOWEST, candidate_index.ravel()[order], np.int32(-1))
         rung = np.where(ranked, FULL, RETRIEVAL_ORDER)
@@ -130,7 +130,7 @@ class Reranking:
         shift = np.where(np.isfinite(last), last - popular_score[:, :1], np.float32(0))
         score = np.concatenate([score, popular_score + shift], axis=1)
         index = np.concatenate([index, popular], axis=1)
-        order = stable_partition(keep, self.items)
+        order = stable_partition(keep, self.list_length)
         keep = np.take_along_axis(keep, order, axis=1)
         return (
             np.where(keep, np.take_along_axis(index, order, axis=1), np.int32(-1)),
@@ -142,7 +142,7 @@ class Reranking:
             path,
             self.name,
             {"item_ids": self.item_ids, "popular": self.popular, "popular_score": self.popular_score},
-            {"items": self.items, "segment_column": self.segment_column},
+            {"items": self.list_length, "segment_column": self.segment_column},
         )
         self.seen.save(path / SEEN)
 

@@ -1,4 +1,4 @@
-"""Requests ↔ arrays: a list of Triton requests becomes one array call of a chain of stages, and its outputs responses.
+"""Requests ↔ arrays: a list of Triton requests becomes one call of a chain of stages, and its outputs become responses.
 
 The adapter knows Triton's request objects only by the four names of ``Backend``, so that it can be
 tested without a server.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from trireme_runtime.schema import LEDGER
-from trireme_runtime.stages.chain import Chain
+from trireme_runtime.stages.chain import Chain, StageFailedError
 
 if TYPE_CHECKING:
     from trireme_runtime.triton.tracing import StageTracer
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Entry(NamedTuple):
-    """A request of a batch: its position, its inputs, whether it wants to know where its time went, and its trace context."""
+    """A request of a batch: its position, its inputs, whether it asks for its ledger, and its trace context."""
 
     position: int
     inputs: dict[str, np.ndarray]
@@ -55,11 +55,9 @@ class Adapter:
     not been there.
 
     Args:
-        chain: ``run(spent, **inputs)`` takes the signature's inputs by name, answers with what it always outputs, in order, and
-            appends the ns of every stage to ``spent``;
-            ``invalid_rows(**inputs)`` says by row what is wrong.
+        chain: runs the stages, and finds the rows that are wrong.
         backend: the module ``triton_python_backend_utils``.
-        note: is told the ns of every stage and the arrays answered, once per batch.
+        note: receives the ns of every stage and the arrays answered, once per batch.
         tracer: makes spans for the requests that are traced; None if the server sends none.
     """
 
@@ -67,7 +65,7 @@ class Adapter:
         self,
         chain: Chain,
         backend: Backend,
-        note: Callable[[Sequence[int], Sequence[np.ndarray]], None] = lambda spent, outputs: None,
+        note: Callable[[Sequence[int], Sequence[np.ndarray]], None] = lambda times, outputs: None,
         tracer: StageTracer | None = None,
     ) -> None:
         self._chain = chain
@@ -76,7 +74,7 @@ class Adapter:
         self._note = note
         self._tracer = tracer
         self._answered = chain.signature.answered
-        self._tells = LEDGER in chain.signature.outputs
+        self._has_ledger = LEDGER in chain.signature.outputs
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response per request, in order. Never raises for what a request holds."""
@@ -98,7 +96,7 @@ class Adapter:
 
     def _asks(self, request: Any) -> bool:
         # As text: the parameters are JSON, and nearly always empty.
-        return self._tells and LEDGER.name in request.parameters()
+        return self._has_ledger and LEDGER.name in request.parameters()
 
     def _read(self, request: Any) -> dict[str, np.ndarray]:
         inputs = {}
@@ -122,21 +120,18 @@ class Adapter:
         return answered + (self._call(valid, _concatenate(valid)) if valid else [])
 
     def _call(self, group: Group, batch: dict[str, np.ndarray]) -> list[tuple[int, Any]]:
-        spent: list[int] = []
         began = time.perf_counter_ns()
         try:
-            outputs = self._chain.run(spent, **batch)
-        except Exception as error:
+            outputs, times = self._chain.run(**batch)
+        except StageFailedError as failure:
             if len(group) > 1:
                 # Find the culprit alone, so that its neighbours are still answered.
                 return [answer for entry in group for answer in self._call([entry], entry.inputs)]
             log.exception("a stage failed")
-            failure = error
-            self._trace(lambda tracer: tracer.record_failure(_traced(group), began, spent, failure))
-            return [(group[0].position, self._error(f"{type(error).__name__}: {error}", internal=True))]
-        self._note(spent, outputs)
-        self._trace(lambda tracer: tracer.record(_traced(group), began, spent, outputs))
-        ledger = [len(outputs[0]), len(group), *spent]
+            return [(group[0].position, self._failed(group, began, failure))]
+        self._note(times, outputs)
+        self._trace(lambda tracer: tracer.record(_traced(group), began, times, outputs))
+        ledger = [len(outputs[0]), len(group), *times]
         answers, start = [], 0
         for entry in group:
             stop = start + _rows(entry.inputs)
@@ -145,15 +140,21 @@ class Adapter:
             start = stop
         return answers
 
+    def _failed(self, group: Group, began: int, failure: StageFailedError) -> Any:
+        """The error response to the only request of ``group``."""
+        error = failure.cause
+        self._trace(lambda tracer: tracer.record_failure(_traced(group), began, failure.times, error))
+        return self._error(f"{type(error).__name__}: {error}", internal=True)
+
     def _context(self, request: Any) -> str | None:
         return self._trace(lambda tracer: tracer.context(request))
 
-    def _trace(self, tell: Callable[[StageTracer], T]) -> T | None:
-        """Answers matter more than spans: what goes wrong with these is logged."""
+    def _trace(self, record: Callable[[StageTracer], T]) -> T | None:
+        """Answers matter more than spans: what goes wrong with spans is logged."""
         if self._tracer is None:
             return None
         try:
-            return tell(self._tracer)
+            return record(self._tracer)
         except Exception:
             log.exception("a request was not traced")
             return None

@@ -2,8 +2,8 @@
 
 Triton's Python backend hands every single observation to the server and waits (some 17 µs here; for the five stages of a batch
 of one user a tenth of what the batch costs). So a batch is only noted down, and a thread publishes the sums
-every two seconds. Triton's own kind HISTOGRAM takes nothing but single observations: the buckets are counters, named and
-labelled as a histogram's are, and ``histogram_quantile`` takes them as such.
+every two seconds. Triton's own kind HISTOGRAM only takes single observations, so the buckets are counters, named and
+labelled as those of a histogram, and ``histogram_quantile`` reads them as such.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ QUANTILES = {"p50_ms": "0.5", "p99_ms": "0.99"}
 
 
 class StageMetrics:
-    """The metrics of one model; every batch counts once in the histogram of every stage, every user once in his rung.
+    """The metrics of one model.
+
+    Every batch counts once in the histogram of every stage, every user once in the rung of their answer.
 
     Args:
         backend: the module ``triton_python_backend_utils``.
@@ -57,7 +59,7 @@ class StageMetrics:
         budget: Mapping[str, Any] = {},
     ) -> None:
         self._family = backend.MetricFamily
-        # Kept: Triton forgets a family that nobody holds.
+        # Triton drops a family that is no longer referenced.
         self._families: list[Any] = []
         self._model = model
         self._has_run = False
@@ -76,15 +78,15 @@ class StageMetrics:
         rungs = [{"model": model, "rung": str(rung)} for rung in RUNGS] if self._rung_at is not None else []
         self._answers = self._counters(ANSWERS, "Users answered, by the rung of the answer", rungs)
         if budget:
-            self._tell_budget(model, stages, budget)
+            self._publish_budget(model, stages, budget)
 
-    def tell_loaded(self, seconds: float) -> None:
-        """How long the model took to load, from the start of its process."""
+    def publish_load_time(self, seconds: float) -> None:
+        """Publishes how long the model took to load, from the start of its process."""
         self._gauge(COLD_START, "Time before a model is of use", {"model": self._model, "part": "load"}, seconds)
 
-    def note(self, spent: Sequence[int], outputs: Sequence[np.ndarray]) -> None:
-        """A batch: the ns of every stage, and what the model answered."""
-        self._noted.append((spent, None if self._rung_at is None else outputs[self._rung_at]))
+    def note(self, times: Sequence[int], outputs: Sequence[np.ndarray]) -> None:
+        """Notes a batch: the ns of every stage, and what the model answered."""
+        self._noted.append((times, None if self._rung_at is None else outputs[self._rung_at]))
 
     def publish(self) -> None:
         """Hands what was noted since the last time to Triton."""
@@ -95,7 +97,7 @@ class StageMetrics:
             self._has_run = True
             labels = {"model": self._model, "part": "first_batch"}
             self._gauge(COLD_START, "Time before a model is of use", labels, sum(batches[0][0]) / 1e9)
-        seconds = np.array([spent for spent, _ in batches]).T / 1e9
+        seconds = np.array([times for times, _ in batches]).T / 1e9
         for stage, values in enumerate(seconds):
             up_to = np.searchsorted(np.sort(values), BUCKETS_S, side="right")
             _add(self._buckets[stage], up_to)
@@ -105,11 +107,11 @@ class StageMetrics:
             rungs = np.concatenate([rung for _, rung in batches if rung is not None])
             _add(self._answers, np.bincount(rungs.ravel(), minlength=len(RUNGS)))
 
-    def _tell_budget(self, model: str, stages: Sequence[str], budget: Mapping[str, Any]) -> None:
+    def _publish_budget(self, model: str, stages: Sequence[str], budget: Mapping[str, Any]) -> None:
         entry = model if tuple(stages) == tuple(STAGES) else ENTRY
         for key, quantile in QUANTILES.items():
             seconds = budget[key] / 1000
-            if self._rung_at is not None:  # who answers tells it; the ensemble runs no code of its own
+            if self._rung_at is not None:  # by the model that answers: the ensemble runs no code
                 self._gauge(SLO, "Objective of a request", {"model": entry, "quantile": quantile}, seconds)
             for stage in stages:
                 labels = {"model": model, "stage": stage, "quantile": quantile}
@@ -146,7 +148,7 @@ class Publisher:
         self._thread.start()
 
     def close(self) -> None:
-        """Publishes what is left. Afterwards nothing is."""
+        """Publishes what is left, and then stops."""
         self._closing.set()
         self._thread.join()
 

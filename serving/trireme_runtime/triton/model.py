@@ -46,7 +46,7 @@ class ChainModel:
         self._publisher = Publisher(metrics)
         self._tracer = _tracer(chain, args["model_name"], args["model_version"])
         self._adapter = Adapter(chain, pb_utils, metrics.note, self._tracer)
-        metrics.tell_loaded(process_age_s())
+        metrics.publish_load_time(process_age_s())
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return self._adapter.execute(requests)
@@ -58,13 +58,13 @@ class ChainModel:
 
 
 def _tracer(chain: Chain, model: str, version: str) -> StageTracer | None:
-    """What sends the spans of the stages, if the environment says where to."""
+    """Returns what sends the spans of the stages; None if the environment names no endpoint."""
     if not os.environ.get(OTLP_ENDPOINT):
         return None
     try:
         from trireme_runtime.triton.tracing import StageTracer, exporting_provider
     except ModuleNotFoundError as error:
-        # The variable may be there for other programs: what was not asked for by name must not keep a model from serving.
+        # The variable may be meant for other programs, so this is no reason not to serve.
         log.warning("%s is set, but the stages send no spans: %s is not installed", OTLP_ENDPOINT, error.name)
         return None
     stages = [stage.name for stage in chain.stages]

@@ -1,7 +1,7 @@
-"""Spans of the stages, in the traces of the requests that come with one.
+"""Spans of the stages, in the traces of the requests that belong to one.
 
-Triton makes the spans of a request and of every model that it passes, and gives a model their context. Here each stage becomes a
-child of its model's span, with the times that the stages were measured with. Needs OpenTelemetry's SDK; a server that sends
+Triton makes the spans of a request and of every model on its way, and hands their context to the model. Each stage becomes a
+child of its model's span, with the times that were measured. Needs OpenTelemetry's SDK; a server that sends
 no spans does not load this module.
 """
 
@@ -36,7 +36,7 @@ Requests = Sequence[tuple[str | None, int]]
 
 
 class _Batches(BatchSpanProcessor):
-    """Ends in time: an exporter tries a collector that is not there again for longer than a server has to stop."""
+    """Ends in time: an exporter retries a missing collector for longer than a server may take to stop."""
 
     def __init__(self, exporter: OTLPSpanExporter) -> None:
         super().__init__(exporter)
@@ -81,16 +81,19 @@ class StageTracer:
         context: str | None = request.trace().get_context()
         return context
 
-    def record(self, requests: Requests, began: int, spent: Sequence[int], outputs: Sequence[np.ndarray]) -> None:
-        """A batch was answered.
+    def record(self, requests: Requests, began: int, times: Sequence[int], outputs: Sequence[np.ndarray]) -> None:
+        """Makes the spans of a batch that was answered.
 
-        began: ns on the clock ``time.perf_counter_ns``, when the first stage began; spent: ns of every stage, one after
-        another; outputs: the arrays answered, with the rows of all requests.
+        Args:
+            requests: those of the batch.
+            began: ns on the clock ``time.perf_counter_ns``, when the first stage began.
+            times: ns of every stage, one after another.
+            outputs: the arrays answered, with the rows of all requests.
         """
         start = 0
         for context, rows in requests:
             if context is not None and rows:
-                spans = self._spans(context, requests, began, spent)
+                spans = self._spans(context, requests, began, times)
                 if self._rung_at is not None:
                     spans[-1].span.set_attribute(
                         "trireme.rung", int(outputs[self._rung_at][start : start + rows].max())
@@ -98,12 +101,11 @@ class StageTracer:
                 _end(spans)
             start += rows
 
-    def record_failure(self, requests: Requests, began: int, spent: Sequence[int], error: Exception) -> None:
-        """After the stages of ``spent``, the next one raised ``error``."""
-        spent = [*spent, time.perf_counter_ns() - began - sum(spent)]
+    def record_failure(self, requests: Requests, began: int, times: Sequence[int], error: Exception) -> None:
+        """Makes the spans of a batch whose last stage in ``times`` raised ``error``."""
         for context, _ in requests:
             if context is not None:
-                spans = self._spans(context, requests, began, spent)
+                spans = self._spans(context, requests, began, times)
                 failed = spans[-1].span
                 failed.record_exception(error)
                 failed.set_attribute("error.type", type(error).__name__)
@@ -111,13 +113,13 @@ class StageTracer:
                 _end(spans)
 
     def close(self) -> None:
-        """Sends what is left, as far as that takes no longer than ``CLOSE_S``. Afterwards nothing is sent."""
+        """Sends what is left for up to ``CLOSE_S``, and then stops."""
         self._provider.shutdown()
 
-    def _spans(self, context: str, requests: Requests, began: int, spent: Sequence[int]) -> list[_StageSpan]:
-        """A span that has begun for every stage of ``spent``."""
+    def _spans(self, context: str, requests: Requests, began: int, times: Sequence[int]) -> list[_StageSpan]:
+        """A span that has begun for every stage of ``times``."""
         parent = _W3C.extract(json.loads(context), Context())
-        # Both clocks are read now, not once for all: the one of the spans is adjusted, the other one is not.
+        # Both clocks are read for each request, because the wall clock is adjusted and the other is not.
         moment = began + time.time_ns() - time.perf_counter_ns()
         attributes: dict[str, str | int] = {
             **self._attributes,
@@ -125,9 +127,9 @@ class StageTracer:
             "trireme.batch.requests": len(requests),
         }
         spans = []
-        for stage, ns in zip(self._stages, spent, strict=False):  # those after a stage that failed did not run
-            told = {**attributes, "trireme.stage": stage}
-            span = self._tracer.start_span(stage, parent, attributes=told, start_time=moment)
+        for stage, ns in zip(self._stages, times, strict=False):  # those after a stage that failed did not run
+            named = {**attributes, "trireme.stage": stage}
+            span = self._tracer.start_span(stage, parent, attributes=named, start_time=moment)
             moment += ns
             spans.append(_StageSpan(span, moment))
         return spans
