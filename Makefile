@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: demo test debian-packages check format bench pictures clean
+.PHONY: demo test test-unit debian-packages check format bench pictures clean
 
 $(READY): pyproject.toml client/pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -17,8 +17,13 @@ $(READY): pyproject.toml client/pyproject.toml requirements.lock
 demo: $(READY)
 	$(BIN)/trireme demo
 
-test: $(READY) debian-packages
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+# Everything; what needs no server first.
+test: test-unit debian-packages
+	$(BIN)/python -m pytest tests/contract tests/e2e --cov --cov-append --cov-report=
+	$(BIN)/python -m tests.coverage_floors
+
+test-unit: $(READY)
+	$(BIN)/python -m pytest tests/unit -n 2 --cov --cov-report=
 
 # Not of PyPI: the tests ask a real Prometheus and look at the console in a real browser.
 debian-packages:

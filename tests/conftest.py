@@ -1,8 +1,38 @@
-"""A skipped test is a failed run: what cannot be checked must not look as if it had been."""
+"""A skip fails the run, and what needs a data set that is not there is reported as not run: neither looks like a pass."""
 
 from __future__ import annotations
 
 import pytest
+
+from tests.support.data_sets import VARIABLE, find_data_set
+
+NOT_RUN = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"data_set(name): needs a data set, which {VARIABLE} may have to find")
+    config.stash[NOT_RUN] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests of data sets that are not there."""
+    absent = []
+    for item in items:
+        for mark in item.iter_markers("data_set"):
+            if find_data_set(mark.args[0]) is None:
+                absent.append(item)
+                counts = config.stash[NOT_RUN]
+                counts[mark.args[0]] = counts.get(mark.args[0], 0) + 1
+    if absent:
+        config.hook.pytest_deselected(items=absent)
+        items[:] = [item for item in items if item not in absent]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for name, count in config.stash[NOT_RUN].items():
+        terminalreporter.write_line(
+            f"not run: {count} tests of the data set {name}; set {VARIABLE} to the folder that holds it"
+        )
 
 
 @pytest.hookimpl(trylast=True)

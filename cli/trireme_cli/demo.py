@@ -12,15 +12,21 @@ from rich.console import Console
 from trireme_cli.data import open_data
 from trireme_cli.evaluate import evaluation, evaluation_tables
 from trireme_cli.ledger import ledger_table
-from trireme_cli.output import console
+from trireme_cli.output import CommandError, console
 from trireme_cli.perf import entry_models, run_sweep, sweep_table
 from trireme_cli.recommend import recommendations_table
 
 __all__ = ["demo"]
 
+#: The data set that ships with a checkout, and not with a wheel.
+EXAMPLE = Path(__file__).parents[2] / "examples" / "online-retail-ii"
+
 
 def demo(
-    data: Annotated[str, typer.Option(help="Directory with interactions.parquet, or 'synthetic'.")] = "synthetic",
+    data: Annotated[
+        str | None,
+        typer.Option(help="Directory with interactions.parquet, or 'synthetic'; default the checkout's example."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where checkpoint, repository and sweep go.")] = Path("build"),
 ) -> None:
     """Train, export, serve, recommend, evaluate and measure, one after the other."""
@@ -31,12 +37,16 @@ def demo(
     from trireme_perf.sweep.run import QUICK
     from trireme_server import TritonServer
 
+    if data is None and not EXAMPLE.is_dir():
+        raise CommandError(
+            f"{EXAMPLE} is not there, it comes with a checkout; allowed: --data DIRECTORY or --data synthetic"
+        )
     results = Console(highlight=False)
     repository = out / "model_repository"
     settings = PipelineConfig()
 
     console.rule("1 · train")
-    dataset = open_data(data, settings)
+    dataset = open_data(data or str(EXAMPLE), settings)
     checkpoint = train_checkpoint(dataset, settings, progress=True)
     checkpoint.save(out / "checkpoint")
 

@@ -10,15 +10,17 @@ lie within what orders of equals give, and the figures of our own order (ascendi
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.data_sets import find_data_set
 from trireme_export.data import Dataset, read_dataset
 from trireme_export.evaluation import METRICS, evaluate_lists, evaluate_popularity, score_lists
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+NAMES = [pytest.param(name, marks=pytest.mark.data_set(name)) for name in ("online-retail-ii", "goodbooks-10k")]
+KUAIRAND = "kuairand-pure-14d"
+EVERY = [*NAMES, pytest.param(KUAIRAND, marks=pytest.mark.data_set(KUAIRAND))]
 #: NDCG@10, Recall@20 and Recall@200 of the reference.
 REFERENCE = {
     "online-retail-ii": (0.036, 0.044, 0.191),
@@ -37,31 +39,32 @@ ORDERS = 20
 
 @cache
 def read(name: str) -> Dataset:
-    assert (DATA / name).is_dir(), f"the data set {name} is needed at {DATA}"
-    return read_dataset(DATA / name)
+    path = find_data_set(name)
+    assert path is not None
+    return read_dataset(path)
 
 
-@pytest.mark.parametrize("name", ["online-retail-ii", "goodbooks-10k"])
+@pytest.mark.parametrize("name", NAMES)
 def test_popularity_equals_the_reference_to_the_digits_printed(name: str) -> None:
     dataset = read(name)
     found = evaluate_popularity(dataset.item_popularity, dataset.test)
     assert tuple(round(found[metric], 3) for metric in METRICS) == REFERENCE[name]
 
 
+@pytest.mark.data_set(KUAIRAND)
 def test_popularity_equals_the_reference_up_to_the_order_of_equals() -> None:
-    name = "kuairand-pure-14d"
-    dataset = read(name)
+    dataset = read(KUAIRAND)
     rng = np.random.default_rng(0)
     found = []
     for order in (np.arange(dataset.n_items)[::-1], *(rng.permutation(dataset.n_items) for _ in range(ORDERS))):
         score = dataset.item_popularity + order / dataset.n_items
         found.append(evaluate_popularity(score, dataset.test))
-    for metric, reference in zip(METRICS, REFERENCE[name], strict=True):
+    for metric, reference in zip(METRICS, REFERENCE[KUAIRAND], strict=True):
         figures = [round(one[metric], 3) for one in found]
         assert min(figures) <= reference <= max(figures), metric
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", EVERY)
 def test_popularity_keeps_its_figures(name: str) -> None:
     dataset = read(name)
     users, items, figures = OURS[name]
@@ -70,7 +73,7 @@ def test_popularity_keeps_its_figures(name: str) -> None:
     assert [found[metric] for metric in METRICS] == pytest.approx(figures, abs=5e-6)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", EVERY)
 def test_no_list_holds_a_training_item_and_the_relevant_items_can_be_found(name: str) -> None:
     dataset = read(name)
     relevant = np.zeros((dataset.test.n_users, dataset.n_items), dtype=np.float32)
