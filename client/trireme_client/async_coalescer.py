@@ -4,70 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
-from .base import BaseClient, Deadline, Rpc, Steps
-from .coalescer import Coalescer, Result, with_ledger
-from .ledger import CallClock
+from .async_session import AsyncSession
+from .coalescer import Coalescer, Result
+from .flights import Call, Flight
 from .options import Coalescing
 from .recommendations import Recommendations
+from .recorder import Recorder
 from .requests import CheckedRequest
-from .window import Call, Flight
+from .rpc import Deadline, Rpc
+from .session import Limit
 
-if TYPE_CHECKING:
-    from .spans import CallSpan
-
-# Seconds between two looks at the deadlines, at least: under overload every call has one of its own.
+# Minimum seconds between two looks at the deadlines: under overload every call has one of its own.
 _ALARM_STEP = 0.005
 
-# Turns of the event loop until an RPC that was started is written: that of our task, then that of gRPC's own.
+# Turns of the event loop until an RPC that was started is written: one for our task, then one for gRPC's.
 _TURNS_TO_SEND = 2
 
 
-class AsyncCoalescer(Coalescer):
-    """start: makes an RPC, which is then awaited; run: takes steps that make RPCs."""
+class AsyncCoalescer(Coalescer[AsyncSession]):
+    """Joins the calls of tasks."""
 
-    def __init__(
-        self,
-        client: BaseClient,
-        options: Coalescing,
-        start: Callable[[Rpc], Awaitable[Any]],
-        run: Callable[[Steps[Any]], Awaitable[Any]],
-    ) -> None:
-        super().__init__(client, options)
-        self._start = start
-        self._run = run
+    def __init__(self, session: AsyncSession, options: Coalescing) -> None:
+        super().__init__(session, options)
         self._tasks: set[asyncio.Task[None]] = set()
         self._flush_scheduled = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
 
-    async def recommend(
-        self,
-        request: CheckedRequest,
-        timeout: float | None | EllipsisType,
-        clock: CallClock | None = None,
-        caller: CallSpan | None = None,
-    ) -> Recommendations:
+    async def recommend(self, request: CheckedRequest, timeout: Limit, recorder: Recorder) -> Recommendations:
+        """Returns the result of a request that may share its RPC with others."""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
-        call = self._join(request, timeout, waiter, clock, caller)
-        leave_by = self._window.leave_by(call)
+        call = self._join(request, timeout, waiter, recorder)
+        leave_by = self.flights.leave_by(call)
         if leave_by < self._alarm_at:
             self._set_alarm(leave_by)
         self._schedule_flush(loop)
         try:
-            return with_ledger(await waiter, clock)
+            result: Recommendations = await waiter
         except asyncio.CancelledError:
             self._leave(call)
             raise
+        recorder.ended("wake")
+        return result
 
     def close(self) -> None:
-        """Every call that waits or travels raises ClosedError."""
+        """Makes every call that waits or is in flight raise ClosedError."""
         self._close()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -75,7 +61,7 @@ class AsyncCoalescer(Coalescer):
             task.cancel()
 
     def _schedule_flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Sends at the end of this turn of the event loop, so that callers who come in the same turn travel together."""
+        """Sends at the end of this turn of the event loop, so that calls made in the same turn travel together."""
         if not self._flush_scheduled:
             self._flush_scheduled = True
             loop.call_soon(self._flush_now)
@@ -89,28 +75,28 @@ class AsyncCoalescer(Coalescer):
         task.add_done_callback(lambda task: self._ended(flight, task))
 
     def _ended(self, flight: Flight, task: asyncio.Task[None]) -> None:
-        """All of its callers are gone, or the client was closed. Perhaps before the task ever ran: so it is noticed here."""
+        """Ends a flight whose callers are all gone, or whose client was closed: perhaps before its task ever ran."""
         if task.cancelled():
-            self._window.gave_up(flight)
+            self.flights.gave_up(flight)
             self._schedule_flush(task.get_loop())
 
     async def _exchange(self, flight: Flight, rpc: Rpc) -> None:
         try:
-            message = await self._start(rpc)
+            message = await self._session.start(rpc)
             self._landed(flight, message)
-            if self._window.pending:
-                # The server has nothing to do now: the next RPC goes first, and then the answers of this one are read.
+            if self.flights.pending:
+                # The server has nothing to do now: the next RPC leaves before the answers of this one are read.
                 self._flush()
                 for _ in range(_TURNS_TO_SEND):
                     await asyncio.sleep(0)
-            for call, result in zip(flight.calls, self._read(flight.calls, message), strict=True):
+            for call, result in zip(flight.calls, self._read(flight, message), strict=True):
                 self._settle(call, result)
         except grpc.RpcError as error:
-            self._refused(flight, self._client._failure(error, rpc.deadline))
+            self._refused(flight, self._session.failure(error, rpc.deadline))
         except Exception as error:
             self._refused(flight, error)
         finally:
-            # After the callers that were woken: what they ask next leaves with those that wait.
+            # After the callers that were woken: what they ask next leaves together with what waits.
             self._schedule_flush(asyncio.get_running_loop())
 
     def _load(self, deadline: Deadline, until: float) -> None:
@@ -118,7 +104,7 @@ class AsyncCoalescer(Coalescer):
 
     async def _read_dimensions(self, deadline: Deadline, until: float) -> None:
         try:
-            await self._run(self._client._codec_steps(deadline))
+            await self._session.run(self._session.codec_steps(deadline))
             self._loaded(None, until)
             self._look_at_deadlines()
         except Exception as error:
@@ -128,7 +114,7 @@ class AsyncCoalescer(Coalescer):
 
     def _wake(self, call: Call, result: Result) -> None:
         waiter: asyncio.Future[Recommendations] = call.waiter
-        if waiter.done():  # its task was cancelled and has not been told yet
+        if waiter.done():  # its task was cancelled and does not know it yet
             return
         if isinstance(result, BaseException):
             waiter.set_exception(result)
@@ -136,28 +122,28 @@ class AsyncCoalescer(Coalescer):
             waiter.set_result(result)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
-        """A task that is kept until it ends: the event loop itself holds only weak references."""
+        """Returns a task that is kept until it ends: the event loop itself holds only weak references."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def _look_at_deadlines(self) -> None:
-        """Ends the calls whose deadline has passed and sends those that are in a hurry.
+        """Ends the calls whose deadline has passed, and sends those that are in a hurry.
 
-        One timer serves all calls. It is set to the earliest deadline and not touched when that call is answered: with
-        equal time limits it goes off once per limit, not once per call.
+        One timer serves all calls. It is set to the earliest deadline and left alone when that call is answered: with
+        equal time limits it fires once per limit, not once per call.
         """
-        window, now = self._window, self._clock()
-        travelling = [call for flight in window.flights for call in flight.calls if not call.settled]
-        for call in [*window.waiting(), *travelling]:
+        flights, now = self.flights, self._clock()
+        travelling = [call for flight in flights.in_flight for call in flight.calls if not call.settled]
+        for call in [*flights.waiting(), *travelling]:
             if call.deadline <= now:
                 self._leave(call)
-                self._wake(call, self._client._timed_out(call.seconds))
-        self._flush(hurry=any(window.leave_by(call) <= now for call in window.waiting()))
+                self._wake(call, self._session.timed_out(call.seconds))
+        self._flush(hurry=any(flights.leave_by(call) <= now for call in flights.waiting()))
         moments = [call.deadline for call in travelling if not call.settled]
-        for call in window.waiting():
-            leave_by = window.leave_by(call)
+        for call in flights.waiting():
+            leave_by = flights.leave_by(call)
             moments.append(leave_by if leave_by > now else call.deadline)
         self._set_alarm(min(moments, default=math.inf))
 

@@ -1,4 +1,4 @@
-"""Checked requests to Triton's messages, Triton's messages to recommendations. Knows nothing of connections."""
+"""Turns checked requests into Triton's messages, and Triton's answers into recommendations. Has no connections."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2
 from .errors import ProtocolError, ValidationError
 from .model import HISTORY, ITEM_ID, LEDGER, RUNG, SCORE, STAGES, USER_ID, ModelInfo
 from .recommendations import Recommendations, Rung
+from .recorder import Recorder
 from .requests import ANONYMOUS, CheckedRequest
 
 _WIRE_INT64 = np.dtype("<i8")
@@ -40,19 +41,22 @@ class Codec:
         self._model_version = model_version  # "" follows the server to a newer version
         self._headers: dict[tuple[int, bool], Any] = {}
 
-    def batches(self, requests: Sequence[CheckedRequest]) -> list[Batch]:
+    def batches(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> list[Batch]:
         """Splits requests into RPCs of at most max_batch_size users.
 
-        Users with and without history go apart: whether an optional input is there holds for a whole RPC.
-        Raises ValidationError for a k beyond the model's list length.
+        Users with and without a history travel apart, since an RPC has the optional input for all of its users or for
+        none. ledger: as for `message`.
+
+        Raises:
+            ValidationError: a k exceeds the model's list length.
         """
         for request in requests:
             self.check_k(request)
         if len(requests) == 1:
-            return [Batch([0], requests, self.message(requests))]
+            return [Batch([0], requests, self.message(requests, ledger))]
         stored = [i for i, request in enumerate(requests) if request.history is None]
         given = [i for i, request in enumerate(requests) if request.history is not None]
-        return [self._batch(chunk, requests) for group in (stored, given) for chunk in self._chunks(group)]
+        return [self._batch(chunk, requests, ledger) for group in (stored, given) for chunk in self._chunks(group)]
 
     def _chunks(self, positions: list[int]) -> Iterator[list[int]]:
         size = self.info.max_batch_size
@@ -65,14 +69,14 @@ class Codec:
             allowed = f"1 to {self.info.list_length}, the list length of model {name!r} version {version!r}"
             raise ValidationError(f"{request.where}k is {request.k}; allowed: {allowed}")
 
-    def _batch(self, positions: list[int], requests: Sequence[CheckedRequest]) -> Batch:
+    def _batch(self, positions: list[int], requests: Sequence[CheckedRequest], ledger: bool) -> Batch:
         chosen = [requests[i] for i in positions]
-        return Batch(positions, chosen, self.message(chosen))
+        return Batch(positions, chosen, self.message(chosen, ledger))
 
     def message(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> Any:
-        """The ModelInferRequest for 1 to max_batch_size users, all of them with a history or none of them.
+        """Returns the ModelInferRequest for 1 to max_batch_size users, all of them with a history or none of them.
 
-        ledger: asks the server to tell where their time goes.
+        ledger: asks the server to report where their time goes.
         """
         histories = [request.history for request in requests if request.history is not None]
         message = service_pb2.ModelInferRequest()
@@ -85,7 +89,7 @@ class Codec:
         return message
 
     def _header(self, rows: int, with_history: bool) -> Any:
-        """All of a request but its data: the same for every batch of this size, so built once."""
+        """Returns a request without its data: the same for every batch of this size, so built once."""
         header = self._headers.get((rows, with_history))
         if header is None:
             header = service_pb2.ModelInferRequest(model_name=self.info.name, model_version=self._model_version)
@@ -95,17 +99,20 @@ class Codec:
             self._headers[rows, with_history] = header
         return header
 
-    def recommendations(self, batches: Sequence[Batch], answers: Sequence[Any]) -> list[Recommendations]:
-        """The answers (ModelInferResponse, one per batch) in the caller's order. Raises ProtocolError."""
+    def recommendations(
+        self, batches: Sequence[Batch], answers: Sequence[Any], recorder: Recorder
+    ) -> list[Recommendations]:
+        """Returns the results from one ModelInferResponse per batch, in the caller's order. Raises ProtocolError."""
         ordered: dict[int, Recommendations] = {}
-        for batch, answer in zip(batches, answers, strict=True):
-            read = Answer(answer, len(batch.requests))
-            ordered.update(zip(batch.positions, map(read.of, range(len(batch.requests)), batch.requests), strict=True))
+        for batch, message in zip(batches, answers, strict=True):
+            answer = Answer(message, len(batch.requests))
+            for row, (position, request) in enumerate(zip(batch.positions, batch.requests, strict=True)):
+                ordered[position] = answer.of(row, request, recorder)
         return [ordered[position] for position in range(len(ordered))]
 
 
 def pad_histories(histories: Sequence[NDArray[np.int64]], length: int) -> NDArray[np.int64]:
-    """int64 (batch, length): the newest `length` ids of each history, newest last, -1 in front of short ones."""
+    """Returns int64 (batch, length): the newest `length` ids of each history, newest last; short ones begin with -1."""
     padded = np.full((len(histories), length), -1, dtype=_WIRE_INT64)
     for row, history in zip(padded, histories, strict=True):
         newest = history[-length:]
@@ -114,10 +121,13 @@ def pad_histories(histories: Sequence[NDArray[np.int64]], length: int) -> NDArra
 
 
 class Answer:
-    """A ModelInferResponse, checked once for all of its users: what is left per user is to take views of its bytes.
+    """A ModelInferResponse, checked once for all of its users; the results are views of its bytes.
 
-    A list longer than the one in the model's configuration is read too: a newer version may have come meanwhile.
-    Raises ProtocolError for a missing tensor, a wrong dtype, shape or size, a negative item id or an unknown rung.
+    Lists longer than the model's configuration has them are read as well: a newer version may have answered.
+
+    Raises:
+        ProtocolError: a tensor is missing or has the wrong dtype, shape or size, an item id is below -1, or a rung is
+            unknown.
     """
 
     __slots__ = ("_item_ids", "_ledger", "_message", "_name", "_padded", "_rungs", "_scores", "_version")
@@ -126,7 +136,7 @@ class Answer:
         self._message = message
         self._name: str = message.model_name
         self._version: str = message.model_version
-        # An output without bytes is as one that is missing.
+        # An output without bytes counts as missing.
         outputs = zip(message.outputs, message.raw_output_contents, strict=False)
         tensors = {output.name: (output, raw) for output, raw in outputs}
         self._item_ids = _tensor(message, tensors, ITEM_ID, rows)
@@ -140,12 +150,8 @@ class Answer:
             raise ProtocolError(f"{_name(message)} answered with rung {highest}; allowed: 0 to {len(_RUNGS) - 1}")
         self._padded = lowest < 0
 
-    def ledger(self, row: int) -> list[int] | None:
-        """The server's row of the ledger, or None if it tells none."""
-        return None if self._ledger is None else self._ledger[row].tolist()
-
-    def of(self, row: int, request: CheckedRequest) -> Recommendations:
-        """The answer to the request in this row. Raises ProtocolError if the lists are shorter than its k."""
+    def of(self, row: int, request: CheckedRequest, recorder: Recorder) -> Recommendations:
+        """Returns the result of the request in this row. Raises ProtocolError if the lists are shorter than its k."""
         user_id, k, _, _ = request
         item_ids, scores = self._item_ids[row, :k], self._scores[row, :k]
         if len(item_ids) < k:
@@ -154,6 +160,8 @@ class Answer:
             found = item_ids >= 0
             item_ids, scores = item_ids[found], scores[found]
             item_ids.flags.writeable = scores.flags.writeable = False
+        if self._ledger is not None:
+            recorder.served(self._ledger[row].tolist())
         return Recommendations(
             None if user_id == ANONYMOUS else user_id,
             item_ids,
@@ -167,7 +175,7 @@ class Answer:
 def _tensor(
     answer: Any, tensors: dict[str, tuple[Any, bytes]], name: str, rows: int, width: int | None = None
 ) -> NDArray[Any]:
-    """One output (rows, width), as a read-only view of the answer's bytes."""
+    """Returns one output (rows, width) as a read-only view of the answer's bytes."""
     if name not in tensors:
         raise ProtocolError(f"{_name(answer)} answered without the tensor {name!r}")
     datatype, dtype = _OUTPUT_DTYPES[name]

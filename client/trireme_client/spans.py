@@ -1,16 +1,16 @@
-"""What OpenTelemetry is told: a span and the duration of every call, and a span of every RPC that serves a sampled call.
+"""The recorders for OpenTelemetry: a span and the duration of every call, and a span of every RPC of a sampled call.
 
-Needs opentelemetry-api, so only `telemetry` imports this module, and only when it is asked for.
+Needs opentelemetry-api, so only `telemetry` imports this module, and only when a Telemetry is made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import grpc
 from opentelemetry import metrics, trace
@@ -20,9 +20,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from .errors import ClosedError, ValidationError
 from .options import split_target
 from .recommendations import Recommendations
-
-if TYPE_CHECKING:
-    from .base import Rpc
+from .recorder import CallClock, Recorder, Recorders, RpcRecorder
+from .rpc import Rpc
 
 DURATION = "trireme.client.request.duration"
 BOUNDS_S = (
@@ -30,8 +29,8 @@ BOUNDS_S = (
     *(0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5),
 )
 
-# OpenTelemetry's semantic conventions of RPCs, errors and servers. Written out here: the package that holds them comes with
-# the SDK, which a client can do without. A test compares them.
+# OpenTelemetry's semantic conventions for RPCs, errors and servers, written out: the package that holds them comes with
+# the SDK, which a client does not need. A test compares them.
 RPC_SYSTEM_NAME = "rpc.system.name"
 RPC_METHOD = "rpc.method"
 RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
@@ -45,7 +44,7 @@ RUNG = "trireme.rung"
 SLO = "trireme.slo"
 USERS = "trireme.users"
 
-#: Ends of a call that say nothing of the server: they neither keep nor miss the SLO.
+# Errors that are no fault of the server: such calls neither keep nor miss the SLO.
 _CALLERS_OWN = (ValidationError, ClosedError, asyncio.CancelledError)
 
 _SERVICE = "inference.GRPCInferenceService"
@@ -69,21 +68,16 @@ class Instruments:
         )
 
     def of(self, model: str, url: str) -> ClientSpans:
-        """For one client."""
+        """Returns the recorders of one client."""
         return ClientSpans(self._tracer, self._duration, model, url)
 
 
-class ClientSpans:
-    """What one client tells.
-
-    slo_s: seconds within which 99 of 100 requests are to be answered, by the bundle's budget; None as long as that is not known
-    or if the bundle has no budget.
-    """
+class ClientSpans(Recorders):
+    """Makes the spans of one client, and records the durations of its calls."""
 
     def __init__(self, tracer: trace.Tracer, duration: metrics.Histogram, model: str, url: str) -> None:
         self.tracer = tracer
         self._duration = duration
-        self.slo_s: float | None = None
         self.call_attributes = {MODEL: model}
         self._kept, self._missed = {MODEL: model, SLO: "kept"}, {MODEL: model, SLO: "missed"}
         host, port = split_target(url)
@@ -91,18 +85,19 @@ class ClientSpans:
         if port is not None:
             self._rpc_attributes[SERVER_PORT] = port
 
-    def recommend(self) -> CallSpan:
-        """A call of `recommend` begins. Its duration is recorded: it is what the SLO is about."""
-        return CallSpan(self, "recommend", timed=True)
+    def recommend(self, ledger: bool) -> Recorder:
+        """Begins a call of `recommend`. Its duration is recorded: the SLO is about that."""
+        span = CallSpan(self, "recommend", timed=True)
+        return CallClock(span) if ledger else span
 
-    def recommend_many(self) -> CallSpan:
-        """A call of `recommend_many` begins. It takes as long as its list is, so no SLO holds for it."""
+    def recommend_many(self) -> Recorder:
+        """Begins a call of `recommend_many`. Its duration depends on the length of its list, so no SLO holds for it."""
         return CallSpan(self, "recommend_many", timed=False)
 
-    def rpc(self, rpc: Rpc) -> RpcSpan:
-        """An RPC begins that one or more sampled calls share; it is a child of the first, and has links with the others."""
+    def rpc(self, rpc: Rpc) -> RpcRecorder:
+        """Begins an RPC that sampled calls share: a child of the first call, with links to the others."""
         method = f"{_SERVICE}/{rpc.method}"
-        first, *others = [call.span for call in rpc.callers]
+        first, *others = rpc.callers
         span = self.tracer.start_span(
             method,
             trace.set_span_in_context(first),
@@ -115,7 +110,7 @@ class ClientSpans:
         return RpcSpan(span)
 
     def record(self, seconds: float, error: BaseException | None, context: Context | None) -> None:
-        """Records the duration of a call; context: where its trace is to be found, if it is sampled."""
+        """Records the duration of a call; context: holds its span, if it is sampled."""
         if self.slo_s is None or isinstance(error, _CALLERS_OWN):
             labels = self.call_attributes
         else:
@@ -125,48 +120,42 @@ class ClientSpans:
         self._duration.record(seconds, labels, context)
 
 
-class CallSpan:
-    """One call of a client, from when this is made to the end of its `with` block, which is entered at once.
+class CallSpan(Recorder):
+    """One call of a client, from when this is made to the end of its `with` block."""
 
-    The block gets this object if the call is sampled, else None: then nobody needs to be told more.
-    """
-
-    __slots__ = ("_client", "_start", "_timed", "span")
+    __slots__ = ("_client", "_span", "_start", "_timed", "sampled")
 
     def __init__(self, client: ClientSpans, name: str, timed: bool) -> None:
         self._start = time.perf_counter()
         self._client = client
         self._timed = timed
-        self.span = client.tracer.start_span(name, attributes=client.call_attributes)
-
-    def __enter__(self) -> CallSpan | None:
-        return self if self.span.is_recording() else None
+        self._span = client.tracer.start_span(name, attributes=client.call_attributes)
+        self.sampled = (self._span,) if self._span.is_recording() else ()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace_: TracebackType | None
     ) -> None:
         seconds = time.perf_counter() - self._start
         if error is not None:
-            self.span.record_exception(error)
-            self.span.set_attribute(ERROR_TYPE, type(error).__name__)
-            self.span.set_status(trace.StatusCode.ERROR, str(error))
+            self._span.record_exception(error)
+            self._span.set_attribute(ERROR_TYPE, type(error).__name__)
+            self._span.set_status(trace.StatusCode.ERROR, str(error))
         if self._timed:
             # With the span as context, an exemplar of the histogram leads to the trace of the call.
-            context = trace.set_span_in_context(self.span) if self.span.is_recording() else None
+            context = trace.set_span_in_context(self._span) if self.sampled else None
             self._client.record(seconds, error, context)
-        self.span.end()
+        self._span.end()
 
     def answered(self, result: Recommendations) -> Recommendations:
-        """The result of `recommend`, as it came."""
-        self.span.set_attributes({RUNG: int(result.rung), MODEL_VERSION: result.model_version})
+        self._span.set_attributes({RUNG: int(result.rung), MODEL_VERSION: result.model_version})
         return result
 
 
-class RpcSpan:
-    """One RPC on its way. As a `with` block around the wait for its answer, it ends with that.
+class RpcSpan(RpcRecorder):
+    """One RPC in flight.
 
-    headers: W3C trace context, for gRPC's metadata; empty if this RPC is not sampled, since Triton traces every request that
-    comes with a context.
+    Attributes:
+        headers: the W3C trace context; empty if this RPC is not sampled, since Triton traces every request that has one.
     """
 
     __slots__ = ("_came", "headers", "span")
@@ -177,26 +166,32 @@ class RpcSpan:
         carrier: dict[str, str] = {}
         if span.get_span_context().trace_flags.sampled:
             _W3C.inject(carrier, trace.set_span_in_context(span))
-            # Triton 2.51 reads traceparent beyond its end, and drops it if there is no zero byte, such as the one with which
-            # gRPC begins the next header: where none follows, twice as many contexts are lost (2 in 100).
+            # Triton 2.51 reads traceparent beyond its end, and drops it unless a zero byte follows, such as the one that
+            # begins gRPC's next header. Without a next header, twice as many contexts are lost (2 in 100).
             carrier.setdefault("tracestate", "")
         self.headers = tuple(carrier.items())
 
     @contextmanager
-    def unless_started(self) -> Iterator[None]:
-        """Around the start of the RPC: where that fails, as with a channel that is closed, the span ends here."""
+    def starting(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:
+        except BaseException:  # such as a channel that is closed
             self.end("CANCELLED")
             raise
 
+    def future(self, call: Any) -> Any:
+        call.add_done_callback(lambda done: self.end(done.code().name, done.details()))
+        return call
+
+    def awaitable(self, call: Any) -> Any:
+        return _TracedCall(call, self)
+
     def came(self) -> None:
-        """The answer is there, though nobody has looked at it yet."""
+        """Notes the moment when the answer came, which may be read later."""
         self._came = time.time_ns()
 
     def end(self, status: str, details: str | None = None) -> None:
-        """status: gRPC's name, such as "OK". Ending again does nothing."""
+        """Ends the span; again, it does nothing. status: gRPC's name, such as "OK"."""
         if not self.span.is_recording():
             return
         self.span.set_attribute(RPC_RESPONSE_STATUS_CODE, status)
@@ -204,9 +199,6 @@ class RpcSpan:
             self.span.set_attribute(ERROR_TYPE, status)
             self.span.set_status(trace.StatusCode.ERROR, details)
         self.span.end(self._came)
-
-    def __enter__(self) -> RpcSpan:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace_: TracebackType | None
@@ -217,6 +209,23 @@ class RpcSpan:
             self.end(error.code().name, error.details())
         else:  # nobody waits for it any more
             self.end("CANCELLED")
+
+
+class _TracedCall:
+    """An asyncio call of gRPC whose span ends when its answer came, even if that is awaited later."""
+
+    def __init__(self, call: grpc.aio.UnaryUnaryCall, span: RpcSpan) -> None:
+        self._call = call
+        self._span = span
+        call.add_done_callback(lambda _: span.came())
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        with self._span:
+            return (yield from self._call.__await__())
+
+    def cancel(self) -> None:
+        # The call cannot be cancelled if its answer, which nobody will read, came before.
+        self._span.end("CANCELLED" if self._call.cancel() else "OK")
 
 
 def _check(name: str, provider: object, kind: type) -> None:

@@ -1,6 +1,6 @@
 """Coalescing for threads: callers wait on locks of their own, and gRPC's thread brings the answers.
 
-There is no thread of its own: whoever joins, and whoever brings an answer, sends what may leave.
+It has no thread of its own: whoever joins, and whoever brings an answer, sends what may leave.
 """
 
 from __future__ import annotations
@@ -9,50 +9,35 @@ import math
 import threading
 from collections.abc import Callable
 from functools import partial
-from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
-from .base import BaseClient, Deadline, Rpc, Steps
-from .coalescer import Coalescer, Result, with_ledger
-from .ledger import CallClock
+from .coalescer import Coalescer, Result
+from .flights import Call, Flight
 from .options import Coalescing
 from .recommendations import Recommendations
+from .recorder import Recorder
 from .requests import CheckedRequest
-from .window import Call, Flight
+from .rpc import Deadline, Rpc
+from .session import Limit
+from .sync_session import SyncSession
 
-if TYPE_CHECKING:
-    from .spans import CallSpan
 
+class SyncCoalescer(Coalescer[SyncSession]):
+    """Joins the calls of threads."""
 
-class SyncCoalescer(Coalescer):
-    """start: makes an RPC, as a gRPC future; run: takes steps that make RPCs, and returns when they are done."""
-
-    def __init__(
-        self,
-        client: BaseClient,
-        options: Coalescing,
-        start: Callable[[Rpc], Any],
-        run: Callable[[Steps[Any]], Any],
-    ) -> None:
-        super().__init__(client, options)
-        self._start = start
-        self._run = run
-        # Reentrant: gRPC tells of an RPC that ends at once in the thread that starts it.
+    def __init__(self, session: SyncSession, options: Coalescing) -> None:
+        super().__init__(session, options)
+        # Reentrant: gRPC reports an RPC that ends at once in the thread that starts it.
         self._lock = threading.RLock()
 
-    def recommend(
-        self,
-        request: CheckedRequest,
-        timeout: float | None | EllipsisType,
-        clock: CallClock | None = None,
-        caller: CallSpan | None = None,
-    ) -> Recommendations:
+    def recommend(self, request: CheckedRequest, timeout: Limit, recorder: Recorder) -> Recommendations:
+        """Returns the result of a request that may share its RPC with others."""
         waiter = threading.Lock()
         waiter.acquire()
         with self._lock:
-            call = self._join(request, timeout, waiter, clock, caller)
+            call = self._join(request, timeout, waiter, recorder)
             self._flush()
         try:
             self._wait(call)
@@ -63,15 +48,16 @@ class SyncCoalescer(Coalescer):
         if isinstance(call.result, BaseException):
             raise call.result
         assert call.result is not None
-        return with_ledger(call.result, clock)
+        recorder.ended("wake")
+        return call.result
 
     def close(self) -> None:
-        """Every call that waits or travels raises ClosedError."""
+        """Makes every call that waits or is in flight raise ClosedError."""
         with self._lock:
             self._close()
 
     def _wait(self, call: Call) -> None:
-        """Returns when the call has its result, a TimeoutError at its deadline."""
+        """Returns when the call has its result; raises TimeoutError at its deadline."""
         while not call.waiter.acquire(timeout=self._patience(call)):
             with self._lock:
                 now = self._clock()
@@ -79,22 +65,22 @@ class SyncCoalescer(Coalescer):
                     continue
                 if call.deadline <= now:
                     self._leave(call)
-                    raise self._client._timed_out(call.seconds)
-                self._flush(hurry=self._window.leave_by(call) <= now)
+                    raise self._session.timed_out(call.seconds)
+                self._flush(hurry=self.flights.leave_by(call) <= now)
 
     def _patience(self, call: Call) -> float:
-        """Seconds to wait before looking again: until the deadline, or earlier until a waiting call is in a hurry."""
+        """Returns the seconds until the next look at a call: at its deadline, or when it is in a hurry to leave."""
         now = self._clock()
         moment = call.deadline
-        if call.flight is None and self._window.leave_by(call) > now:
-            moment = self._window.leave_by(call)
+        if call.flight is None and self.flights.leave_by(call) > now:
+            moment = self.flights.leave_by(call)
         if call.connecting:  # its deadline may become an earlier one
-            moment = min(moment, now + (self._client._timeout.request or math.inf))
+            moment = min(moment, now + (self._session.timeout.request or math.inf))
         return min(max(0.0, moment - now), threading.TIMEOUT_MAX)
 
     def _send(self, flight: Flight, rpc: Rpc) -> None:
         try:
-            flight.rpc = self._start(rpc)
+            flight.rpc = self._session.start(rpc)
         except Exception as error:  # gRPC's for a channel that was closed
             self._refused(flight, error)
         else:
@@ -104,30 +90,30 @@ class SyncCoalescer(Coalescer):
         try:
             message = future.result()
         except grpc.FutureCancelledError:  # all of its callers are gone, or the client was closed
-            self._end(partial(self._window.gave_up, flight))
+            self._end(partial(self.flights.gave_up, flight))
         except grpc.RpcError as error:
-            self._end(partial(self._refused, flight, self._client._failure(error, rpc.deadline)))
+            self._end(partial(self._refused, flight, self._session.failure(error, rpc.deadline)))
         else:
             # The next RPC leaves before this answer is read, so that the server does not wait for that.
             self._end(partial(self._landed, flight, message))
-            results = self._read(flight.calls, message)
+            results = self._read(flight, message)
             with self._lock:
                 for call, result in zip(flight.calls, results, strict=True):
                     self._settle(call, result)
 
-    def _end(self, tell: Callable[[], None]) -> None:
+    def _end(self, note: Callable[[], None]) -> None:
         with self._lock:
-            tell()
+            note()
             self._flush()
 
     def _load(self, deadline: Deadline, until: float) -> None:
-        # In a thread of its own, since a caller may have less time than the others that wait for the same.
+        # In a separate thread, since a caller may have less time than the others that wait for the same.
         threading.Thread(target=self._read_dimensions, args=(deadline, until), daemon=True).start()
 
     def _read_dimensions(self, deadline: Deadline, until: float) -> None:
         failure: BaseException | None = None
         try:
-            self._run(self._client._codec_steps(deadline))
+            self._session.run(self._session.codec_steps(deadline))
         except Exception as error:
             failure = error
         self._end(partial(self._loaded, failure, until))

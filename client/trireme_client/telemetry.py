@@ -1,25 +1,27 @@
-"""The option of both clients for OpenTelemetry. What it does is in `spans`, which is loaded only if it is asked for."""
+"""The clients' option for OpenTelemetry. What it does is in `spans`, which is loaded only when a Telemetry is made."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from .errors import ValidationError
+from .recorder import Recorders
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from .spans import ClientSpans
-
 
 class Telemetry:
-    """Spans and durations of a client's calls, for OpenTelemetry.
+    """Reports spans and durations of a client's calls to OpenTelemetry. One Telemetry serves any number of clients.
 
-    tracer_provider, meter_provider: the application's; None takes the global one of OpenTelemetry. What is sampled, and where
-    it goes, is theirs to say. One Telemetry serves any number of clients.
+    Args:
+        tracer_provider: the application's, which decides what is sampled and where spans go; None for the global one.
+        meter_provider: the application's, which decides where durations go; None for the global one.
 
-    Needs the package opentelemetry-api: raises ModuleNotFoundError without it, and ValidationError for a provider that is none.
+    Raises:
+        ModuleNotFoundError: the package opentelemetry-api is not installed.
+        ValidationError: a provider is of another type.
     """
 
     def __init__(
@@ -33,10 +35,10 @@ class Telemetry:
         self._instruments = Instruments(tracer_provider, meter_provider)
 
 
-def check_telemetry(telemetry: object, model: str, url: str) -> ClientSpans | None:
-    """What tells OpenTelemetry of the calls of one client; None, for nothing, if `telemetry` is None."""
+def check_telemetry(telemetry: object, model: str, url: str) -> Recorders:
+    """Returns the recorders of one client; without a Telemetry, they report nothing to OpenTelemetry."""
     if telemetry is None:
-        return None
+        return Recorders()
     if not isinstance(telemetry, Telemetry):
         raise ValidationError(f"telemetry is {telemetry!r}; allowed: a Telemetry(...), or None for none")
     return telemetry._instruments.of(model, url)

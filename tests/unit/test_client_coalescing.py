@@ -141,10 +141,10 @@ class Gate:
 
     def queue(self, *arguments: Any, **options: Any) -> Future[Recommendations]:
         """A call that waits when this returns."""
-        window = self._callers.client._coalescer._window
-        before = window.pending
+        flights = self._callers.client._coalescer.flights
+        before = flights.pending
         asked = self._callers.ask(*arguments, **options)
-        until(lambda: window.pending > before)
+        until(lambda: flights.pending > before)
         return asked
 
     def open(self) -> None:
@@ -181,7 +181,7 @@ def test_a_burst_travels_in_few_rpcs_in_the_order_asked(fake: FakeTriton, url: s
     assert [len(answer) for answer in answers[1:]] == [1 + user % ITEMS for user in range(1, 13)]
     assert all(answer.item_ids[0] == 100 * user for user, answer in enumerate(answers))
     assert rpcs(fake) == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
-    assert callers.client._coalescer._window.pending == 0
+    assert callers.client._coalescer.flights.pending == 0
 
 
 def test_max_users_bounds_an_rpc(fake: FakeTriton, url: str, made: Make) -> None:
@@ -311,7 +311,7 @@ def test_a_call_in_a_hurry_does_not_wait_for_the_limit(fake: FakeTriton, url: st
     callers.ask(9).result(WAIT)
     first = callers.ask(0)
     until(lambda: len(fake.requests) == 2)
-    callers.client._coalescer._window.limit._mean = callers.client._coalescer._window.limit._last = 1.0
+    callers.client._coalescer.flights.limit._mean = callers.client._coalescer.flights.limit._last = 1.0
     hurried = gate.queue(1, timeout=4)
     assert hurried.result(WAIT).user_id == 1
     assert not first.done()
@@ -408,7 +408,7 @@ class TestCancelling:
         gate = Gate(fake, tasks)
         asked = [gate.shut(), *(gate.queue(user) for user in range(1, 4))]
         asked[2].cancel()
-        until(lambda: tasks.client._coalescer._window.pending == 2)
+        until(lambda: tasks.client._coalescer.flights.pending == 2)
         gate.open()
         assert [asked[user].result(WAIT).user_id for user in (0, 1, 3)] == [0, 1, 3]
         assert rpcs(fake) == [[0], [1, 3]]

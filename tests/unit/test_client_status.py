@@ -23,6 +23,7 @@ from trireme_client import (
     TriremeError,
     UnavailableError,
 )
+from trireme_client.recorder import NO_CALL
 from trireme_client.requests import check_requests
 from trireme_client.status import error_from_status
 
@@ -114,15 +115,15 @@ def test_a_client_closed_just_before_it_sends() -> None:
     with running(FakeTriton()) as url:
         client = Client(url)
         client.model_info()
-        rpcs = next(client._recommend_steps(check_requests([Request(1)]), None))
+        rpcs = next(client._session.recommend_steps(check_requests([Request(1)]), None, NO_CALL))
         client.close()
         with pytest.raises(ClosedError, match="closed during the call"):
-            client._exchange(rpcs)
+            client._session.exchange(rpcs)
 
 
 def test_what_grpc_says_of_a_channel_that_nobody_closed_here_is_passed_on() -> None:
     client = Client("127.0.0.1:1")
-    client._channel.close()
+    client._session.channel.close()
     with pytest.raises(ValueError, match=r"(?i)channel") as raised:
         client.recommend(1)
     assert not isinstance(raised.value, TriremeError)
@@ -135,7 +136,7 @@ def test_a_cancelled_task_stays_cancelled_beside_a_closing_client() -> None:
         fake.delay = 0.2
         task = asyncio.ensure_future(client.recommend(1))
         await asyncio.sleep(0.05)
-        client._closed = True
+        client._session.closed = True
         task.cancel()
         (result,) = await asyncio.gather(task, return_exceptions=True)
         await client.close()

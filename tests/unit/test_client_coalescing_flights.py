@@ -11,16 +11,16 @@ import pytest
 
 from trireme_client import Coalescing, OverloadedError, ValidationError
 from trireme_client.concurrency import Baseline, ConcurrencyLimit
+from trireme_client.flights import Call, Flight, Flights
 from trireme_client.requests import check_arguments
-from trireme_client.window import Call, Flight, Window
 
 
 def call(user: int, history: list[int] | None = None, deadline: float = math.inf) -> Call:
     return Call(check_arguments(user, 1, history), deadline, None, connecting=False, waiter=None)
 
 
-def window(*calls: Call, **options: int) -> Window:
-    made = Window(Coalescing(**options))
+def flights(*calls: Call, **options: int) -> Flights:
+    made = Flights(Coalescing(**options))
     for each in calls:
         made.add(each)
     return made
@@ -31,19 +31,19 @@ def users(flight: Flight | None) -> list[int]:
     return [each.request.user_id for each in flight.calls]
 
 
-def taken(made: Window, now: float = 0.0, size: int = 4, hurry: bool = False) -> list[int] | None:
+def taken(made: Flights, now: float = 0.0, size: int = 4, hurry: bool = False) -> list[int] | None:
     flight, _ = made.take(now, size, hurry)
     return None if flight is None else users(flight)
 
 
-class TestWindow:
+class TestFlights:
     def test_a_call_alone_leaves_at_once(self) -> None:
-        made = window(call(1))
+        made = flights(call(1))
         assert taken(made) == [1]
         assert made.pending == 0
 
     def test_calls_gather_while_the_limit_is_reached_and_leave_in_their_order(self) -> None:
-        made = window(call(1))
+        made = flights(call(1))
         first, _ = made.take(0.0, 4)
         assert first is not None
         for user in range(2, 8):
@@ -57,7 +57,7 @@ class TestWindow:
         assert taken(made, 0.02) == [6, 7]
 
     def test_histories_travel_apart_and_the_older_call_goes_first(self) -> None:
-        made = window(call(1, [5]), call(2), call(3, [5]), call(4), call(5, [5]))
+        made = flights(call(1, [5]), call(2), call(3, [5]), call(4), call(5, [5]))
         order = []
         while made.pending:
             flight, _ = made.take(0.0, 2)
@@ -68,20 +68,20 @@ class TestWindow:
 
     def test_a_call_that_ended_is_not_sent(self) -> None:
         gone = call(2)
-        made = window(call(1), gone, call(3))
+        made = flights(call(1), gone, call(3))
         made.end(gone)
         assert made.pending == 2
         assert taken(made) == [1, 3]
 
     def test_more_waiting_calls_than_allowed_are_refused(self) -> None:
-        made = window(call(1), call(2), max_pending=2)
+        made = flights(call(1), call(2), max_pending=2)
         with pytest.raises(OverloadedError, match=r"2 calls wait .* Coalescing\.max_pending=2"):
             made.add(call(3))
         assert taken(made) == [1, 2]
         made.add(call(3))
 
     def test_a_call_too_late_for_an_answer_is_not_sent(self) -> None:
-        made = window(call(1))
+        made = flights(call(1))
         first, _ = made.take(0.0, 4)
         assert first is not None
         made.answered(first, 1.0)  # so an answer takes a second
@@ -95,12 +95,12 @@ class TestWindow:
         assert [each.request.user_id for each in late] == [3, 5]
         assert made.pending == 0
         # With no RPC under way an estimate may be wrong without anybody to correct it: only the deadline counts.
-        made = window(call(6, deadline=1.9), call(7, deadline=0.9))
+        made = flights(call(6, deadline=1.9), call(7, deadline=0.9))
         flight, late = made.take(1.0, 4)
         assert (users(flight), [each.request.user_id for each in late]) == ([6], [7])
 
     def test_one_rpc_more_than_the_limit_goes_for_a_call_in_a_hurry(self) -> None:
-        made = window(call(1))
+        made = flights(call(1))
         assert taken(made) == [1]
         made.add(call(2))
         assert taken(made) is None
@@ -109,7 +109,7 @@ class TestWindow:
         assert taken(made, hurry=True) is None
 
     def test_what_goes_again_goes_first_and_apart(self) -> None:
-        made = window(call(1), call(2), call(3))
+        made = flights(call(1), call(2), call(3))
         flight, _ = made.take(0.0, 4)
         assert flight is not None
         made.add(call(4))
@@ -126,7 +126,7 @@ class TestWindow:
         assert order == [[1], [2, 3], [4]]
 
     def test_clearing_gives_all_that_wait_or_travel(self) -> None:
-        made = window(call(1))
+        made = flights(call(1))
         flight, _ = made.take(0.0, 4)
         assert flight is not None
         made.add_again([call(2)])
@@ -202,7 +202,7 @@ class TestLimit:
 def simulate(workers: int, share: float, ceiling: int = 16, seconds: float = 20.0) -> tuple[float, float, float]:
     """A server of so many workers at a share of its capacity: mean limit, mean users per RPC, median latency (s)."""
     rng = np.random.default_rng(5)
-    made, size = Window(Coalescing(max_in_flight=ceiling, max_pending=10**6)), 64
+    made, size = Flights(Coalescing(max_in_flight=ceiling, max_pending=10**6)), 64
     fixed, per_user, travel = 0.001, 0.0002, 0.001
     rate = share * workers * size / (fixed + per_user * size)
     events: list[tuple[float, int, Flight | None]] = [(0.0, 0, None)]

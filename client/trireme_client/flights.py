@@ -1,40 +1,40 @@
-"""The calls that wait to share an RPC and the RPCs that are under way. No I/O, and the time is passed in."""
+"""The calls that wait to share an RPC, and the RPCs in flight. No I/O, and the time is passed in."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .codec import Codec
 from .concurrency import ConcurrencyLimit
 from .errors import OverloadedError
-from .ledger import CallClock
 from .options import Coalescing
 from .recommendations import Recommendations
+from .recorder import NO_CALL, Recorder
 from .requests import CheckedRequest
 
-if TYPE_CHECKING:
-    from .spans import CallSpan
-
-# A call that waits is in a hurry when fewer than so many usual latencies are left until its deadline.
+# A waiting call is in a hurry once fewer than this many usual latencies are left until its deadline.
 _HURRY = 2.0
 
 
 class Call:
     """One caller's request, from when it joins until it is settled.
 
-    deadline: a moment of the clock, infinity for none; seconds: the time allowed until then. connecting: that time is
-    for the model's dimensions to be read, and begins anew after that. waiter: what the caller waits on. turn: its place
-    among all calls. flight: the RPC that it travels with, None before.
-    clock: takes its time, if its ledger was asked for. caller: its span, if it is sampled.
+    Attributes:
+        deadline: a moment of the clock, infinity for none.
+        seconds: the time allowed until then.
+        connecting: whether that time is for reading the model's dimensions; it starts anew after that.
+        waiter: what the caller waits on.
+        recorder: what records the call.
+        turn: its place among all calls.
+        flight: the RPC that carries it, None before.
     """
 
     __slots__ = (
-        "caller",
-        "clock",
         "connecting",
         "deadline",
         "flight",
+        "recorder",
         "request",
         "result",
         "seconds",
@@ -50,16 +50,14 @@ class Call:
         seconds: float | None,
         connecting: bool,
         waiter: Any,
-        clock: CallClock | None = None,
-        caller: CallSpan | None = None,
+        recorder: Recorder = NO_CALL,
     ) -> None:
         self.request = request
         self.deadline = deadline
         self.seconds = seconds
         self.connecting = connecting
         self.waiter = waiter
-        self.clock = clock
-        self.caller = caller
+        self.recorder = recorder
         self.turn = 0
         self.flight: Flight | None = None
         self.settled = False
@@ -67,7 +65,13 @@ class Call:
 
 
 class Flight:
-    """One RPC and the calls that travel with it, in the order of their rows. `rpc` is its handle, to cancel it."""
+    """One RPC and the calls that it carries, in the order of their rows.
+
+    Attributes:
+        sent: the moment of the clock when it left.
+        in_flight: RPCs in flight at that moment, itself included.
+        rpc: its handle, which has a method `cancel`.
+    """
 
     __slots__ = ("calls", "codec", "in_flight", "rpc", "sent")
 
@@ -79,20 +83,25 @@ class Flight:
         self.rpc: Any = None
 
 
-class Window:
-    """Waiting calls, first in, first out, and the number of RPCs that may take them.
+class Flights:
+    """The calls that wait, first in, first out, and the RPCs in flight that carry the others.
 
-    Calls with and without history wait in lanes of their own, since an RPC has the optional input for all of its users
-    or for none; the lane whose first call is older goes first. While as many RPCs are under way as the limit allows,
-    calls gather; otherwise they leave at once. So an idle client adds no wait, and RPCs grow with the load.
+    Calls with and without a history wait in separate lanes, since an RPC has the optional input for all of its users
+    or for none; the lane whose first call is older goes first. Calls gather while as many RPCs are in flight as the
+    limit allows, and otherwise leave at once. So an idle client adds no wait, and RPCs grow with the load.
+
+    Attributes:
+        limit: how many RPCs may be in flight.
+        in_flight: those that are.
+        pending: the number of calls that wait.
     """
 
     def __init__(self, options: Coalescing) -> None:
         self.limit = ConcurrencyLimit(options.max_in_flight)
-        self.flights: set[Flight] = set()
+        self.in_flight: set[Flight] = set()
         self.pending = 0
         self._max_pending = options.max_pending
-        self._stored: deque[Call] = deque()  # without history: the server's stored one holds
+        self._stored: deque[Call] = deque()  # without a history: the server's stored one counts
         self._given: deque[Call] = deque()
         self._again: deque[deque[Call]] = deque()
         self._joined = 0
@@ -100,7 +109,7 @@ class Window:
         self._alone: Flight | None = None
 
     def add(self, call: Call) -> None:
-        """A call begins to wait. Raises OverloadedError if max_pending wait already."""
+        """Lets a call wait. Raises OverloadedError if max_pending calls wait already."""
         if self.pending >= self._max_pending:
             raise OverloadedError(
                 f"{self.pending} calls wait for the server already; allowed: Coalescing.max_pending={self._max_pending}"
@@ -111,39 +120,46 @@ class Window:
         (self._stored if call.request.history is None else self._given).append(call)
 
     def add_again(self, calls: list[Call]) -> None:
-        """Calls of a flight that the server refused, to be sent once more, apart from all others and before them."""
+        """Lets calls of a refused flight wait again, to be sent apart from all others and before them."""
         for call in calls:
             call.flight = None
         self.pending += len(calls)
         self._again.append(deque(calls))
 
     def end(self, call: Call) -> None:
-        """A call that waits or travels does so no more."""
+        """Settles a call, whether it waits or is in flight."""
         call.settled = True
         if call.flight is None:
             self.pending -= 1
 
     def waiting(self) -> list[Call]:
-        """All waiting calls."""
+        """Returns the calls that wait."""
         groups = (*self._again, self._stored, self._given)
         return [call for group in groups for call in group if not call.settled]
 
     def leave_by(self, call: Call) -> float:
-        """The moment from which a waiting call is in a hurry."""
+        """Returns the moment from which a waiting call is in a hurry."""
         return call.deadline - _HURRY * self.limit.latency
 
     def take(self, now: float, size: int, hurry: bool = False) -> tuple[Flight | None, list[Call]]:
-        """The next RPC, with up to `size` calls, or None if nothing may leave; and the calls that are too late for it.
+        """Takes up to `size` waiting calls for the next RPC, and settles those that are too late for it.
 
-        These have ended. Too late is a call that would be answered after its deadline at the usual latency: the server's
-        work on it would be lost for the others. hurry: one RPC more than the limit may go, for a call that must not wait
-        longer.
+        A call is too late if, at the usual latency, its answer would come after its deadline: the server would work on
+        it for nothing while the others wait.
+
+        Args:
+            now: the moment of the clock.
+            size: users that one RPC takes.
+            hurry: lets one RPC more than the limit leave, for a call that cannot wait any longer.
+
+        Returns:
+            The flight, None if nothing may leave; and the calls that are too late.
         """
         self._size = size
         late: list[Call] = []
         calls: list[Call] = []
-        if len(self.flights) < self.limit.allowed(now) + hurry:
-            least = self.limit.latency if self.flights else 0.0
+        if len(self.in_flight) < self.limit.allowed(now) + hurry:
+            least = self.limit.latency if self.in_flight else 0.0
             while self.pending and not calls:
                 self._pop(calls, late, now + least, size)
         if not calls:
@@ -151,7 +167,7 @@ class Window:
         return self._send(calls, now), late
 
     def _pop(self, calls: list[Call], late: list[Call], before: float, size: int) -> None:
-        """Moves calls out of the lane, or the group to be sent again, that is first in turn."""
+        """Moves calls out of the group to be sent again, or out of the lane, whose turn it is."""
         group = self._again[0] if self._again else self._first_lane()
         while group and len(calls) < size:
             call = group.popleft()
@@ -168,16 +184,16 @@ class Window:
         return min(self._stored, self._given, key=lambda lane: lane[0].turn)
 
     def _send(self, calls: list[Call], now: float) -> Flight:
-        flight = Flight(calls, now, len(self.flights) + 1)
+        flight = Flight(calls, now, len(self.in_flight) + 1)
         for call in calls:
             call.flight = flight
-        self._alone = None if self.flights else flight
-        self.flights.add(flight)
+        self._alone = None if self.in_flight else flight
+        self.in_flight.add(flight)
         return flight
 
     def answered(self, flight: Flight, now: float) -> None:
-        """A flight's answer came."""
-        self.flights.discard(flight)
+        """Ends a flight whose answer came."""
+        self.in_flight.discard(flight)
         self.limit.answered(
             len(flight.calls),
             now - flight.sent,
@@ -189,18 +205,18 @@ class Window:
         )
 
     def failed(self, flight: Flight) -> None:
-        """A flight ended without an answer."""
-        self.flights.discard(flight)
+        """Ends a flight that was not answered."""
+        self.in_flight.discard(flight)
         self.limit.failed()
 
     def gave_up(self, flight: Flight) -> None:
-        """A flight ended for a reason that says nothing of the server's load."""
-        self.flights.discard(flight)
+        """Ends a flight for a reason that is no sign of the server's load."""
+        self.in_flight.discard(flight)
 
     def clear(self) -> list[Call]:
-        """All calls that wait or travel, to be ended: no RPC will take them."""
-        calls = self.waiting() + [call for flight in self.flights for call in flight.calls if not call.settled]
-        self.flights.clear()
+        """Empties this; returns the calls that waited or were in flight, which are not settled yet."""
+        calls = self.waiting() + [call for flight in self.in_flight for call in flight.calls if not call.settled]
+        self.in_flight.clear()
         for group in (self._again, self._stored, self._given):
             group.clear()
         return calls
