@@ -1,16 +1,16 @@
-"""What can go wrong, as exceptions.
+"""The exceptions of this package.
 
 TriremeError
 ├── ValidationError       (also ValueError) an argument is wrong; nothing was sent
 ├── ClosedError           the client was closed, before or during the call
-├── OverloadedError       too many calls wait in this client already; nothing was sent
+├── OverloadedError       too many calls wait in this client already; this one was not sent
 ├── ConnectError          no connection to the server: refused, unknown host, TLS refused, or lost before the answer
 ├── TimeoutError          (also the built-in TimeoutError) no answer within the time allowed
 ├── ServerError           the server answered with an error status
 │   ├── InvalidRequestError   INVALID_ARGUMENT: the server refuses the request as it is
 │   ├── ModelNotFoundError    NOT_FOUND: it has no such model or version
-│   └── UnavailableError      it cannot serve now (overloaded, loading, stopping); later or elsewhere it may
-└── ProtocolError         the answer, or the model's configuration, is not that of a Trireme entry model
+│   └── UnavailableError      it cannot serve now (overloaded, loading, stopping): try later, or another one
+└── ProtocolError         the answer, or the model's configuration, does not fit a Trireme entry model
 
 All of them can be pickled, so they survive process pools.
 """
@@ -33,7 +33,7 @@ class ClosedError(TriremeError):
 
 
 class OverloadedError(TriremeError):
-    """As many calls as `Coalescing.max_pending` allows wait in this client already; this one was not sent."""
+    """`Coalescing.max_pending` calls wait in this client already; this one was not sent."""
 
 
 class ConnectError(TriremeError):
@@ -41,7 +41,7 @@ class ConnectError(TriremeError):
 
 
 class TimeoutError(TriremeError, builtins.TimeoutError):
-    """No answer within the time allowed. `seconds` is the limit that ran out (None: set by a server or proxy)."""
+    """No answer within the time allowed. `seconds` is the limit that ran out; None if a server or proxy set it."""
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class TimeoutError(TriremeError, builtins.TimeoutError):
 class ServerError(TriremeError):
     """The server answered with an error.
 
-    `status` is gRPC's name of the status ("INTERNAL"), `details` what the server said.
+    `status` is gRPC's name for it ("INTERNAL"), `details` the server's message.
     """
 
     def __init__(self, message: str, status: str = "UNKNOWN", details: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from .codec import Codec
@@ -17,6 +18,7 @@ from .requests import CheckedRequest
 _HURRY = 2.0
 
 
+@dataclass(slots=True, eq=False)
 class Call:
     """One caller's request, from when it joins until it is settled.
 
@@ -30,40 +32,19 @@ class Call:
         flight: the RPC that carries it, None before.
     """
 
-    __slots__ = (
-        "connecting",
-        "deadline",
-        "flight",
-        "recorder",
-        "request",
-        "result",
-        "seconds",
-        "settled",
-        "turn",
-        "waiter",
-    )
-
-    def __init__(
-        self,
-        request: CheckedRequest,
-        deadline: float,
-        seconds: float | None,
-        connecting: bool,
-        waiter: Any,
-        recorder: Recorder = NO_CALL,
-    ) -> None:
-        self.request = request
-        self.deadline = deadline
-        self.seconds = seconds
-        self.connecting = connecting
-        self.waiter = waiter
-        self.recorder = recorder
-        self.turn = 0
-        self.flight: Flight | None = None
-        self.settled = False
-        self.result: Recommendations | BaseException | None = None
+    request: CheckedRequest
+    deadline: float
+    seconds: float | None
+    connecting: bool
+    waiter: Any
+    recorder: Recorder = NO_CALL
+    turn: int = 0
+    flight: Flight | None = None
+    settled: bool = False
+    result: Recommendations | BaseException | None = None
 
 
+@dataclass(slots=True, eq=False)
 class Flight:
     """One RPC and the calls that it carries, in the order of their rows.
 
@@ -73,14 +54,11 @@ class Flight:
         rpc: its handle, which has a method `cancel`.
     """
 
-    __slots__ = ("calls", "codec", "in_flight", "rpc", "sent")
-
-    def __init__(self, calls: list[Call], sent: float, in_flight: int) -> None:
-        self.calls = calls
-        self.sent = sent
-        self.in_flight = in_flight
-        self.codec: Codec | None = None
-        self.rpc: Any = None
+    calls: list[Call]
+    sent: float
+    in_flight: int
+    codec: Codec | None = None
+    rpc: Any = None
 
 
 class Flights:

@@ -1,4 +1,4 @@
-"""What a client must know of the model it calls, read from Triton's configuration and metadata of that model."""
+"""What a client must know about its model, read from Triton's configuration and metadata."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from .errors import ProtocolError
 
 USER_ID, HISTORY = "user_id", "history"
 ITEM_ID, SCORE, RUNG = "item_id", "score", "rung"
-# Asked for by a request parameter of this name, and the stages in the order of its columns after the first two.
+# The request parameter that asks for the ledger, which is also the name of its tensor.
 LEDGER = "ledger"
-# Parameter of the configuration: the SLO, as JSON.
+# The parameter of the configuration that holds the SLO, as JSON.
 BUDGET = "budget"
+# The order of the ledger's columns after the first two.
 STAGES = ("feature_transform", "user_tower", "retrieval", "ranking", "reranking")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """An entry model: its name, its version ("3"), and its dimensions.
+    """An entry model and its dimensions.
 
-    history_length: ids of history that it takes; list_length: the largest k; max_batch_size: users per RPC.
-    slo_ms: within which 99 of 100 requests are to be answered, by the bundle's budget; None if it has none.
+    Attributes:
+        name: the model's name.
+        version: its version, such as "3".
+        history_length: the item ids of a history that it takes.
+        list_length: the largest k.
+        max_batch_size: the most users per RPC.
+        slo_ms: milliseconds within which 99 of 100 requests are to be answered, by the bundle's budget; None without.
     """
 
     name: str
@@ -35,10 +41,15 @@ class ModelInfo:
 
 
 def read_model_info(config: Any, versions: Iterable[str], model_version: str) -> ModelInfo:
-    """ModelInfo from a ModelConfig message and the versions that are loaded.
+    """Reads a ModelInfo from a ModelConfig message and the versions that are loaded.
 
-    model_version: the one the client asks for; "" stands for the newest, as in Triton.
-    Raises ProtocolError if this is not a Trireme entry model.
+    Args:
+        config: the message.
+        versions: the versions, such as "3".
+        model_version: the version that the client asks for; "" is the newest, as in Triton.
+
+    Raises:
+        ProtocolError: this is not a Trireme entry model.
     """
     inputs = {tensor.name: tensor for tensor in config.input}
     outputs = {tensor.name: tensor for tensor in config.output}
@@ -57,18 +68,18 @@ def read_model_info(config: Any, versions: Iterable[str], model_version: str) ->
 def _slo_ms(config: Any) -> float | None:
     if BUDGET not in config.parameters:
         return None
-    told = config.parameters[BUDGET].string_value
+    text = config.parameters[BUDGET].string_value
     try:
-        return float(json.loads(told)["p99_ms"])
+        return float(json.loads(text)["p99_ms"])
     except (ValueError, KeyError, TypeError):
         allowed = "JSON with the number p99_ms"
         raise ProtocolError(
-            f"model {config.name!r} has the parameter {BUDGET!r} {told!r}; allowed: {allowed}"
+            f"model {config.name!r} has the parameter {BUDGET!r} {text!r}; allowed: {allowed}"
         ) from None
 
 
 def _width(model: str, role: str, tensors: dict[str, Any], name: str, data_type: str, width: int = 0) -> int:
-    """The only dimension of a tensor, after checking its type; `width` is the one it must have (0: any)."""
+    """Returns the only dimension of a tensor after checking it and the type; `width` is the one allowed (0: any)."""
     if name not in tensors:
         raise ProtocolError(f"model {model!r} has no {role} {name!r}: it is not a Trireme entry model")
     tensor = tensors[name]

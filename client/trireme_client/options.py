@@ -1,7 +1,4 @@
-"""How a client connects: where to, for how long, with which certificates and headers.
-
-Everything is checked when it is made, not when it is first used.
-"""
+"""The options of a client: address, time limits, certificates, headers, coalescing. They are checked when made."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ from .requests import check_int
 CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # Each client has its own connection: closing one never touches another, and several add up.
     ("grpc.use_local_subchannel_pool", 1),
-    # gRPC's own maximum is two minutes: far too long to notice that a restarted server is back.
+    # gRPC's default maximum is two minutes: far too long to notice that a restarted server is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # An answer holds 12 bytes per item: 64 MiB are 27,000 users with 200 items each.
+    # An answer has 12 bytes per item: 64 MiB are 27,000 users with 200 items each.
     ("grpc.max_receive_message_length", 64 << 20),
 ]
 
@@ -35,7 +32,7 @@ _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 
 
 def check_seconds(name: str, value: object) -> float | None:
-    """A time limit in seconds: a finite number > 0, or None for no limit."""
+    """Returns a time limit in seconds: a finite number > 0, or None for no limit."""
     if value is None:
         return None
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
@@ -46,11 +43,11 @@ def check_seconds(name: str, value: object) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """Time limits in seconds; None = no limit.
+    """Time limits in seconds; None for no limit. A `timeout` given with a call replaces both, for the whole call.
 
-    `request` bounds one `recommend` or `recommend_many` as a whole, however many RPCs it takes. `connect` bounds what
-    happens once before the first of them: connecting and reading the model's configuration. A `timeout` given with a
-    call bounds all of that call, this first step included.
+    Attributes:
+        request: limits one `recommend` or `recommend_many`, however many RPCs it takes.
+        connect: limits what precedes the first of them: connecting, and reading the model's configuration.
     """
 
     request: float | None = 2.0
@@ -62,7 +59,7 @@ class Timeout:
 
     @classmethod
     def of(cls, value: Timeout | float | None) -> Timeout:
-        """A Timeout as it is; a number (or None) as both limits."""
+        """Returns a Timeout as it is, and a number or None as both limits."""
         if isinstance(value, Timeout):
             return value
         seconds = check_seconds("timeout", value)
@@ -76,9 +73,10 @@ DEFAULT_TIMEOUT = Timeout()
 class Coalescing:
     """How concurrent calls of `recommend` share RPCs.
 
-    max_users: users per RPC; None: as many as the model takes. More than its max_batch_size are never sent.
-    max_in_flight: RPCs under way at most. How many are under way below that follows the server's latency.
-    max_pending: calls that may wait for an RPC; beyond that, `recommend` raises OverloadedError at once.
+    Attributes:
+        max_users: the most users per RPC; None for as many as the model takes. Its max_batch_size is never exceeded.
+        max_in_flight: the most RPCs in flight. How many there are below that follows from the server's latency.
+        max_pending: the most calls that wait for an RPC; beyond that, `recommend` raises OverloadedError at once.
     """
 
     max_users: int | None = None
@@ -93,7 +91,7 @@ class Coalescing:
 
 
 def check_coalescing(coalescing: object) -> Coalescing | None:
-    """A Coalescing as it is, or None for one RPC per call."""
+    """Returns a Coalescing as it is, or None for one RPC per call."""
     if coalescing is None or isinstance(coalescing, Coalescing):
         return coalescing
     raise ValidationError(f"coalescing is {coalescing!r}; allowed: a Coalescing(...), or None for one RPC per call")
@@ -103,9 +101,13 @@ def check_coalescing(coalescing: object) -> Coalescing | None:
 class TLS:
     """Certificates (PEM files) for an encrypted connection.
 
-    `ca_file` holds the authorities to trust (None: those that gRPC ships). `cert_file` and `key_file` identify this
-    client to a server that asks for it (mutual TLS), so they come together or not at all.
-    Raises ValidationError for a file that is missing, unreadable or not PEM.
+    Attributes:
+        ca_file: the authorities to trust; None for those that come with gRPC.
+        cert_file: identifies this client to a server that requires it (mutual TLS); needs `key_file`.
+        key_file: the key of `cert_file`.
+
+    Raises:
+        ValidationError: a file is missing, unreadable or not PEM.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -120,7 +122,7 @@ class TLS:
             _read_pem(f"TLS.{field}", getattr(self, field))
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """gRPC's credentials, from the files as they are now."""
+        """Returns gRPC's credentials from the files as they are now."""
         return grpc.ssl_channel_credentials(
             root_certificates=_read_pem("TLS.ca_file", self.ca_file),
             private_key=_read_pem("TLS.key_file", self.key_file),
@@ -143,7 +145,7 @@ def _read_pem(name: str, path: object) -> bytes | None:
 
 
 def check_tls(tls: object) -> grpc.ChannelCredentials | None:
-    """gRPC's credentials; None, for a connection without encryption, if `tls` is None."""
+    """Returns gRPC's credentials, or None for a connection without encryption."""
     if tls is None:
         return None
     if not isinstance(tls, TLS):
@@ -152,7 +154,7 @@ def check_tls(tls: object) -> grpc.ChannelCredentials | None:
 
 
 def check_url(url: object) -> str:
-    """A gRPC target: "host:port" (the port is Triton's gRPC port), or a target such as "ipv4:a:1,b:1" or "unix:path"."""
+    """Returns a gRPC target: "host:port" with Triton's gRPC port, or one such as "ipv4:a:1,b:1" or "unix:path"."""
     if isinstance(url, str):
         match = _HOST_PORT.fullmatch(url)
         if 0 < int(match[2]) < 65536 if match else _GRPC_TARGET.fullmatch(url):
@@ -164,13 +166,13 @@ def check_url(url: object) -> str:
 
 
 def split_target(url: str) -> tuple[str, int | None]:
-    """Host and port of a checked url; of a gRPC target, all of it and None."""
+    """Returns host and port of a checked url; for a gRPC target, the whole target and None."""
     match = _HOST_PORT.fullmatch(url)
     return (match[1].strip("[]"), int(match[2])) if match else (url, None)
 
 
 def check_model(model: object, model_version: object) -> tuple[str, str]:
-    """The model's name, and its version as Triton writes it: "" for the newest, or an integer > 0."""
+    """Returns the model's name, and its version as Triton writes it: "" for the newest, or an integer > 0."""
     if not isinstance(model, str) or not model:
         raise ValidationError(f"model is {model!r}; allowed: a model's name, such as 'recommend'")
     version = isinstance(model_version, str) and re.fullmatch(r"([1-9][0-9]{0,18})?", model_version)
@@ -180,7 +182,7 @@ def check_model(model: object, model_version: object) -> tuple[str, str]:
 
 
 def check_headers(headers: object) -> tuple[tuple[str, str], ...]:
-    """gRPC metadata from names and values. Values are never shown in an error: they may be keys."""
+    """Returns gRPC metadata from names and values. No error shows a value: it may be a secret."""
     if headers is None:
         return ()
     if not isinstance(headers, Mapping):

@@ -1,4 +1,4 @@
-"""What comes back: ranked items and how complete the answer is."""
+"""The results: ranked items, and how complete the answer is."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Rung(IntEnum):
     RETRIEVAL_ORDER = 1
     """Retrieved for this user, in retrieval's order: the ranking scores were not usable."""
     SEGMENT_POPULAR = 2
-    """What is popular with this user's segment: nothing more personal is known."""
+    """Popular with this user's segment: nothing more personal is known."""
     POPULAR = 3
-    """What is popular with everybody."""
+    """Popular with everybody."""
 
     @property
     def reason(self) -> str:
-        """Why the answer is no more complete than that."""
+        """Why the answer is no more complete than this."""
         return _REASONS[self]
 
 
 _REASONS = {
     Rung.FULL: "every stage answered",
     Rung.RETRIEVAL_ORDER: "the ranking scores were not usable",
-    Rung.SEGMENT_POPULAR: "nothing is known of the user but his segment",
+    Rung.SEGMENT_POPULAR: "nothing is known of the user but their segment",
     Rung.POPULAR: "nothing is known of the user",
 }
 
@@ -50,11 +50,17 @@ class Recommendation(NamedTuple):
 class Recommendations(Sequence[Recommendation]):
     """One user's items, best first; a sequence of `Recommendation`.
 
-    item_ids: int64 (items,), scores: float32 (items,), falling. At most the k asked for; fewer where there are fewer.
-    Both are read-only views of the server's answer: take a copy to change one, or to keep a few rows of a large
-    batch for long without the rest of it.
-    user_id: as asked, None for an anonymous user. model_version: the version that answered. ledger: where the time of the
-    call went, if that was asked for.
+    `item_ids` and `scores` are read-only views of the server's answer. Copy them to change them, or to keep a few rows
+    of a large batch without the rest of it.
+
+    Attributes:
+        user_id: as asked; None for an anonymous user.
+        item_ids: int64 (items,), at most the k asked for, fewer where there are fewer.
+        scores: float32 (items,), in descending order.
+        rung: how complete the answer is.
+        model_name: the model that answered.
+        model_version: its version.
+        ledger: where the time of the call went, if that was asked for.
     """
 
     user_id: int | None
@@ -75,7 +81,7 @@ class Recommendations(Sequence[Recommendation]):
         model_version: str,
         ledger: CallLedger | None = None,
     ) -> None:
-        # As the generated one of a frozen dataclass, through the slots themselves: a third of its time.
+        # Like the generated one of a frozen dataclass, but through the slots themselves, which takes a third of the time.
         _set_user_id(self, user_id)
         _set_item_ids(self, item_ids)
         _set_scores(self, scores)

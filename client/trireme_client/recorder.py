@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .ledger import CallLedger
@@ -35,9 +34,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         pass
 
     def ended(self, part: str) -> None:
@@ -64,10 +61,8 @@ class CallClock(Recorder):
         self._served: list[int] = []
         self._start = self._last = time.perf_counter_ns()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._other.__exit__(kind, error, trace)
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._other.__exit__(kind, error, traceback)
 
     def ended(self, part: str) -> None:
         now = time.perf_counter_ns()
@@ -98,9 +93,7 @@ class RpcRecorder:
     def __enter__(self) -> RpcRecorder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         pass
 
     def starting(self) -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""What may be asked: one request, checked exactly before anything goes over the wire."""
+"""Requests, and their checks before anything is sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .errors import ValidationError
 
 INT64_MAX = 2**63 - 1
-ANONYMOUS = -1  # the user id that stands for "nobody" on the wire
+ANONYMOUS = -1  # the user id of an anonymous user on the wire
 
 Ids = NDArray[np.int64]
 
@@ -22,11 +22,13 @@ Ids = NDArray[np.int64]
 class Request:
     """One user's request, for `recommend_many`.
 
-    user_id: int >= 0, or None for an anonymous user.
-    k: how many items, 1 up to the model's list length.
-    history: item ids, newest last; replaces the history that the server has stored. None: use the stored one;
-        empty: as if this user had none. Only the newest `history_length` ids are sent.
-    Checked when it is sent, so that an error can name its position.
+    It is checked when it is sent, so that an error can name its position.
+
+    Attributes:
+        user_id: int >= 0, or None for an anonymous user.
+        k: how many items, 1 up to the model's list length.
+        history: item ids, newest last, in place of those that the server has stored; None uses the stored ones, an
+            empty history counts as none at all. Only the newest `history_length` ids are sent.
     """
 
     user_id: int | None = None
@@ -35,7 +37,7 @@ class Request:
 
 
 class CheckedRequest(NamedTuple):
-    """A request in the types of the wire. `where` ("requests[3].") begins the message of a later error."""
+    """A request in the types of the wire. `where` ("requests[3].") is the start of a later error's message."""
 
     user_id: int
     k: int
@@ -44,8 +46,8 @@ class CheckedRequest(NamedTuple):
 
 
 def check_arguments(user_id: object, k: object, history: object, where: str = "") -> CheckedRequest:
-    """Checks all of a Request that does not depend on the model. Raises ValidationError."""
-    # The usual case first, told apart by two comparisons: most calls hold a plain int, a small k and no history.
+    """Checks whatever in a Request does not depend on the model. Raises ValidationError."""
+    # The usual case first, and fast: most calls have a plain int, a small k and no history.
     if history is None and type(user_id) is int and type(k) is int and 0 <= user_id <= INT64_MAX and 0 < k <= INT64_MAX:
         return CheckedRequest(user_id, k, None, where)
     user = ANONYMOUS if user_id is None else check_int(f"{where}user_id", user_id, 0, " or None")
@@ -54,7 +56,7 @@ def check_arguments(user_id: object, k: object, history: object, where: str = ""
 
 
 def check_requests(requests: Iterable[Request]) -> list[CheckedRequest]:
-    """Checks each; the first wrong one raises ValidationError naming its position."""
+    """Checks each request. The first wrong one raises a ValidationError that names its position."""
     if not isinstance(requests, Iterable):
         raise ValidationError(f"requests is a {type(requests).__name__}; allowed: a sequence of Request")
     checked = []
@@ -66,7 +68,7 @@ def check_requests(requests: Iterable[Request]) -> list[CheckedRequest]:
 
 
 def check_int(name: str, value: object, low: int, also: str = "") -> int:
-    """An int or NumPy integer (no bool, no float) from `low` to the largest int64."""
+    """Returns an int or NumPy integer (no bool, no float) from `low` to the largest int64, as an int."""
     if _is_int(value):
         number = operator.index(value)  # type: ignore[arg-type]
         if low <= number <= INT64_MAX:
@@ -75,7 +77,7 @@ def check_int(name: str, value: object, low: int, also: str = "") -> int:
 
 
 def check_history(name: str, history: object) -> Ids:
-    """History as int64 (items,): a sequence of ints >= 0 or a one-dimensional array of an integer dtype."""
+    """Returns a sequence of ints >= 0, or a one-dimensional array of an integer dtype, as int64 (items,)."""
     if isinstance(history, np.ndarray):
         return _check_array(name, history)
     if not isinstance(history, Sequence) or isinstance(history, (str, bytes, bytearray, memoryview)):
@@ -106,7 +108,7 @@ def _is_int(value: object) -> bool:
 
 
 def _short(value: object) -> str:
-    """A value as an error shows it: short, and with its type where that is what is wrong."""
+    """Returns a value as an error shows it: short, and with its type unless it is an integer."""
     text = repr(value)
     text = text if len(text) <= 60 else text[:57] + "..."
     return text if _is_int(value) else f"{text} ({type(value).__name__})"

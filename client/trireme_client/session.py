@@ -88,14 +88,14 @@ class Session:
         self, requests: list[CheckedRequest], timeout: Limit, recorder: Recorder
     ) -> Steps[list[Recommendations]]:
         """Takes the steps of a call: its RPCs, then its results in the order of the requests."""
-        first = self._first_deadline(timeout)
+        first = Deadline(self.allowed_seconds(timeout))
         if not requests:
             return []
         codec = self.codec or (yield from self.codec_steps(first))
         recorder.ended("connect")
         batches = codec.batches(requests, recorder.wants_ledger)
         recorder.ended("serialise")
-        deadline = Deadline(self.timeout.request) if isinstance(timeout, EllipsisType) else first
+        deadline = Deadline(self.timeout.request) if timeout is ... else first
         answers = yield [Rpc("ModelInfer", batch.message, deadline, recorder.sampled) for batch in batches]
         recorder.ended("rpc")
         for answer in answers:
@@ -106,8 +106,8 @@ class Session:
 
     def model_info_steps(self, timeout: Limit) -> Steps[ModelInfo]:
         """Takes the steps of `model_info`."""
-        first = self._first_deadline(timeout)
-        codec = self.codec or (yield from self.codec_steps(first))
+        deadline = Deadline(self.allowed_seconds(timeout))
+        codec = self.codec or (yield from self.codec_steps(deadline))
         return codec.info
 
     def codec_steps(self, deadline: Deadline) -> Steps[Codec]:
@@ -127,23 +127,13 @@ class Session:
         if answer.model_version != codec.info.version:
             self.codec = None
 
-    def _first_deadline(self, timeout: Limit) -> Deadline:
-        """Returns the deadline of a call's first step, which is that of the whole call if `timeout` was given."""
-        given = not isinstance(timeout, EllipsisType)
-        seconds = check_seconds("timeout", timeout) if given else self.timeout.connect
-        self._check_open()
-        return Deadline(seconds)
-
     def allowed_seconds(self, timeout: Limit) -> float | None:
         """Returns the seconds for a call's next step, or for the whole call if `timeout` was given."""
-        self._check_open()
+        if self.closed:
+            raise ClosedError(f"{self!r} cannot be used any more: make a new client")
         if not isinstance(timeout, EllipsisType):
             return check_seconds("timeout", timeout)
         return self.timeout.connect if self.codec is None else self.timeout.request
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ClosedError(f"{self!r} cannot be used any more: make a new client")
 
     def failure(self, error: Any, deadline: Deadline) -> TriremeError:
         """Returns the error to raise for one that gRPC raised.

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -132,9 +131,7 @@ class CallSpan(Recorder):
         self._span = client.tracer.start_span(name, attributes=client.call_attributes)
         self.sampled = (self._span,) if self._span.is_recording() else ()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace_: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         seconds = time.perf_counter() - self._start
         if error is not None:
             self._span.record_exception(error)
@@ -200,9 +197,7 @@ class RpcSpan(RpcRecorder):
             self.span.set_status(trace.StatusCode.ERROR, details)
         self.span.end(self._came)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace_: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None:
             self.end("OK")
         elif isinstance(error, grpc.RpcError):

@@ -1,4 +1,4 @@
-"""gRPC's statuses to this package's errors."""
+"""Turns gRPC's statuses into this package's errors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .errors import (
     UnavailableError,
 )
 
-# gRPC says UNAVAILABLE both for a server that answers so and for one that is not reached. It tells them apart only in
-# words of its own: these begin the details of what the local side found.
+# gRPC reports UNAVAILABLE both for a server that answers with it and for one that cannot be reached. Only the details
+# differ: those of the local side begin with these words.
 _NOT_CONNECTED = (
     "failed to connect to all addresses",
     "errors resolving",
@@ -33,16 +33,19 @@ _NOT_CONNECTED = (
     "tcp handshaker shutdown",
 )
 
-# Triton answers NOT_FOUND also for models that it has and cannot serve now: while it stops it has unloaded them
-# ("Request for unknown model: 'm' has no available versions"), and after that it says so in these words.
+# Triton answers NOT_FOUND also for models that it has but cannot serve now. While it stops, it unloads them first
+# ("Request for unknown model: 'm' has no available versions"); then it answers that it is stopping.
 _UNAVAILABLE_NOT_FOUND = ("has no available versions", "server is stopping", "is not at ready state")
 
 
 def error_from_status(status: str, details: str, where: str, seconds: float | None) -> TriremeError:
-    """The error for a status that is not OK.
+    """Returns the error for a status that is not OK.
 
-    status: gRPC's name ("UNAVAILABLE"); details: what came with it; where: what was called ("model 'recommend' at
-    localhost:8001"); seconds: the time that the caller allowed, if any.
+    Args:
+        status: gRPC's name for it ("UNAVAILABLE").
+        details: the message that came with it.
+        where: what was called ("model 'recommend' at localhost:8001").
+        seconds: the time that the caller allowed, if any.
     """
     words = details.lower()
     if status == "DEADLINE_EXCEEDED":

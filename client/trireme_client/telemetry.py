@@ -30,7 +30,7 @@ class Telemetry:
         try:
             from .spans import Instruments
         except ModuleNotFoundError as error:
-            message = f"Telemetry needs {error.name}, which is not installed; pip install 'trireme-recsys[telemetry]'"
+            message = f"Telemetry needs {error.name}, which is not installed; pip install opentelemetry-api"
             raise ModuleNotFoundError(message, name=error.name) from None
         self._instruments = Instruments(tracer_provider, meter_provider)
 

@@ -440,7 +440,7 @@ except ModuleNotFoundError as error:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == [
         "False",
-        "Telemetry needs opentelemetry, which is not installed; pip install 'trireme-recsys[telemetry]'",
+        "Telemetry needs opentelemetry, which is not installed; pip install opentelemetry-api",
     ]
 
 
