@@ -1,9 +1,9 @@
-"""A scripted Triton for faults that the real server cannot be made to show on demand: slow answers, statuses, tensors
-of the wrong name, dtype or shape. What it answers otherwise is plain: user u gets the items u·100, u·100 + 1, …"""
+"""A scripted Triton for faults that the real server does not show on demand: answers held back, statuses, tensors of the
+wrong name, dtype or shape. Its answers are plain otherwise: user u gets the items u·100, u·100 + 1, …"""
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,8 +18,9 @@ from tritonclient.grpc.service_pb2_grpc import (
 )
 
 HISTORY, ITEMS, BATCH = 5, 12, 4
+WAIT = 20  # seconds; whatever has not come by then will not come
 
-#: Changes an answer, or ends the RPC through the context.
+# Changes an answer, or ends the RPC through the context.
 Fault = Callable[[Any, Any, grpc.ServicerContext], None]
 
 
@@ -37,7 +38,7 @@ def entry_config() -> model_config_pb2.ModelConfig:
 
 
 class FakeTriton(GRPCInferenceServiceServicer):
-    """Counts its RPCs, keeps the requests, and applies ``fault`` to every answer."""
+    """Counts its RPCs, keeps the requests, holds answers back, and applies `fault` to every answer."""
 
     def __init__(self) -> None:
         self.config = entry_config()
@@ -45,8 +46,26 @@ class FakeTriton(GRPCInferenceServiceServicer):
         self.requests: list[Any] = []
         self.headers: list[dict[str, str]] = []
         self.config_reads = 0
-        self.delay = 0.0
         self.fault: Fault | None = None
+        self._changed = threading.Condition()
+        self._holds: Callable[[set[int]], bool] = lambda users: False
+
+    def hold(self, *users: int) -> None:
+        """Holds back the answers to RPCs with any of these users from now on, or all answers; others are released."""
+        with self._changed:
+            self._holds = lambda asked: not users or not asked.isdisjoint(users)
+            self._changed.notify_all()
+
+    def release(self) -> None:
+        """Holds nothing back any more."""
+        with self._changed:
+            self._holds = lambda users: False
+            self._changed.notify_all()
+
+    def wait_for(self, rpcs: int) -> None:
+        """Returns once so many requests of users have arrived, held back or not."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.requests) >= rpcs, WAIT), f"{len(self.requests)} arrived"
 
     def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self.config_reads += 1
@@ -58,10 +77,12 @@ class FakeTriton(GRPCInferenceServiceServicer):
         return service_pb2.ModelMetadataResponse(name=request.name, versions=["1", self.version])
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        self.requests.append(request)
-        self.headers.append(dict(context.invocation_metadata()))
-        time.sleep(self.delay)
         users = np.frombuffer(request.raw_input_contents[0], np.int64)
+        with self._changed:
+            self.headers.append(dict(context.invocation_metadata()))
+            self.requests.append(request)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._holds(set(users.tolist())), WAIT)
         items = np.abs(users)[:, None] * 100 + np.arange(ITEMS)
         scores = np.tile(np.linspace(1, 0, ITEMS, dtype=np.float32), (users.size, 1))
         answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=self.version)
@@ -78,7 +99,7 @@ class FakeTriton(GRPCInferenceServiceServicer):
 def running(
     fake: FakeTriton, credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
 ) -> Iterator[str]:
-    """Serves ``fake`` and gives its ``host:port``."""
+    """Serves `fake` and yields its "host:port"."""
     server = grpc.server(ThreadPoolExecutor(16))
     add_GRPCInferenceServiceServicer_to_server(fake, server)
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
@@ -86,4 +107,5 @@ def running(
     try:
         yield f"localhost:{port}" if credentials else f"127.0.0.1:{port}"
     finally:
+        fake.release()
         server.stop(grace=None).wait()

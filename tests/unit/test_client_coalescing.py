@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
+from tests.support.callers import WAIT, Callers, Tasks, Threads, until
 from tests.support.fake_triton import BATCH, ITEMS, FakeTriton, running
 from trireme_client import (
     AsyncClient,
@@ -24,64 +24,12 @@ from trireme_client import (
     OverloadedError,
     ProtocolError,
     Recommendations,
+    Request,
     TimeoutError,
     TriremeError,
     UnavailableError,
     ValidationError,
 )
-
-WAIT = 20  # seconds; what does not come until then does not come
-
-
-class Threads:
-    """Callers in threads of their own."""
-
-    def __init__(self, url: str, **options: Any) -> None:
-        self._pool = ThreadPoolExecutor(64)
-        self.client = Client(url, **{"timeout": 30, "coalescing": Coalescing(), **options})
-
-    def ask(self, *arguments: Any, **options: Any) -> Future[Recommendations]:
-        return self._pool.submit(self.client.recommend, *arguments, **options)
-
-    def close(self) -> None:
-        self.client.close()
-
-    def end(self) -> None:
-        self.close()
-        self._pool.shutdown()
-
-
-class Tasks:
-    """Callers as tasks of one event loop, which runs in a thread."""
-
-    def __init__(self, url: str, **options: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self.client = AsyncClient(url, **{"timeout": 30, "coalescing": Coalescing(), **options})
-
-    def ask(self, *arguments: Any, **options: Any) -> Future[Recommendations]:
-        return self._submit(self.client.recommend(*arguments, **options))
-
-    def close(self) -> None:
-        self._submit(self.client.close()).result(WAIT)
-
-    def end(self) -> None:
-        self.close()
-        self._submit(self._settle()).result(WAIT)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _settle(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
-
-    def _submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-
-Callers = Threads | Tasks
 
 
 @pytest.fixture(params=[Threads, Tasks], ids=["threads", "asyncio"])
@@ -89,7 +37,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Callable[..., Callers]]:
     all_made: list[Callers] = []
 
     def make(url: str, **options: Any) -> Callers:
-        all_made.append(request.param(url, **options))
+        all_made.append(request.param(url, **{"coalescing": Coalescing(), **options}))
         return all_made[-1]
 
     yield make
@@ -99,16 +47,9 @@ def made(request: pytest.FixtureRequest) -> Iterator[Callable[..., Callers]]:
 
 @pytest.fixture
 def tasks(url: str) -> Iterator[Tasks]:
-    callers = Tasks(url)
+    callers = Tasks(url, coalescing=Coalescing())
     yield callers
     callers.end()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def users_of(request: Any) -> list[int]:
@@ -120,23 +61,16 @@ def rpcs(fake: FakeTriton) -> list[list[int]]:
 
 
 class Gate:
-    """Holds back the answers to RPCs with user 0, until opened; other faults can be added."""
+    """Holds back the answers to RPCs with user 0, until opened."""
 
     def __init__(self, fake: FakeTriton, callers: Callers) -> None:
-        self._fake, self._callers, self._open = fake, callers, threading.Event()
-        self.fault: Callable[[Any, Any, Any], None] | None = None
-        fake.fault = self._hold
-
-    def _hold(self, request: Any, answer: Any, context: Any) -> None:
-        if 0 in users_of(request):
-            self._open.wait(WAIT)
-        if self.fault:
-            self.fault(request, answer, context)
+        self._fake, self._callers = fake, callers
+        fake.hold(0)
 
     def shut(self) -> Future[Recommendations]:
-        """Occupies the only RPC that may be under way at first."""
+        """Occupies the only RPC that may be in flight at first."""
         first = self._callers.ask(0)
-        until(lambda: len(self._fake.requests) > 0)
+        self._fake.wait_for(1)
         return first
 
     def queue(self, *arguments: Any, **options: Any) -> Future[Recommendations]:
@@ -148,7 +82,7 @@ class Gate:
         return asked
 
     def open(self) -> None:
-        self._open.set()
+        self._fake.release()
 
 
 def abort_for(user: int, code: grpc.StatusCode) -> Callable[[Any, Any, Any], None]:
@@ -215,7 +149,7 @@ def test_users_with_and_without_history_both_come_through(fake: FakeTriton, url:
 def test_one_bad_user_fails_alone(fake: FakeTriton, url: str, made: Make, bad: int) -> None:
     gate = Gate(fake, made(url))
     first = gate.shut()
-    gate.fault = abort_for(bad, grpc.StatusCode.INVALID_ARGUMENT)
+    fake.fault = abort_for(bad, grpc.StatusCode.INVALID_ARGUMENT)
     asked = {user: gate.queue(user) for user in range(1, 7)}
     gate.open()
     with pytest.raises(InvalidRequestError, match=f"user {bad} is not liked"):
@@ -248,7 +182,7 @@ def test_a_failed_rpc_fails_for_its_callers_only(
 ) -> None:
     gate = Gate(fake, made(url))
     first = gate.shut()
-    gate.fault = abort_for(2, code)
+    fake.fault = abort_for(2, code)
     asked = [gate.queue(user) for user in range(1, 7)]
     gate.open()
     errors = [one.exception(WAIT) for one in asked[:BATCH]]
@@ -264,7 +198,7 @@ def test_an_unreadable_answer_is_an_error_for_each(fake: FakeTriton, url: str, m
     gate = Gate(fake, made(url))
     first = gate.shut()
     asked = [gate.queue(user) for user in (1, 2)]
-    gate.fault = rename
+    fake.fault = rename
     gate.open()
     for one in [first, *asked]:
         with pytest.raises(ProtocolError, match="without the tensor 'item_id'"):
@@ -295,13 +229,14 @@ def test_a_deadline_that_passes_on_the_way(fake: FakeTriton, url: str, made: Mak
     gate = Gate(fake, callers := made(url))
     first = gate.shut()
     held, hurried = gate.queue(1), gate.queue(2, timeout=0.5)
-    fake.delay = 1.0
-    gate.open()
+    fake.hold(2)
     assert first.result(WAIT).user_id == 0
     with pytest.raises(TimeoutError, match=r"within 0\.5 s"):
         hurried.result(WAIT)
+    gate.open()
     assert held.result(WAIT).user_id == 1
     assert rpcs(fake) == [[0], [1, 2]]
+    fake.hold(3)
     with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
         callers.ask(3, timeout=0.05).result(WAIT)
 
@@ -310,9 +245,11 @@ def test_a_call_in_a_hurry_does_not_wait_for_the_limit(fake: FakeTriton, url: st
     gate = Gate(fake, callers := made(url))
     callers.ask(9).result(WAIT)
     first = callers.ask(0)
-    until(lambda: len(fake.requests) == 2)
-    callers.client._coalescer.flights.limit._mean = callers.client._coalescer.flights.limit._last = 1.0
-    hurried = gate.queue(1, timeout=4)
+    fake.wait_for(2)
+    limit = callers.client._coalescer.flights.limit
+    for _ in range(40):  # so an answer takes a second
+        limit.answered(1, 1.0, 1, alone=True, held_back=False, full=False, now=time.monotonic())
+    hurried = gate.queue(1, timeout=2.2)
     assert hurried.result(WAIT).user_id == 1
     assert not first.done()
     gate.open()
@@ -359,7 +296,7 @@ def test_other_dimensions_come_while_calls_wait(fake: FakeTriton, url: str, made
     gate = Gate(fake, made(url))
     asked = [gate.shut(), *(gate.queue(user, history=[5, 6, 7, 8]) for user in range(1, 5))]
     fake.config.input[1].dims[:] = [3]
-    gate.fault = only_three
+    fake.fault = only_three
     gate.open()
     assert [one.result(WAIT).user_id for one in asked] == list(range(5))
     assert np.frombuffer(fake.requests[-1].raw_input_contents[1], np.int64)[-3:].tolist() == [6, 7, 8]
@@ -379,7 +316,7 @@ def test_shorter_lists_of_a_new_version_fail_only_those_who_asked_for_more(
     gate = Gate(fake, made(url))
     gate.shut()
     few, many = gate.queue(1, 2), gate.queue(2, 5)
-    gate.fault = two_items
+    fake.fault = two_items
     gate.open()
     assert few.result(WAIT).item_ids.tolist() == [100, 101]
     with pytest.raises(ProtocolError, match="lists of 2 items; asked for 5"):
@@ -395,8 +332,6 @@ def test_many_callers_at_once(fake: FakeTriton, url: str, made: Make) -> None:
 
 
 def test_recommend_many_goes_as_before(fake: FakeTriton, url: str) -> None:
-    from trireme_client import Request
-
     with Client(url, coalescing=Coalescing()) as client:
         answers = client.recommend_many([Request(user) for user in range(10)])
     assert [answer.user_id for answer in answers] == list(range(10))
@@ -416,10 +351,10 @@ class TestCancelling:
     def test_a_travelling_caller_leaves_the_others_their_answers(self, fake: FakeTriton, tasks: Tasks) -> None:
         gate = Gate(fake, tasks)
         asked = [gate.shut(), *(gate.queue(user) for user in range(1, 4))]
-        fake.delay = 0.3
-        gate.open()
-        until(lambda: len(fake.requests) == 2)
+        fake.hold(1)
+        fake.wait_for(2)
         asked[2].cancel()
+        gate.open()
         assert [asked[user].result(WAIT).user_id for user in (0, 1, 3)] == [0, 1, 3]
         with pytest.raises(CancelledError):
             asked[2].result(WAIT)
@@ -439,7 +374,7 @@ def test_a_wrong_coalescing_is_refused(client: type[Client]) -> None:
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_a_caller_cancelled_at_any_moment_leaves_the_window_open(turns: int) -> None:
+async def test_a_caller_cancelled_at_any_moment_leaves_the_way_open(turns: int) -> None:
     """Also between the making of the RPC's task and its first step, when the task never runs."""
     with running(FakeTriton()) as url:
         async with AsyncClient(url, coalescing=Coalescing(max_in_flight=1)) as client:

@@ -103,8 +103,8 @@ def test_a_connection_lost_before_the_answer_is_a_connect_error() -> None:
         relay = Relay(url)
         with Client(relay.url, timeout=10) as client:
             client.model_info()
-            fake.delay = 0.5
-            cutter = threading.Timer(0.1, relay.cut)
+            fake.hold()
+            cutter = threading.Thread(target=lambda: (fake.wait_for(1), relay.cut()))
             cutter.start()
             with pytest.raises(ConnectError, match="no connection"):
                 client.recommend(1)
@@ -133,9 +133,9 @@ def test_a_cancelled_task_stays_cancelled_beside_a_closing_client() -> None:
     async def run() -> type[BaseException]:
         client = AsyncClient(url)
         await client.model_info()
-        fake.delay = 0.2
+        fake.hold()
         task = asyncio.ensure_future(client.recommend(1))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(fake.wait_for, 1)
         client._session.closed = True
         task.cancel()
         (result,) = await asyncio.gather(task, return_exceptions=True)

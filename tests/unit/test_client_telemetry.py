@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +25,7 @@ from opentelemetry.semconv._incubating.attributes import rpc_attributes
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
+from tests.support.callers import WAIT, Tasks, Threads, until
 from tests.support.fake_triton import BATCH, FakeTriton, running
 from trireme_client import (
     AsyncClient,
@@ -41,7 +41,6 @@ from trireme_client import (
     spans,
 )
 
-WAIT = 20  # seconds; what does not come until then does not come
 RPC = "inference.GRPCInferenceService/ModelInfer"
 
 
@@ -68,52 +67,6 @@ class Watched:
         return [point for metric in metrics for point in metric.data.data_points]
 
 
-class Threads:
-    def __init__(self, url: str, **options: Any) -> None:
-        self._pool = ThreadPoolExecutor(16)
-        self._client = Client(url, **options)
-
-    def call(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
-        return self._pool.submit(getattr(self._client, method), *arguments, **options)
-
-    def within(self, span: trace.Span, method: str, *arguments: Any) -> Future[Any]:
-        """Calls with `span` as the current one."""
-
-        def ask() -> Any:
-            with trace.use_span(span):
-                return getattr(self._client, method)(*arguments)
-
-        return self._pool.submit(ask)
-
-    def end(self) -> None:
-        self._client.close()
-        self._pool.shutdown()
-
-
-class Tasks:
-    def __init__(self, url: str, **options: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self._client = AsyncClient(url, **options)
-
-    def call(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(getattr(self._client, method)(*arguments, **options), self._loop)
-
-    def within(self, span: trace.Span, method: str, *arguments: Any) -> Future[Any]:
-        async def ask() -> Any:
-            with trace.use_span(span):
-                return await getattr(self._client, method)(*arguments)
-
-        return asyncio.run_coroutine_threadsafe(ask(), self._loop)
-
-    def end(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(WAIT)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
 @pytest.fixture(params=[Threads, Tasks], ids=["threads", "tasks"])
 def kind(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return request.param
@@ -126,18 +79,11 @@ def coalescing(request: pytest.FixtureRequest) -> Coalescing | None:
 
 @contextmanager
 def asking(kind: Callable[..., Any], url: str, watched: Watched, **options: Any) -> Iterator[Any]:
-    callers = kind(url, telemetry=watched.telemetry, **{"timeout": 30, **options})
+    callers = kind(url, telemetry=watched.telemetry, **options)
     try:
         yield callers
     finally:
         callers.end()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def refuse(request: Any, answer: Any, context: grpc.ServicerContext) -> None:
@@ -165,7 +111,7 @@ def sampled_elsewhere(number: int, sampled: bool = True) -> trace.Span:
 def test_a_call_and_its_rpc(fake: FakeTriton, url: str, kind: Any, coalescing: Coalescing | None) -> None:
     watched = Watched()
     with asking(kind, url, watched, coalescing=coalescing) as callers:
-        callers.within(sampled_elsewhere(0xABC), "recommend", 7, 3).result(WAIT)
+        callers.call("recommend", 7, 3, within=trace.use_span(sampled_elsewhere(0xABC))).result(WAIT)
     (call,), (rpc,) = watched.spans("recommend"), watched.spans(RPC)
     assert (call.kind, rpc.kind) == (SpanKind.INTERNAL, SpanKind.CLIENT)
     assert (call.parent.trace_id, call.parent.span_id) == (0xABC, 0xABC)
@@ -203,8 +149,10 @@ def test_what_is_not_sampled_leaves_no_span_and_sends_no_context(
 ) -> None:
     watched = Watched(ParentBased(ALWAYS_ON))
     with asking(kind, url, watched, coalescing=coalescing) as callers:
-        callers.within(sampled_elsewhere(1, sampled=False), "recommend", 7).result(WAIT)
-        callers.within(sampled_elsewhere(2, sampled=False), "recommend_many", [Request(7), Request(8)]).result(WAIT)
+        callers.call("recommend", 7, within=trace.use_span(sampled_elsewhere(1, sampled=False))).result(WAIT)
+        callers.call(
+            "recommend_many", [Request(7), Request(8)], within=trace.use_span(sampled_elsewhere(2, sampled=False))
+        ).result(WAIT)
     assert watched.spans("recommend") == watched.spans("recommend_many") == watched.spans(RPC) == []
     assert len(fake.headers) == 2
     assert not any("traceparent" in headers for headers in fake.headers)
@@ -216,14 +164,15 @@ def test_callers_that_travel_together_share_a_span(fake: FakeTriton, url: str, k
     watched = Watched(ParentBased(ALWAYS_OFF))
     with asking(kind, url, watched, coalescing=Coalescing(max_in_flight=1)) as callers:
         callers.call("model_info").result(WAIT)
-        fake.delay = 0.5
+        fake.hold(1)
         alone = callers.call("recommend", 1)
-        until(lambda: len(fake.requests) == 1)
-        fake.delay = 0.0
+        fake.wait_for(1)
         contexts = [sampled_elsewhere(2, sampled=False), sampled_elsewhere(3), sampled_elsewhere(4)]
-        for future in [callers.within(context, "recommend", 5) for context in contexts]:
+        asked = [callers.call("recommend", 5, within=trace.use_span(context)) for context in contexts]
+        until(lambda: callers.client._coalescer.flights.pending == len(asked))
+        fake.release()
+        for future in [alone, *asked]:
             future.result(WAIT)
-        alone.result(WAIT)
     assert [request.inputs[0].shape[0] for request in fake.requests] == [1, 3]
     assert "traceparent" not in fake.headers[0]
     (rpc,) = watched.spans(RPC)
@@ -259,20 +208,22 @@ def test_many_users_are_one_span_with_all_its_rpcs_and_no_duration(fake: FakeTri
 def test_the_span_of_an_rpc_ends_with_its_answer_though_an_earlier_one_is_awaited(
     fake: FakeTriton, url: str, kind: Any
 ) -> None:
-    first = threading.Event()
+    answered = threading.Event()
 
-    def hold_the_first(request: Any, answer: Any, context: Any) -> None:
-        if request.inputs[0].shape[0] == BATCH:
-            first.wait(WAIT)
+    def note_the_second(request: Any, answer: Any, context: grpc.ServicerContext) -> None:
+        if request.inputs[0].shape[0] == 1:
+            context.add_callback(answered.set)
 
     watched = Watched()
-    fake.fault = hold_the_first
+    fake.fault = note_the_second
+    fake.hold(0)
     with asking(kind, url, watched) as callers:
         asked = callers.call("recommend_many", [Request(user) for user in range(BATCH + 1)])
-        until(lambda: len(fake.requests) == 2)
-        time.sleep(0.3)  # the second answer arrives meanwhile, and nobody awaits it
+        assert answered.wait(WAIT)
+        # Another answer over the same connection: the second one, which nobody awaits, came before it.
+        callers.call("recommend_many", [Request(7), Request(8)]).result(WAIT)
         released = time.time_ns()
-        first.set()
+        fake.release()
         asked.result(WAIT)
     ends = {rpc.attributes["trireme.users"]: rpc.end_time for rpc in watched.spans(RPC)}
     assert ends[1] < released < ends[BATCH]
@@ -324,7 +275,7 @@ def test_a_call_out_of_time(fake: FakeTriton, url: str, kind: Any, coalescing: C
     watched = Watched()
     with asking(kind, url, watched, coalescing=coalescing) as callers:
         callers.call("recommend", 7).result(WAIT)
-        fake.delay = 3.0
+        fake.hold()
         with pytest.raises(TimeoutError):
             callers.call("recommend", 7, timeout=0.2).result(WAIT)
         until(lambda: len(watched.spans(RPC)) == 2)
@@ -336,18 +287,16 @@ def test_a_call_out_of_time(fake: FakeTriton, url: str, kind: Any, coalescing: C
 
 def test_a_cancelled_task(fake: FakeTriton, url: str, coalescing: Coalescing | None) -> None:
     watched = Watched()
-    fake.delay = 1.0
+    fake.hold()
 
     async def run() -> None:
         async with AsyncClient(url, coalescing=coalescing, telemetry=watched.telemetry) as client:
             task = asyncio.create_task(client.recommend(7))
-            while not fake.requests:
-                await asyncio.sleep(0.005)
+            await asyncio.to_thread(fake.wait_for, 1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            while not watched.spans(RPC):
-                await asyncio.sleep(0.005)
+            await asyncio.to_thread(until, lambda: watched.spans(RPC) != [])
 
     asyncio.run(asyncio.wait_for(run(), WAIT))
     (call,), (rpc,) = watched.spans("recommend"), watched.spans(RPC)

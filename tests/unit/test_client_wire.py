@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import datetime
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.support.certificates import self_signed
 from tests.support.fake_triton import BATCH, HISTORY, ITEMS, FakeTriton, running
 from trireme_client import (
     TLS,
@@ -176,7 +172,7 @@ class TestFailures:
             call(url, "recommend", 1, 5)
 
     def test_a_slow_answer_is_a_timeout(self, fake: FakeTriton, url: str, call: Call) -> None:
-        fake.delay = 0.5
+        fake.hold()
         with pytest.raises(TimeoutError, match=r"within 0\.1 s") as raised:
             call(url, "recommend", 1, client={"timeout": 0.1})
         assert isinstance(raised.value, builtins.TimeoutError)
@@ -184,7 +180,7 @@ class TestFailures:
             call(url, "recommend", 1, timeout=0.05)
 
     def test_one_slow_rpc_of_many_ends_the_call(self, fake: FakeTriton, url: str, call: Call) -> None:
-        fake.delay = 0.4
+        fake.hold()
         with pytest.raises(TimeoutError):
             call(url, "recommend_many", [Request(user) for user in range(40)], timeout=0.2)
 
@@ -253,7 +249,7 @@ class TestClosing:
 
     @pytest.mark.parametrize("users", [1, 40])
     def test_closing_ends_calls_of_other_threads(self, fake: FakeTriton, url: str, users: int) -> None:
-        fake.delay = 0.5
+        fake.hold()
         client = Client(url, timeout=30)
         client.model_info()
         raised: list[Exception] = []
@@ -266,20 +262,18 @@ class TestClosing:
 
         thread = threading.Thread(target=ask)
         thread.start()
-        while not fake.requests:
-            time.sleep(0.005)
+        fake.wait_for(1)
         client.close()
         thread.join(timeout=10)
         assert [type(error) for error in raised] == [ClosedError]
 
     def test_closing_ends_calls_of_other_tasks(self, fake: FakeTriton, url: str) -> None:
         async def run() -> None:
-            fake.delay = 0.5
+            fake.hold()
             client = AsyncClient(url, timeout=30)
             await client.model_info()
             task = asyncio.ensure_future(client.recommend(1))
-            while not fake.requests:
-                await asyncio.sleep(0.005)
+            await asyncio.to_thread(fake.wait_for, 1)
             await client.close()
             with pytest.raises(ClosedError):
                 await task
@@ -288,12 +282,12 @@ class TestClosing:
 
     def test_cancelling_one_task_leaves_the_others(self, fake: FakeTriton, url: str) -> None:
         async def run() -> None:
-            fake.delay = 0.2
+            fake.hold()
             async with AsyncClient(url, timeout=30) as client:
                 tasks = [asyncio.ensure_future(client.recommend(user)) for user in range(4)]
-                while len(fake.requests) < 4:
-                    await asyncio.sleep(0.005)
+                await asyncio.to_thread(fake.wait_for, 4)
                 tasks[1].cancel()
+                fake.release()
                 answers = await asyncio.gather(*tasks, return_exceptions=True)
             assert isinstance(answers[1], asyncio.CancelledError)
             assert [a.user_id for a in answers if isinstance(a, Recommendations)] == [0, 2, 3]
@@ -327,30 +321,12 @@ def test_recommendations_are_a_sequence(url: str) -> None:
 
 class TestTLS:
     @pytest.fixture(scope="class")
-    def certificate(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-        """A self-signed certificate for localhost and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        now = datetime.datetime.now(datetime.timezone.utc)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(1)
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
+    @classmethod
+    def certificate(cls, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+        """A self-signed certificate for localhost and its key, as files."""
         folder = tmp_path_factory.mktemp("tls")
-        (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (folder / "key.pem").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        for name, content in zip(("cert.pem", "key.pem"), self_signed(), strict=True):
+            (folder / name).write_bytes(content)
         return folder / "cert.pem", folder / "key.pem"
 
     def test_mutual_tls(self, fake: FakeTriton, call: Call, certificate: tuple[Path, Path]) -> None:
