@@ -61,7 +61,7 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
             task.cancel()
 
     def _schedule_flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Sends at the end of this turn of the event loop, so that calls made in the same turn travel together."""
+        """Sends at the end of this turn of the event loop, so that calls made in the same turn share RPCs."""
         if not self._flush_scheduled:
             self._flush_scheduled = True
             loop.call_soon(self._flush_now)
@@ -96,7 +96,7 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
         except Exception as error:
             self._refused(flight, error)
         finally:
-            # After the callers that were woken: what they ask next leaves together with what waits.
+            # After the woken callers have run, so that their next calls leave together with those that wait.
             self._schedule_flush(asyncio.get_running_loop())
 
     def _load(self, deadline: Deadline, until: float) -> None:
@@ -135,13 +135,13 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
         equal time limits it fires once per limit, not once per call.
         """
         flights, now = self.flights, self._clock()
-        travelling = [call for flight in flights.in_flight for call in flight.calls if not call.settled]
-        for call in [*flights.waiting(), *travelling]:
+        in_flight = [call for flight in flights.in_flight for call in flight.calls if not call.settled]
+        for call in [*flights.waiting(), *in_flight]:
             if call.deadline <= now:
                 self._leave(call)
                 self._wake(call, self._session.timed_out(call.seconds))
         self._flush(hurry=any(flights.leave_by(call) <= now for call in flights.waiting()))
-        moments = [call.deadline for call in travelling if not call.settled]
+        moments = [call.deadline for call in in_flight if not call.settled]
         for call in flights.waiting():
             leave_by = flights.leave_by(call)
             moments.append(leave_by if leave_by > now else call.deadline)

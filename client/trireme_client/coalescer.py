@@ -1,5 +1,4 @@
-"""Calls into shared RPCs and their answers back to the callers, without any I/O: what a coalescing client does, except
-for how RPCs are made and how callers wait."""
+"""Puts calls into shared RPCs, and hands the answers back to the callers. Subclasses make the RPCs and let callers wait."""
 
 from __future__ import annotations
 
@@ -25,10 +24,7 @@ S = TypeVar("S", bound=Session)
 
 
 class Coalescer(ABC, Generic[S]):
-    """Joins the calls of one session. Its subclasses make the RPCs and let callers wait: for asyncio, and for threads.
-
-    The session is the client's own: a codec that is found out of date is so for all calls of the client.
-    """
+    """Joins the calls of one client, on the client's own session: a codec found out of date is so for all of its calls."""
 
     def __init__(self, session: S, options: Coalescing, clock: Callable[[], float] = time.monotonic) -> None:
         self._session = session
@@ -58,7 +54,7 @@ class Coalescer(ABC, Generic[S]):
         return call
 
     def _leave(self, call: Call) -> None:
-        """Settles a call whose caller gave up. If nobody else waits for its RPC, that is cancelled."""
+        """Settles a call whose caller gave up. If no other call waits for its RPC, the RPC is cancelled."""
         if not call.settled:
             self.flights.end(call)
             if call.flight is not None and all(other.settled for other in call.flight.calls):

@@ -44,7 +44,7 @@ class Codec:
     def batches(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> list[Batch]:
         """Splits requests into RPCs of at most max_batch_size users.
 
-        Users with and without a history travel apart, since an RPC has the optional input for all of its users or for
+        Users with and without a history never share an RPC, since an RPC has the optional input for all of its users or for
         none. ledger: as for `message`.
 
         Raises:

@@ -202,7 +202,7 @@ class RpcSpan(RpcRecorder):
             self.end("OK")
         elif isinstance(error, grpc.RpcError):
             self.end(error.code().name, error.details())
-        else:  # nobody waits for it any more
+        else:  # no call waits for it any more
             self.end("CANCELLED")
 
 
@@ -219,7 +219,7 @@ class _TracedCall:
             return (yield from self._call.__await__())
 
     def cancel(self) -> None:
-        # The call cannot be cancelled if its answer, which nobody will read, came before.
+        # A call whose answer has come already, though it is never read, cannot be cancelled.
         self._span.end("CANCELLED" if self._call.cancel() else "OK")
 
 

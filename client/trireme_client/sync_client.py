@@ -74,8 +74,8 @@ class Client(BaseClient):
     ) -> list[Recommendations]:
         """Returns the answers for several users in the order asked: far cheaper for the server than one at a time.
 
-        Users travel in RPCs of up to the model's max_batch_size, a few RPCs at a time; those with and those without
-        a history travel apart. If one RPC fails, the call raises that error and drops the other answers. Nothing was
+        An RPC takes up to the model's max_batch_size users, all of them with a history or none of them; a few RPCs
+        are in flight at a time. If one RPC fails, the call raises that error and drops the other answers. Nothing was
         changed on the server, so the whole call can be repeated.
 
         Args:

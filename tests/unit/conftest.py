@@ -1,4 +1,4 @@
-"""A server that answers as it is told, for all tests of the clients."""
+"""The scripted server of the clients' tests."""
 
 from __future__ import annotations
 

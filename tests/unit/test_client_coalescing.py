@@ -1,4 +1,4 @@
-"""Both coalescing clients against a scripted server: who travels with whom, and what becomes of each caller."""
+"""Both coalescing clients against a scripted server: which calls share an RPC, and what each caller gets."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def abort_for(user: int, code: grpc.StatusCode) -> Callable[[Any, Any, Any], Non
 Make = Callable[..., Callers]
 
 
-def test_a_call_alone_travels_alone(fake: FakeTriton, url: str, made: Make) -> None:
+def test_a_call_alone_has_an_rpc_of_its_own(fake: FakeTriton, url: str, made: Make) -> None:
     callers = made(url)
     for user in (7, 8):
         answer = callers.ask(user, 3).result(WAIT)
@@ -104,7 +104,7 @@ def test_a_call_alone_travels_alone(fake: FakeTriton, url: str, made: Make) -> N
     assert rpcs(fake) == [[7], [8]]
 
 
-def test_a_burst_travels_in_few_rpcs_in_the_order_asked(fake: FakeTriton, url: str, made: Make) -> None:
+def test_a_burst_takes_few_rpcs_in_the_order_asked(fake: FakeTriton, url: str, made: Make) -> None:
     gate = Gate(fake, callers := made(url))
     first = gate.shut()
     asked = [gate.queue(user, 1 + user % ITEMS) for user in range(1, 13)]
@@ -205,7 +205,7 @@ def test_an_unreadable_answer_is_an_error_for_each(fake: FakeTriton, url: str, m
             one.result(WAIT)
 
 
-def test_nobody_listens(made: Make) -> None:
+def test_a_server_that_is_not_there(made: Make) -> None:
     callers = made("localhost:1")
     asked = [callers.ask(user) for user in range(3)]
     for one in asked:
@@ -267,7 +267,7 @@ def test_too_many_waiting_calls_are_turned_away_at_once(fake: FakeTriton, url: s
     assert rpcs(fake) == [[0], [1, 2], [4]]
 
 
-def test_closing_ends_all_that_wait_or_travel(fake: FakeTriton, url: str, made: Make) -> None:
+def test_closing_ends_calls_that_wait_and_calls_in_flight(fake: FakeTriton, url: str, made: Make) -> None:
     gate = Gate(fake, callers := made(url))
     asked = [gate.shut(), gate.queue(1), gate.queue(2, history=[5])]
     callers.close()
@@ -348,7 +348,7 @@ class TestCancelling:
         assert [asked[user].result(WAIT).user_id for user in (0, 1, 3)] == [0, 1, 3]
         assert rpcs(fake) == [[0], [1, 3]]
 
-    def test_a_travelling_caller_leaves_the_others_their_answers(self, fake: FakeTriton, tasks: Tasks) -> None:
+    def test_a_caller_in_flight_leaves_the_others_their_answers(self, fake: FakeTriton, tasks: Tasks) -> None:
         gate = Gate(fake, tasks)
         asked = [gate.shut(), *(gate.queue(user) for user in range(1, 4))]
         fake.hold(1)
@@ -359,7 +359,7 @@ class TestCancelling:
         with pytest.raises(CancelledError):
             asked[2].result(WAIT)
 
-    def test_the_rpc_of_nobody_is_given_up(self, fake: FakeTriton, tasks: Tasks) -> None:
+    def test_an_rpc_without_callers_is_given_up(self, fake: FakeTriton, tasks: Tasks) -> None:
         gate = Gate(fake, tasks)
         only, waiting = gate.shut(), gate.queue(1)
         only.cancel()

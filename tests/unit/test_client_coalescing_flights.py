@@ -1,4 +1,4 @@
-"""The core of coalescing without any I/O: who travels with whom, when, and how many RPCs may be under way."""
+"""The core of coalescing without any I/O: which calls share an RPC, when it leaves, and how many may be in flight."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TestFlights:
         made.answered(second, 0.02)
         assert taken(made, 0.02) == [6, 7]
 
-    def test_histories_travel_apart_and_the_older_call_goes_first(self) -> None:
+    def test_histories_have_their_own_rpcs_and_the_older_call_goes_first(self) -> None:
         made = flights(call(1, [5]), call(2), call(3, [5]), call(4), call(5, [5]))
         order = []
         while made.pending:
@@ -94,7 +94,7 @@ class TestFlights:
         assert users(flight) == [4]
         assert [each.request.user_id for each in late] == [3, 5]
         assert made.pending == 0
-        # With no RPC under way an estimate may be wrong without anybody to correct it: only the deadline counts.
+        # With no RPC in flight nothing would correct a wrong estimate, so only the deadline counts.
         made = flights(call(6, deadline=1.9), call(7, deadline=0.9))
         flight, late = made.take(1.0, 4)
         assert (users(flight), [each.request.user_id for each in late]) == ([6], [7])
@@ -125,7 +125,7 @@ class TestFlights:
             made.gave_up(flight)
         assert order == [[1], [2, 3], [4]]
 
-    def test_clearing_gives_all_that_wait_or_travel(self) -> None:
+    def test_clearing_returns_calls_that_wait_and_calls_in_flight(self) -> None:
         made = flights(call(1))
         flight, _ = made.take(0.0, 4)
         assert flight is not None
@@ -149,7 +149,7 @@ class TestBaseline:
         for size in (1, 10, 64):
             assert line.latency(size) == pytest.approx(0.001 + 0.0002 * size, rel=1e-6)
 
-    def test_equal_sizes_tell_no_slope_and_noise_gives_no_negative_one(self) -> None:
+    def test_equal_sizes_show_no_slope_and_noise_gives_no_negative_one(self) -> None:
         flat, falling = Baseline(), Baseline()
         flat.add(4, 0.01)
         falling.add(1, 0.02)
@@ -192,7 +192,7 @@ class TestLimit:
         limit.answered(64, 0.01, 1, alone=True, held_back=True, full=True, now=11.0)
         assert limit.allowed(12.0) == 4
 
-    def test_nobody_waits_nothing_rises(self) -> None:
+    def test_the_limit_does_not_rise_while_no_call_waits(self) -> None:
         limit = ConcurrencyLimit(16)
         for _ in range(100):
             limit.answered(1, 0.01, 1, alone=True, held_back=False, full=False, now=0.0)

@@ -1,4 +1,4 @@
-"""What gRPC and Triton say, word for word as they were seen to say it, and the errors that it becomes."""
+"""The messages of gRPC and Triton, word for word, and the errors that they become."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from trireme_client.status import error_from_status
         ("RESOURCE_EXHAUSTED", "Received message larger than max", ServerError),
     ],
 )
-def test_a_status_becomes_the_error_that_tells_what_to_do(status: str, details: str, kind: type[Exception]) -> None:
+def test_a_status_becomes_its_error(status: str, details: str, kind: type[Exception]) -> None:
     error = error_from_status(status, details, "model 'recommend' at localhost:8001", 2.0)
     assert type(error) is kind
     assert details in str(error)
@@ -56,7 +56,7 @@ def test_a_status_becomes_the_error_that_tells_what_to_do(status: str, details: 
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.25, "within 0.25 s"), (None, "in time")])
-def test_a_deadline_tells_the_limit(seconds: float | None, words: str) -> None:
+def test_a_deadline_names_the_limit(seconds: float | None, words: str) -> None:
     error = error_from_status("DEADLINE_EXCEEDED", "Deadline Exceeded", "model 'm' at h:1", seconds)
     assert isinstance(error, TimeoutError)
     assert error.seconds == seconds
@@ -121,7 +121,7 @@ def test_a_client_closed_just_before_it_sends() -> None:
             client._session.exchange(rpcs)
 
 
-def test_what_grpc_says_of_a_channel_that_nobody_closed_here_is_passed_on() -> None:
+def test_an_error_for_a_channel_that_this_client_did_not_close_is_passed_on() -> None:
     client = Client("127.0.0.1:1")
     client._session.channel.close()
     with pytest.raises(ValueError, match=r"(?i)channel") as raised:
@@ -144,5 +144,5 @@ def test_a_cancelled_task_stays_cancelled_beside_a_closing_client() -> None:
 
     fake = FakeTriton()
     with running(fake) as url:
-        # Python 3.10 does not tell whether a task is being cancelled.
+        # Python 3.10 does not report whether a task is being cancelled.
         assert asyncio.run(run()) is (ClosedError if sys.version_info < (3, 11) else asyncio.CancelledError)

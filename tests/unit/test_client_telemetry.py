@@ -1,4 +1,4 @@
-"""What both clients tell OpenTelemetry, seen by its own SDK, against a scripted server."""
+"""What both clients report to OpenTelemetry, as its SDK receives it, against a scripted server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ RPC = "inference.GRPCInferenceService/ModelInfer"
 
 
 class Watched:
-    """A Telemetry with the SDK behind it, and what it was told."""
+    """A Telemetry with the SDK behind it, and what it received."""
 
     def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self._exporter = InMemorySpanExporter()
@@ -60,8 +60,8 @@ class Watched:
         return sorted(found, key=lambda span: span.start_time)
 
     def durations(self) -> list[HistogramDataPoint]:
-        told = self._reader.get_metrics_data()
-        resources = told.resource_metrics if told else []
+        data = self._reader.get_metrics_data()
+        resources = data.resource_metrics if data else []
         metrics = [metric for resource in resources for scope in resource.scope_metrics for metric in scope.metrics]
         assert all(metric.name == "trireme.client.request.duration" and metric.unit == "s" for metric in metrics)
         return [point for metric in metrics for point in metric.data.data_points]
@@ -160,7 +160,7 @@ def test_what_is_not_sampled_leaves_no_span_and_sends_no_context(
     assert duration.count == 1
 
 
-def test_callers_that_travel_together_share_a_span(fake: FakeTriton, url: str, kind: Any) -> None:
+def test_callers_of_one_rpc_share_its_span(fake: FakeTriton, url: str, kind: Any) -> None:
     watched = Watched(ParentBased(ALWAYS_OFF))
     with asking(kind, url, watched, coalescing=Coalescing(max_in_flight=1)) as callers:
         callers.call("model_info").result(WAIT)
@@ -220,7 +220,7 @@ def test_the_span_of_an_rpc_ends_with_its_answer_though_an_earlier_one_is_awaite
     with asking(kind, url, watched) as callers:
         asked = callers.call("recommend_many", [Request(user) for user in range(BATCH + 1)])
         assert answered.wait(WAIT)
-        # Another answer over the same connection: the second one, which nobody awaits, came before it.
+        # An answer that follows on the same connection: the second one, which is not awaited yet, came before it.
         callers.call("recommend_many", [Request(7), Request(8)]).result(WAIT)
         released = time.time_ns()
         fake.release()
@@ -339,9 +339,9 @@ def test_without_a_budget_nothing_is_kept_or_missed(fake: FakeTriton, url: str, 
     assert duration.explicit_bounds == pytest.approx([bound / 1000 for bound in milliseconds])
 
 
-@pytest.mark.parametrize("told", ["{", "[]", '{"p50_ms": 1}', '{"p99_ms": []}'])
-def test_a_budget_that_is_none(fake: FakeTriton, url: str, told: str) -> None:
-    fake.config.parameters["budget"].string_value = told
+@pytest.mark.parametrize("text", ["{", "[]", '{"p50_ms": 1}', '{"p99_ms": []}'])
+def test_a_malformed_budget(fake: FakeTriton, url: str, text: str) -> None:
+    fake.config.parameters["budget"].string_value = text
     with Client(url) as client, pytest.raises(ProtocolError, match=r"the parameter 'budget' .*; allowed: JSON"):
         client.model_info()
 
@@ -369,7 +369,7 @@ def test_two_clients_of_one_telemetry(fake: FakeTriton, url: str, kind: Any) -> 
         (lambda: Telemetry(None, 3), "meter_provider is 3; allowed: a MeterProvider of opentelemetry"),
     ],
 )
-def test_what_is_no_telemetry(make: Callable[[], Any], message: str) -> None:
+def test_a_wrong_telemetry_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         make()
 

@@ -152,7 +152,7 @@ class TestFailures:
             (change(2, raw=b"\x09"), ProtocolError, "rung 9"),
         ],
     )
-    def test_an_error_says_what_came(
+    def test_an_error_names_what_came(
         self, fake: FakeTriton, url: str, call: Call, fault: Any, kind: type[Exception], words: str
     ) -> None:
         fake.fault = fault
@@ -184,7 +184,7 @@ class TestFailures:
         with pytest.raises(TimeoutError):
             call(url, "recommend_many", [Request(user) for user in range(40)], timeout=0.2)
 
-    def test_nobody_listens(self, call: Call) -> None:
+    def test_a_server_that_is_not_there(self, call: Call) -> None:
         with pytest.raises(ConnectError, match="localhost:1"):
             call("localhost:1", "recommend", 1)
 
@@ -228,7 +228,7 @@ class TestFailures:
 
 
 class TestClosing:
-    def test_a_closed_client_says_so(self, url: str) -> None:
+    def test_a_closed_client_reports_it(self, url: str) -> None:
         client = Client(url)
         client.recommend(1)
         client.close()
@@ -238,7 +238,7 @@ class TestClosing:
         with pytest.raises(ClosedError):
             client.recommend(1)
 
-    def test_a_closed_async_client_says_so(self, url: str) -> None:
+    def test_a_closed_async_client_reports_it(self, url: str) -> None:
         async def run() -> None:
             client = AsyncClient(url)
             await client.close()
