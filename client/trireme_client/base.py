@@ -1,4 +1,4 @@
-"""What both clients are made of."""
+"""The construction of both clients."""
 
 from __future__ import annotations
 
