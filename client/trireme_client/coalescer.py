@@ -1,4 +1,4 @@
-"""Puts calls into shared RPCs, and hands the answers back to the callers. Subclasses make the RPCs and let callers wait."""
+"""Puts calls into shared RPCs and hands the answers back. Subclasses make the RPCs and let callers wait."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ S = TypeVar("S", bound=Session)
 
 
 class Coalescer(ABC, Generic[S]):
-    """Joins the calls of one client, on the client's own session: a codec found out of date is so for all of its calls."""
+    """Joins the calls of one client, on its own session: a codec found out of date is so for all of its calls."""
 
     def __init__(self, session: S, options: Coalescing, clock: Callable[[], float] = time.monotonic) -> None:
         self._session = session

@@ -44,8 +44,8 @@ class Codec:
     def batches(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> list[Batch]:
         """Splits requests into RPCs of at most max_batch_size users.
 
-        Users with and without a history never share an RPC, since an RPC has the optional input for all of its users or for
-        none. ledger: as for `message`.
+        Users with and without a history never share an RPC, since an RPC has the optional input for all of its users
+        or for none. ledger: as for `message`.
 
         Raises:
             ValidationError: a k exceeds the model's list length.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# The number of RPCs waiting at the server from which it counts as congested. A quarter of one is usually too many, since
-# calls that wait here instead make the next RPC larger. Once RPCs are full, that gains nothing more, and one that waits
-# at the server keeps it busy while an answer travels and the next RPC is written.
+# The number of RPCs waiting at the server from which it counts as congested. A quarter of one is usually too many,
+# since calls that wait here instead make the next RPC larger. Once RPCs are full, that gains nothing more, and one that
+# waits at the server keeps it busy while an answer is on its way and the next RPC is written.
 _CONGESTED, _CONGESTED_FULL = 0.25, 1.5
 
 # Additive increase per RPC, multiplicative decrease. Recovering from a decrease takes about 32 RPCs: on a server that

@@ -1,4 +1,4 @@
-"""Recorders of calls and RPCs. Each call takes the same path whether it is recorded or not: the base classes do nothing.
+"""Recorders of calls and RPCs. A call takes the same path whether it is recorded or not: the base classes do nothing.
 
 `CallClock` here takes the times of a call's ledger; the recorders for OpenTelemetry are in `spans`.
 """
