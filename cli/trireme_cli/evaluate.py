@@ -14,9 +14,8 @@ from trireme_cli.output import CommandError, Json, console, figures_table, finis
 
 if TYPE_CHECKING:
     from trireme_export.checkpoint import Checkpoint
-    from trireme_export.data.dataset import Dataset
+    from trireme_export.data import Dataset, EvaluationSet
     from trireme_export.evaluation.funnel import Ask
-    from trireme_export.evaluation.protocol import EvaluationSet
 
 __all__ = ["evaluate", "evaluation", "evaluation_tables", "open_evaluation", "served"]
 

@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from trireme_export.config import PipelineConfig
+from trireme_export.data.evaluation_set import EvaluationSet
 from trireme_export.errors import CheckpointError
-from trireme_export.evaluation.protocol import EvaluationSet
 from trireme_export.models import TrainedModels, load_models, save_models
 from trireme_export.staging import staged_directory
 from trireme_export.tables import Tables

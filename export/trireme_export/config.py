@@ -13,8 +13,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from trireme_export.data.config import DataConfig, Section
-from trireme_export.training.config import TrainingConfig
+from trireme_export.data.options import DataConfig
+from trireme_export.section import Section
+from trireme_export.training.options import TrainingConfig
 from trireme_runtime.schema import STAGES, TRANSPORT
 
 __all__ = ["BudgetConfig", "ConfigError", "DataConfig", "GateConfig", "PipelineConfig", "ServingConfig", "load_config"]

@@ -6,7 +6,6 @@ Knows nothing of training: it is given the five stage objects.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trireme_export.perf_input import write_perf_input
 from trireme_export.staging import staged_directory
 from trireme_export.triton_config import (
     ServingSettings,
@@ -30,10 +30,9 @@ from trireme_runtime.bundle import MANIFEST, Artifact, Manifest, describe_file
 from trireme_runtime.schema import CHAINS, ENTRY, FUSED, MODELS, STAGES, STEPS, Dims
 from trireme_runtime.stages.chain import Funnel
 
-__all__ = ["PERF_INPUT", "Plan", "RealRequests", "authored_repository", "write_repository"]
+__all__ = ["Plan", "RealRequests", "authored_repository", "write_repository"]
 
 Plan = Literal["ensemble", "fused", "both"]
-PERF_INPUT = "perf_input.json"
 WARMUP_BATCH = 16
 
 
@@ -80,7 +79,7 @@ def write_repository(
             _write_model(staging, name, authored, bundle, version)
         _write_configs(staging, names, funnel, version, dims, settings, requests)
         shutil.rmtree(bundle)
-        (staging / PERF_INPUT).write_text(perf_input(requests))
+        write_perf_input(staging, requests.user_id[:, 0])
         return _write_manifest(staging, names, plan, version, dims, source)
 
 
@@ -159,11 +158,6 @@ def _write_warmup(model: Path, inputs: Mapping[str, np.ndarray]) -> list[WarmupS
         (folder / name).write_bytes(tensor_bytes(array))
     files = {name: name for name in inputs}
     return [WarmupSample("one_user", 1, files), WarmupSample("a_batch", WARMUP_BATCH, files)]
-
-
-def perf_input(requests: RealRequests) -> str:
-    """An ``--input-data`` file for perf_analyzer: real users, served from their stored history."""
-    return json.dumps({"data": [{"user_id": [int(user)]} for user in requests.user_id[:, 0]]}) + "\n"
 
 
 def _write_manifest(

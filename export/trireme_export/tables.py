@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from trireme_export.data import Dataset
-from trireme_export.data.dataset import distinct_pairs
-from trireme_export.evaluation.protocol import csr
-from trireme_export.training.data import gather_history
+from trireme_export.data.histories import csr, distinct_pairs, gather_history
 from trireme_runtime.artifacts import load_stage, save_stage
 
-__all__ = ["Tables", "build_tables"]
+__all__ = ["POPULAR_DEPTH", "Tables", "build_tables", "popular_lists"]
 
 #: Popular items kept per segment, as a multiple of the longest answer: what is seen already is skipped.
 POPULAR_DEPTH = 4
@@ -55,8 +53,9 @@ def build_tables(dataset: Dataset, history_length: int, list_length: int) -> Tab
     history = gather_history(dataset.train_items, offsets[:-1], offsets[1:], history_length)
     user = np.repeat(np.arange(dataset.n_users), np.diff(offsets))
     seen_offsets, seen_items = csr(*distinct_pairs(user, dataset.train_items, dataset.n_items), dataset.n_users)
-    depth = min(dataset.n_items, POPULAR_DEPTH * list_length)
-    popular, popular_score = _popular(dataset, depth)
+    counts = dataset.segment_popularity()
+    counts[0] = dataset.item_popularity
+    popular, popular_score = popular_lists(counts, POPULAR_DEPTH * list_length)
     return Tables(
         user_ids=dataset.user_ids,
         item_ids=dataset.item_ids,
@@ -75,10 +74,16 @@ def _with_unknown(table: np.ndarray, value: int) -> np.ndarray:
     return np.concatenate([table, np.full((1, table.shape[1]), value, dtype=table.dtype)])
 
 
-def _popular(dataset: Dataset, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Per segment by its own users' counts, then by everybody's; the score is log1p of the segment's count."""
-    counts = dataset.segment_popularity()
-    counts[0] = dataset.item_popularity
-    order = np.stack([np.lexsort((-dataset.item_popularity, -row))[:depth] for row in counts])
+def popular_lists(counts: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """The most popular items of every segment: by the counts of its own users, ties by those of everybody.
+
+    Args:
+        counts: int64 [segments, N], distinct users of each item; row 0 is everybody.
+        depth: P, length of a list; N if that is shorter.
+
+    Returns:
+        Item indices int32 [segments, P], and log1p of the segment's count float32 [segments, P].
+    """
+    order = np.stack([np.lexsort((-counts[0], -row))[:depth] for row in counts])
     score = np.log1p(np.take_along_axis(counts, order, axis=1))
     return order.astype(np.int32), score.astype(np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 
 from trireme_client import AsyncClient, Client, Coalescing
+from trireme_export.perf_input import read_perf_input
 
 __all__ = ["measure_client_cost"]
 
@@ -42,8 +42,7 @@ def measure_client_cost(
     Returns for each its median `us_per_user`, the `spread` of the rounds ((max - min) / median), `users_per_rpc`, and
     `ratio`: how many times cheaper it is than `tritonclient`.
     """
-    data = json.loads((repository / "perf_input.json").read_text())["data"]
-    users = cycle([int(entry["user_id"][0]) for entry in data])
+    users = cycle(read_perf_input(repository).tolist())
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in _CONTESTANTS}
     for _ in range(rounds):
         for name, contestant in _CONTESTANTS.items():

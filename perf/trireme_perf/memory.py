@@ -7,7 +7,6 @@ the same for one instance and for ten; what is copied to the heap costs again fo
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_client import Client
+from trireme_export.perf_input import PERF_INPUT, read_perf_input
 from trireme_perf.errors import PerfError
 
 __all__ = ["Server", "artifact_bytes", "funnel_memory", "measure_instances", "process_memory", "tree", "tree_memory"]
@@ -190,7 +190,7 @@ def measure_instances(
     from trireme_runtime.bundle import read_manifest
 
     manifest = read_manifest(repository)
-    users = _users(repository)
+    users = read_perf_input(repository)[:USERS].tolist()
     plans = ("fused", "both") if manifest.plan == "both" else (manifest.plan,)
     return {
         "bundle_id": manifest.bundle_id,
@@ -242,7 +242,7 @@ def _copied(repository: Path, plan: str, instances: int) -> Iterator[Path]:
             _write_config(repository / name / "config.pbtxt", target / new, instances)
         # The configs are no longer those that were exported, and one entry has moved: there is nothing left to compare with.
         (target / ENTRY / version / MANIFEST).write_text(replace(manifest, plan=plan, artifacts={}).to_json())
-        shutil.copyfile(repository / "perf_input.json", target / "perf_input.json")
+        shutil.copyfile(repository / PERF_INPUT, target / PERF_INPUT)
         yield target
 
 
@@ -267,18 +267,6 @@ def _write_config(source: Path, model: Path, instances: int) -> None:
     for group in config.instance_group:
         group.count = instances
     (model / "config.pbtxt").write_text(text_format.MessageToString(config))
-
-
-def _users(repository: Path) -> list[int]:
-    file = repository / "perf_input.json"
-    try:
-        entries = json.loads(file.read_text())["data"][:USERS]
-        users = [int(entry["user_id"][0]) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise PerfError(f"{file}: holds no users to ask with ({type(error).__name__}: {error})") from None
-    if not users:
-        raise PerfError(f"{file}: holds no users to ask with")
-    return users
 
 
 def _ask(url: str, models: Iterable[str], users: list[int]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support import toy
-from trireme_export.repository import PERF_INPUT, RealRequests, write_repository
+from trireme_export.perf_input import read_perf_input
+from trireme_export.repository import RealRequests, write_repository
 from trireme_export.triton_config import ServingSettings, parse_config
 from trireme_runtime.bundle import Manifest, read_manifest, verify_repository
 from trireme_runtime.errors import BundleError
@@ -90,7 +90,7 @@ def test_artifacts_that_two_models_need_are_one_file(repository: Path) -> None:
 
 def test_a_failed_export_leaves_the_repository_as_it_was(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(str(path) for path in repository.rglob("*"))
-    monkeypatch.setattr("trireme_export.repository.perf_input", lambda requests: 1 / 0)
+    monkeypatch.setattr("trireme_export.repository.write_perf_input", lambda repository, user_id: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(repository)
     assert sorted(str(path) for path in repository.rglob("*")) == before
@@ -98,8 +98,7 @@ def test_a_failed_export_leaves_the_repository_as_it_was(repository: Path, monke
 
 
 def test_perf_input_holds_real_users(repository: Path) -> None:
-    data = json.loads((repository / PERF_INPUT).read_text())["data"]
-    assert [entry["user_id"][0] for entry in data] == toy.user_ids().tolist()
+    assert read_perf_input(repository).tolist() == toy.user_ids().tolist()
 
 
 def test_the_bundle_id_follows_the_content(tmp_path: Path) -> None:

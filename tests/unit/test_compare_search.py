@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from trireme_perf.errors import PerfError
 from trireme_perf.goodput.search import PRECISION, SLOWEST, find_goodput
-from trireme_perf.load.arrivals import UserMix, poisson_arrivals, read_users
+from trireme_perf.load.arrivals import UserMix, poisson_arrivals
 from trireme_perf.load.probe import percentile
 
 SERVICE_S = 0.001
@@ -86,25 +82,3 @@ def test_every_user_has_his_turn_before_one_comes_again() -> None:
     for start in (0, 10, 20):
         assert sorted(taken[start : start + 10]) == list(range(10))
     assert taken[:10] != taken[10:20]
-
-
-def test_users_of_a_repository(tmp_path: Path) -> None:
-    (tmp_path / "perf_input.json").write_text(
-        json.dumps({"data": [{"user_id": [7]}, {"user_id": [3]}, {"user_id": [7]}]})
-    )
-    assert read_users(tmp_path).tolist() == [3, 7]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, r"perf_input\.json: cannot be read"),
-        ("{}", r"is not an input file of users \(KeyError"),
-        ('{"data": []}', "holds no users"),
-    ],
-)
-def test_a_wrong_input_file_is_named(text: str | None, words: str, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / "perf_input.json").write_text(text)
-    with pytest.raises(PerfError, match=words):
-        read_users(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.frames import INTERACTIONS, write_frames
 from trireme_export.data import DataColumnError, Dataset, DataValueError, load_dataset, read_dataset
-from trireme_export.data.config import DataConfig
+from trireme_export.data.options import DataConfig
 
 ITEMS = {
     "item_id": [10, 20, 40, 50],

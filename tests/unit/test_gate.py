@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from trireme_export.checkpoint import Checkpoint
+from trireme_export.data import EvaluationSet
+from trireme_export.data.histories import csr
 from trireme_export.errors import ExportError
 from trireme_export.evaluation.funnel import offline_lists
-from trireme_export.evaluation.protocol import EvaluationSet, csr
 from trireme_export.exporters import export_funnel
 from trireme_export.exporters.product import exact_index
 from trireme_export.gate import check_gate
 from trireme_export.memory import measure_memory
-from trireme_export.synthetic_models import synthetic_checkpoint
+from trireme_perf.limit.synthetic_models import synthetic_checkpoint
 from trireme_runtime.stages.chain import Funnel
 
 USERS = 30

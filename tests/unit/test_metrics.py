@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trireme_export.data import EvaluationSet, build_evaluation
 from trireme_export.evaluation import (
-    EvaluationSet,
-    build_evaluation,
     evaluate_lists,
     evaluate_popularity,
     hits,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from trireme_export.checkpoint import Checkpoint
-from trireme_export.errors import ExportError
-from trireme_export.synthetic_models import synthetic_checkpoint
+from trireme_perf.errors import PerfError
+from trireme_perf.limit.synthetic_models import synthetic_checkpoint
 
 ITEMS, USERS, LENGTH = 3_000, 400, 40
 
@@ -148,5 +148,5 @@ def test_it_survives_the_disk(checkpoint: Checkpoint, tmp_path: Path) -> None:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_size_out_of_range_is_named(arguments: dict[str, int], words: str) -> None:
-    with pytest.raises(ExportError, match=words):
+    with pytest.raises(PerfError, match=words):
         synthetic_checkpoint(**{"items": ITEMS, "users": USERS, "candidates": 60, **arguments})  # type: ignore[arg-type]

@@ -7,8 +7,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from trireme_export.training import ListFeature, TrainingConfig, TrainingData, train
-from trireme_export.training.data import gather_history
+from trireme_export.data import ListFeature, TrainingData
+from trireme_export.data.histories import gather_history
+from trireme_export.training import TrainingConfig, train
 from trireme_export.training.examples import Batch, ExampleSource, clock_of, popularity_snapshots
 from trireme_export.training.two_tower import _likelihood, evaluate_tower
 from trireme_export.training.validation import cut_slice, hits_of, list_metrics, top_candidates
@@ -49,7 +50,9 @@ def planted(users: int = 160, length: int = 14, seed: int = 0, times: bool = Tru
         user_number=np.zeros((users, 0), dtype=np.float32),
         item_category=rng.integers(0, 5, (ITEMS, 1)).astype(np.int32),
         item_category_sizes=(5,),
-        item_lists=(ListFeature(np.arange(ITEMS + 1), rng.integers(1, 4, ITEMS).astype(np.int32), 4),),
+        item_lists=(
+            ListFeature("tags", np.arange(ITEMS + 1), rng.integers(1, 4, ITEMS).astype(np.int32), ("", "a", "b", "c")),
+        ),
     )
 
 
@@ -93,7 +96,10 @@ def test_unknown_user_has_the_size_of_his_history_only() -> None:
             "user_category has no column",
         ),
         ({"user_number": np.array([[np.nan]], np.float32)}, "user_number holds values that are not finite"),
-        ({"item_lists": (ListFeature(np.arange(3), np.ones(2, np.int32), 2),)}, r"item_lists\[0\]\.offsets"),
+        (
+            {"item_lists": (ListFeature("tags", np.arange(3), np.ones(2, np.int32), ("", "a")),)},
+            r"item_lists\[0\]\.offsets",
+        ),
     ],
 )
 def test_data_names_what_is_wrong(change: dict, message: str) -> None:

@@ -33,7 +33,7 @@ def synthetic(
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint of any size without training: for latency, memory and recall of the index; its lists mean nothing."""
-    from trireme_export.synthetic_models import synthetic_checkpoint
+    from trireme_perf.limit.synthetic_models import synthetic_checkpoint
 
     checkpoint = synthetic_checkpoint(items, users, history=history, candidates=candidates, seed=seed)
     checkpoint.save(out)
@@ -94,8 +94,8 @@ def _build(point: Point, users: int, folder: Path) -> Built:
     import torch
 
     from trireme_export.exporters import export_funnel
-    from trireme_export.synthetic_models import synthetic_checkpoint
     from trireme_perf.limit.growth import Built
+    from trireme_perf.limit.synthetic_models import synthetic_checkpoint
 
     checkpoint = synthetic_checkpoint(point.items, users, history=point.history, candidates=point.candidates)
     with tempfile.TemporaryDirectory(prefix="trireme-export-") as scratch:

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from trireme_export.data.config import DataConfig
-from trireme_export.data.dataset import Dataset, distinct_pairs
+from trireme_export.data.dataset import Dataset
 from trireme_export.data.errors import DataColumnError, DataValueError
+from trireme_export.data.evaluation_set import EvaluationSet, build_evaluation
 from trireme_export.data.features import FeatureTable, encode_features
+from trireme_export.data.histories import csr, distinct_pairs
+from trireme_export.data.options import DataConfig
 from trireme_export.data.reader import EntityTable, Interactions, read_entities, read_interactions
 from trireme_export.data.report import DataReport
 from trireme_export.data.schema import ColumnKind, infer_kinds, pick_segment, pick_title
 from trireme_export.data.split import SplitBy, draw_holdout, test_mask
 from trireme_export.data.synthetic import write_synthetic
-from trireme_export.evaluation.protocol import EvaluationSet, build_evaluation, csr
 from trireme_runtime.arrays import lookup
 
 __all__ = ["SYNTHETIC", "load_dataset", "read_dataset"]

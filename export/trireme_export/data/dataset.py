@@ -6,18 +6,16 @@ Knows nothing of files; ``build`` makes it from them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trireme_export.data.evaluation_set import EvaluationSet
 from trireme_export.data.features import FeatureTable
+from trireme_export.data.histories import distinct_pairs
 from trireme_export.data.report import DataReport
-from trireme_export.evaluation.protocol import EvaluationSet
+from trireme_export.data.training_data import TrainingData
 
-if TYPE_CHECKING:
-    from trireme_export.training.data import TrainingData
-
-__all__ = ["Dataset", "distinct_pairs"]
+__all__ = ["Dataset"]
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,6 @@ class Dataset:
 
     def training_data(self) -> TrainingData:
         """What the models are trained on."""
-        # Not at the top: reading data must not load torch.
-        from trireme_export.training.data import ListFeature, TrainingData
-
         return TrainingData(
             n_items=self.n_items,
             user_offsets=self.train_offsets,
@@ -85,11 +80,5 @@ class Dataset:
             item_category=self.items.category,
             item_category_sizes=self.items.category_sizes,
             item_number=self.items.number,
-            item_lists=tuple(ListFeature(f.offsets, f.values, f.size) for f in self.items.lists),
+            item_lists=self.items.lists,
         )
-
-
-def distinct_pairs(user: np.ndarray, item: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each pair of user row and item index (int [p] each) once, ascending: ``(int64 [d], int64 [d])``."""
-    pair = np.unique(user.astype(np.int64) * n_items + item)
-    return pair // n_items, pair % n_items

@@ -8,17 +8,14 @@ from trireme_export.evaluation.baselines import (
     popularity_lists,
     score_lists,
 )
-from trireme_export.evaluation.metrics import METRICS, evaluate_lists, hits, ndcg_at_k, recall_at_k
-from trireme_export.evaluation.protocol import EvaluationSet, build_evaluation, csr
+from trireme_export.evaluation.metrics import METRICS, evaluate_lists, hits, mean_metrics, ndcg_at_k, recall_at_k
 
 __all__ = [
     "METRICS",
-    "EvaluationSet",
-    "build_evaluation",
-    "csr",
     "evaluate_lists",
     "evaluate_popularity",
     "hits",
+    "mean_metrics",
     "ndcg_at_k",
     "popular_order",
     "popularity_lists",

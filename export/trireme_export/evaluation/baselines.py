@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from trireme_export.data.evaluation_set import EvaluationSet
 from trireme_export.evaluation.metrics import evaluate_lists
-from trireme_export.evaluation.protocol import EvaluationSet
 from trireme_runtime.arrays import ragged_rows
 
 __all__ = ["evaluate_popularity", "popular_order", "popularity_lists", "score_lists"]

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from trireme_export.evaluation.protocol import EvaluationSet
+from trireme_export.data.evaluation_set import EvaluationSet
+from trireme_export.data.histories import append_history_size, gather_history
 from trireme_export.models import TrainedModels
 from trireme_export.tables import Tables
-from trireme_export.training.data import append_history_size, gather_history
 from trireme_runtime.arrays import contains, lookup, ragged_rows, stable_partition
 
 __all__ = ["Ask", "offline_lists", "served_lists"]

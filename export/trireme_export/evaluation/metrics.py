@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from trireme_export.evaluation.protocol import EvaluationSet
+from trireme_export.data.evaluation_set import EvaluationSet
 from trireme_runtime.arrays import contains
 
-__all__ = ["METRICS", "evaluate_lists", "hits", "ndcg_at_k", "recall_at_k"]
+__all__ = ["METRICS", "evaluate_lists", "hits", "mean_metrics", "ndcg_at_k", "recall_at_k"]
 
 METRICS = ("ndcg@10", "recall@20", "recall@200")
 
@@ -90,12 +90,17 @@ def evaluate_lists(ranked: np.ndarray, evaluation: EvaluationSet) -> dict[str, f
     if evaluation.n_users == 0:
         raise ValueError("nobody to evaluate: no user has both training history and relevant test items")
     hit = hits(ranked, evaluation.relevant_offsets, evaluation.relevant_items)
-    count = evaluation.relevant_count
-    return {
-        "ndcg@10": float(ndcg_at_k(hit, count, 10).mean()),
-        "recall@20": float(recall_at_k(hit, count, 20).mean()),
-        "recall@200": float(recall_at_k(hit, count, 200).mean()),
-    }
+    return mean_metrics(hit, evaluation.relevant_count)
+
+
+def mean_metrics(hit: np.ndarray, relevant_count: np.ndarray) -> dict[str, float]:
+    """Returns the means over users of ``METRICS``, given ``hit`` (bool [users, K]) and ``relevant_count`` (int [users])."""
+    values = (
+        ndcg_at_k(hit, relevant_count, 10),
+        recall_at_k(hit, relevant_count, 20),
+        recall_at_k(hit, relevant_count, 200),
+    )
+    return {name: float(value.mean()) for name, value in zip(METRICS, values, strict=True)}
 
 
 def _checked(relevant_count: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """The two models, as PyTorch modules that export to ONNX. They know neither data files nor servers."""
 
-from .checkpoint import TrainedModels, load_models, save_models
-from .ranker import Ranker, ServingRanker
-from .shape import ModelShape
-from .two_tower import ServingTower, TwoTower
+from trireme_export.models.ranker import Ranker, ServingRanker
+from trireme_export.models.shape import ModelShape
+from trireme_export.models.trained import TrainedModels, load_models, save_models
+from trireme_export.models.two_tower import ServingTower, TwoTower
 
 __all__ = [
     "ModelShape",

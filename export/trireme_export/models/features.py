@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .shape import ModelShape
-
-if TYPE_CHECKING:
-    from ..training.data import TrainingData
+from trireme_export.data.training_data import TrainingData
+from trireme_export.models.shape import ModelShape
 
 
 class CategoryEncoder(nn.Module):
@@ -30,9 +26,9 @@ class CategoryEncoder(nn.Module):
 
 
 class ItemFeatures(nn.Module):
-    """Features of every item -> float32 (N, `width`). Holds the feature tables as buffers.
+    """Features of every item -> float32 (N, ``width``). Holds the feature tables as buffers.
 
-    `item_category` int32 (N, Fi); `item_number` float32 (N, Di); each `item_list_<n>` int32 (N, longest), 0 = padding.
+    ``item_category`` int32 (N, Fi); ``item_number`` float32 (N, Di); each ``item_list_<n>`` int32 (N, longest), 0 = padding.
     """
 
     item_category: Tensor
@@ -74,7 +70,7 @@ def _embedding(module: nn.Module) -> nn.Embedding:
 
 
 def fill_item_features(features: ItemFeatures, data: TrainingData) -> None:
-    """Copy the item tables of `data` into the buffers."""
+    """Copy the item tables of ``data`` into the buffers."""
     assert data.item_category is not None
     assert data.item_number is not None
     features.item_category.copy_(torch.from_numpy(data.item_category))

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .features import CategoryEncoder, ItemFeatures
-from .shape import ModelShape
+from trireme_export.models.features import CategoryEncoder, ItemFeatures
+from trireme_export.models.shape import ModelShape
 
 GROUPS = 8
 """Parts into which the product of user and item vector is summed."""
@@ -58,11 +58,20 @@ class RankerCore(nn.Module):
         candidate_index: Tensor,
         retrieval_score: Tensor,
     ) -> Tensor:
-        """`ranking_score` float32 (B, C); tables `item_half` float32 (N + 1, hidden), `item_vector` float32 (N + 1, rank_dim).
+        """Scores the candidates of every user; B users, C candidates, L history items.
 
-        The last row of a table is for padding. `query` float32 (B, dim), `history_index` int32 (B, L), `user_category` int32
-        (B, F), `user_number` float32 (B, D), `candidate_index` int32 (B, C), -1 = padding, `retrieval_score` float32 (B, C),
-        anything where padding.
+        Args:
+            item_half: float32 (N + 1, hidden), the item's part of the first layer; the last row is for padding.
+            item_vector: float32 (N + 1, rank_dim), unit vectors; the last row is for padding.
+            query: float32 (B, dim).
+            history_index: int32 (B, L), newest last, −1 where padding.
+            user_category: int32 (B, F).
+            user_number: float32 (B, D).
+            candidate_index: int32 (B, C), −1 where padding.
+            retrieval_score: float32 (B, C), anything where padding.
+
+        Returns:
+            ``ranking_score`` float32 (B, C).
         """
         candidates = int(candidate_index.shape[1])  # fixed in an exported graph, unlike the batch
         newest = history_index[:, -self.shape.rank_history :]
@@ -137,7 +146,7 @@ class Ranker(nn.Module):
         )
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """`ranking_score` float32 (B, C); the inputs are those of `RankerCore.forward` after the tables."""
+        """``ranking_score`` float32 (B, C); the inputs are those of ``RankerCore.forward`` after the tables."""
         return self.core(*self.item_tables(), *inputs)
 
     def precompute(self) -> ServingRanker:
@@ -168,6 +177,6 @@ class ServingRanker(nn.Module):
         candidate_index: Tensor,
         retrieval_score: Tensor,
     ) -> Tensor:
-        """See `RankerCore.forward`."""
+        """See ``RankerCore.forward``."""
         given = (query, history_index, user_category, user_number, candidate_index, retrieval_score)
         return self.core(self.item_half, self.item_vector, *given)

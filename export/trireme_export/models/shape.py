@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of both models. `dim` is the length of query and item vector: latent part, one bias, `popularity` columns."""
+    """Sizes of both models. ``dim`` is the length of query and item vector: latent part, one bias, ``popularity`` columns."""
 
     n_items: int
     history_length: int
@@ -46,6 +46,6 @@ class ModelShape:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ModelShape:
-        """The inverse of `to_json`; TypeError names an unknown key."""
+        """The inverse of ``to_json``; TypeError names an unknown key."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
         return cls(**fields)

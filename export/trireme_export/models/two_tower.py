@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .features import CategoryEncoder, ItemFeatures
-from .shape import ModelShape
+from trireme_export.models.features import CategoryEncoder, ItemFeatures
+from trireme_export.models.shape import ModelShape
 
 NEWEST = 3
 """How many of the newest items form the context that the attention asks with."""
@@ -36,7 +36,7 @@ class HistoryPooling(nn.Module):
         self.heads = heads
 
     def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
-        """`vectors` float32 (B, L, latent), `valid` float32 (B, L) -> float32 (B, heads, latent); no valid item: zeros."""
+        """``vectors`` float32 (B, L, latent), ``valid`` float32 (B, L) -> float32 (B, heads, latent); no valid item: zeros."""
         newest = vectors[:, -NEWEST:].sum(dim=1) / valid[:, -NEWEST:].sum(dim=1, keepdim=True).clamp(min=1.0)
         score = self._question(newest) @ vectors.transpose(1, 2) + self.position
         score = score.masked_fill(valid[:, None] < 0.5, -1e9)
@@ -77,7 +77,7 @@ class UserTower(nn.Module):
             self.merge.weight.copy_(eye.repeat(1, shape.heads))
 
     def forward(self, table: Tensor, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
-        """float32 (B, dim) from `history_index` int (B, L), `user_category` int (B, F), `user_number` float32 (B, D)."""
+        """float32 (B, dim) from ``history_index`` int (B, L), ``user_category`` int (B, F), ``user_number`` float32 (B, D)."""
         valid = (history_index >= 0).float()
         pooled = self.pooling(table[history_index], valid).flatten(1)  # −1 is the row for padding, the last
         mixed = self.mix(self.norm(torch.cat([pooled, self.categories(user_category), user_number], dim=1)))
@@ -126,7 +126,7 @@ class TwoTower(nn.Module):
         return torch.cat([latent, self.bias[:, None], self.popularity], dim=1)
 
     def forward(self, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
-        """Query float32 (B, dim); see `UserTower.forward`."""
+        """Query float32 (B, dim); see ``UserTower.forward``."""
         return self.user(self.read_table(self.features()), history_index, user_category, user_number)
 
     def precompute(self) -> ServingTower:
@@ -147,5 +147,5 @@ class ServingTower(nn.Module):
         self.register_buffer("table", table.detach().clone())
 
     def forward(self, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
-        """`query` float32 (B, dim); see `UserTower.forward`."""
+        """``query`` float32 (B, dim); see ``UserTower.forward``."""
         return self.user(self.table, history_index, user_category, user_number)

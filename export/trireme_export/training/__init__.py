@@ -1,7 +1,8 @@
 """Training of the two models on arrays in index space."""
 
-from .config import RankerConfig, TowerConfig, TrainingConfig
-from .data import ListFeature, TrainingData
-from .train import train
+from __future__ import annotations
 
-__all__ = ["ListFeature", "RankerConfig", "TowerConfig", "TrainingConfig", "TrainingData", "train"]
+from trireme_export.training.options import RankerConfig, TowerConfig, TrainingConfig
+from trireme_export.training.train import train
+
+__all__ = ["RankerConfig", "TowerConfig", "TrainingConfig", "train"]

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .data import Float32, Int32, TrainingData, gather_history
+from trireme_export.data.histories import Float32, Int32, gather_history
+from trireme_export.data.training_data import TrainingData
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`rows` int64 (B,), `history` int32 (B, L), `targets` int32 (B, T) padded with -1, `cut` float64 (B,) clock."""
+    """``rows`` int64 (B,), ``history`` int32 (B, L), ``targets`` int32 (B, T) padded with -1, ``cut`` float64 (B,) clock."""
 
     rows: np.ndarray
     history: Int32
@@ -35,7 +36,7 @@ def clock_of(data: TrainingData) -> np.ndarray:
 
 
 class ExampleSource:
-    """Draws cuts and windows. `end` is the clock at which the visible past stops (1 = all of the training data)."""
+    """Draws cuts and windows. ``end`` is the clock at which the visible past stops (1 = all of the training data)."""
 
     def __init__(
         self, data: TrainingData, window: float, end: float, length: int, targets: int, recency: float
@@ -53,14 +54,14 @@ class ExampleSource:
         self.cumulative = np.cumsum(weight)
 
     def draw(self, size: int, rng: np.random.Generator) -> Batch:
-        """`size` examples whose windows hold at least one positive."""
+        """``size`` examples whose windows hold at least one positive."""
         pick = np.searchsorted(self.cumulative, rng.random(size) * self.cumulative[-1], side="right")
         anchor = self.anchors[np.minimum(pick, len(self.anchors) - 1)]
         cut = self.clock[anchor] - rng.random(size) * self.window
         return self.at(self.user[anchor], np.maximum(cut, 0.0), rng)
 
     def at(self, rows: np.ndarray, cut: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
-        """The examples of `rows` int64 (B,) cut at the clock `cut` float64 (B,). With `rng`, a long window is sampled."""
+        """The examples of ``rows`` int64 (B,) cut at the clock ``cut`` float64 (B,). With ``rng``, a long window is sampled."""
         low = np.searchsorted(self.key, rows + cut)
         high = np.searchsorted(self.key, rows + np.minimum(cut + self.window, self.end))
         low, high = (
@@ -86,7 +87,7 @@ class ExampleSource:
 def popularity_snapshots(
     data: TrainingData, half_lives: tuple[float, ...], grid: int, floor: float = 0.1
 ) -> tuple[Float32, Float32]:
-    """Log popularity of items as it was known at `grid` moments, and at the end of the data.
+    """Log popularity of items as it was known at ``grid`` moments, and at the end of the data.
 
     Returns float32 (grid, N, K) and (N, K). K columns: one per half-life in units of the clock, plus all of the past.
     A value is log(share * N + floor): 0 for an item of average share. Where there are no times every moment

@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.features import fill_item_features
-from ..models.ranker import Ranker
-from ..models.shape import ModelShape
-from ..models.two_tower import TwoTower
-from .config import TrainingConfig
-from .data import Float32, Int32, TrainingData
-from .examples import clock_of
-from .two_tower import Report, user_queries
-from .validation import Slice, hits_of, list_metrics, top_candidates
-from .warm_start import align, warm_item_vectors
+from trireme_export.data.histories import Float32, Int32
+from trireme_export.data.training_data import TrainingData
+from trireme_export.models.features import fill_item_features
+from trireme_export.models.ranker import Ranker
+from trireme_export.models.shape import ModelShape
+from trireme_export.models.two_tower import TwoTower
+from trireme_export.training.examples import clock_of
+from trireme_export.training.options import TrainingConfig
+from trireme_export.training.two_tower import Report, user_queries
+from trireme_export.training.validation import Slice, hits_of, list_metrics, top_candidates
+from trireme_export.training.warm_start import align, warm_item_vectors
 
 BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FOLDS = 3
@@ -33,7 +34,7 @@ FOLDS = 3
 
 @dataclass(frozen=True)
 class Lists:
-    """Inputs of the ranker for the users of a slice; `hits` and `late` bool (V, C), `late` as in `Slice`."""
+    """Inputs of the ranker for the users of a slice; ``hits`` and ``late`` bool (V, C), ``late`` as in ``Slice``."""
 
     part: Slice
     query: Float32
@@ -50,7 +51,7 @@ class Lists:
         return self.hits & ~self.late if self.part.halves else self.hits
 
     def tensors(self, index: np.ndarray, unknown: np.ndarray | None = None) -> tuple[Tensor, ...]:
-        """The ranker's inputs for the users at `index`; `unknown` bool (b,) hides the user's features."""
+        """The ranker's inputs for the users at ``index``; ``unknown`` bool (b,) hides the user's features."""
         category, number = self.category[index], self.number[index]
         if unknown is not None:
             category = np.where(unknown[:, None], 0, category)
@@ -69,7 +70,7 @@ class Lists:
 
 
 def draw_lists(tower: TwoTower, data: TrainingData, part: Slice, count: int) -> Lists:
-    """What the ranker would be asked, had the funnel served the users of `part`."""
+    """What the ranker would be asked, had the funnel served the users of ``part``."""
     query, vectors = user_queries(tower, data, part)
     ids, score = top_candidates(part, lambda index: query[index] @ vectors.T, count)
     category, number = data.user_inputs(part.history, part.rows)
@@ -83,7 +84,7 @@ class RankerTrainer:
         self.data, self.shape, self.config = data, shape, config
 
     def tables(self, model: Ranker, tower: TwoTower, end: float, reference: Float32 | None = None) -> None:
-        """Fill the item side with what is known at the clock `end`; vectors are turned to lie along `reference`."""
+        """Fill the item side with what is known at the clock ``end``; vectors are turned to lie along ``reference``."""
         rng = np.random.default_rng(self.config.seed + 1)
         past = clock_of(self.data) < end
         vectors, _ = warm_item_vectors(self.data, past, self.shape.rank_dim, self.config.tower.warm_window, rng)
@@ -97,7 +98,7 @@ class RankerTrainer:
         model.statistics.copy_(statistics / 4.0)
 
     def fit(self, tower: TwoTower, part: Slice, end: float, report: Report) -> tuple[Ranker, dict[str, Any]]:
-        """A ranker trained on the lists of `tower`, and its record: metrics per epoch, choice, warnings."""
+        """A ranker trained on the lists of ``tower``, and its record: metrics per epoch, choice, warnings."""
         config = self.config.ranker
         lists = draw_lists(tower, self.data, part, config.candidates)
         start = self._start(tower, end)
@@ -171,7 +172,7 @@ class RankerTrainer:
 
 
 def late_metrics(lists: Lists, score: np.ndarray) -> dict[str, float]:
-    """Metrics of the lists ordered by `score`, on the later half; what was taken in the earlier half is out of the lists."""
+    """Metrics of the lists ordered by ``score``, on the later half; what was taken in the earlier half is out of the lists."""
     users = np.flatnonzero(np.diff(lists.part.late.indptr))
     taken = lists.hits & ~lists.late
     key = np.where((lists.candidates >= 0) & ~taken, -score, np.inf)[users]
@@ -199,7 +200,7 @@ def ranking_scores(model: Ranker, lists: Lists, users: np.ndarray) -> np.ndarray
 
 
 def _standard(lists: Lists) -> np.ndarray:
-    """The part of the ranking score that is the retrieval score, as `RankerCore` computes it."""
+    """The part of the ranking score that is the retrieval score, as ``RankerCore`` computes it."""
     valid = lists.candidates >= 0
     score = np.where(valid, lists.score, 0.0)
     size = np.maximum(valid.sum(axis=1, keepdims=True), 1)

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..errors import TrainingError
-from ..models.checkpoint import TrainedModels
-from ..models.shape import ModelShape
-from .config import TrainingConfig
-from .data import TrainingData
-from .ranker import RankerTrainer
-from .two_tower import Report, TowerTrainer
-from .validation import cut_slice
+from trireme_export.data.training_data import TrainingData
+from trireme_export.errors import TrainingError
+from trireme_export.models.shape import ModelShape
+from trireme_export.models.trained import TrainedModels
+from trireme_export.training.options import TrainingConfig
+from trireme_export.training.ranker import RankerTrainer
+from trireme_export.training.two_tower import Report, TowerTrainer
+from trireme_export.training.validation import cut_slice
 
 logger = logging.getLogger(__name__)
 
 
 def train(data: TrainingData, config: TrainingConfig | None = None, progress: bool = True) -> TrainedModels:
-    """Train both models on `data`; the same seed on the same machine gives the same models.
+    """Train both models on ``data``; the same seed on the same machine gives the same models.
 
     A first tower learns from the past before a cut; the slice after it chooses the steps and teaches the ranker on that
-    tower's candidates. A second tower then learns from all data. `progress` shows bars on the terminal.
+    tower's candidates. A second tower then learns from all data. ``progress`` shows bars on the terminal.
     Raises TrainingError where the data is too small to hold out a slice.
     """
     config = config or TrainingConfig()

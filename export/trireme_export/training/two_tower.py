@@ -1,7 +1,7 @@
 """Training of the two towers: examples cut like the evaluation, softmax over the catalogue, early stopping.
 
 The loss is the multinomial likelihood of the items of a window after a cut, given the history before it. Up to
-`softmax_items` items the softmax is exact; larger catalogues share a sample per step with logQ correction (Yi et al.,
+``softmax_items`` items the softmax is exact; larger catalogues share a sample per step with logQ correction (Yi et al.,
 "Sampling-bias-corrected neural modeling", RecSys 2019). Popularity enters as it was known at the cut, through columns of the
 item vector that the query weighs: old examples teach what is personal, the newest popularity is what is served.
 """
@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..models.features import fill_item_features
-from ..models.shape import ModelShape
-from ..models.two_tower import TwoTower
-from .config import TrainingConfig
-from .data import Float32, TrainingData
-from .examples import Batch, ExampleSource, clock_of, popularity_snapshots
-from .validation import Slice, hits_of, list_metrics, top_candidates
-from .warm_start import warm_item_vectors
+from trireme_export.data.histories import Float32
+from trireme_export.data.training_data import TrainingData
+from trireme_export.models.features import fill_item_features
+from trireme_export.models.shape import ModelShape
+from trireme_export.models.two_tower import TwoTower
+from trireme_export.training.examples import Batch, ExampleSource, clock_of, popularity_snapshots
+from trireme_export.training.options import TrainingConfig
+from trireme_export.training.validation import Slice, hits_of, list_metrics, top_candidates
+from trireme_export.training.warm_start import warm_item_vectors
 
 MOMENT_VALUES = 1 << 27
 """At most so many numbers are kept for popularity in the past: large catalogues get fewer moments."""
@@ -53,7 +54,7 @@ class TowerTrainer:
         self.levels = torch.from_numpy(np.ascontiguousarray(levels.transpose(0, 2, 1)))
 
     def start(self, end: float) -> TwoTower:
-        """An untrained tower that knows the past before the clock `end`, from the configured seed."""
+        """An untrained tower that knows the past before the clock ``end``, from the configured seed."""
         torch.manual_seed(self.config.seed)
         tower = self.config.tower
         model = TwoTower(self.shape)
@@ -69,13 +70,13 @@ class TowerTrainer:
         return model
 
     def set_popularity(self, model: TwoTower, end: float) -> None:
-        """Put the log popularity as of the clock `end` into the item vectors."""
+        """Put the log popularity as of the clock ``end`` into the item vectors."""
         last = end >= 1.0 or len(self.levels) == 1
         moment = min(round(end * len(self.levels)), len(self.levels) - 1)
         model.popularity.copy_(torch.from_numpy(self.latest) if last else self.levels[moment].T)
 
     def fit(self, end: float, part: Slice, report: Report) -> TowerRun:
-        """Train on the past before `end`; keep the weights of the epoch that was best on `part`."""
+        """Train on the past before ``end``; keep the weights of the epoch that was best on ``part``."""
         tower = self.config.tower
         run = TowerRun(self.start(end), 0)
         loop = _Loop(self, run.model, end)
@@ -125,7 +126,7 @@ class _Loop:
         self.done = 0
 
     def steps(self, count: int, report: Callable[[], None]) -> float:
-        """Take `count` steps; returns their mean loss."""
+        """Take ``count`` steps; returns their mean loss."""
         self.model.train()
         losses = []
         for _ in range(count):
@@ -153,7 +154,7 @@ class _Loop:
 def window_loss(
     model: TwoTower, data: TrainingData, batch: Batch, levels: Tensor, config: Any, rng: np.random.Generator
 ) -> Tensor:
-    """Mean negative log likelihood of the targets of `batch`; `levels` float32 (moments, K, N) of log popularity."""
+    """Mean negative log likelihood of the targets of ``batch``; ``levels`` float32 (moments, K, N) of log popularity."""
     history = _hide(batch.history, config.history_dropout, rng)
     rows = np.where(rng.random(len(batch.rows)) < config.user_dropout, -1, batch.rows)
     category, number = data.user_inputs(history, rows)
@@ -231,7 +232,7 @@ def _to_columns(index: np.ndarray, columns: Tensor | None, n_items: int) -> Tens
 
 
 def user_queries(model: TwoTower, data: TrainingData, part: Slice) -> tuple[Float32, Float32]:
-    """`query` float32 (V, dim) of a slice and `item_vectors` float32 (N, dim)."""
+    """``query`` float32 (V, dim) of a slice and ``item_vectors`` float32 (N, dim)."""
     category, number = data.user_inputs(part.history, part.rows)
     return query_arrays(model, part.history, category, number), item_vectors(model)
 
@@ -249,7 +250,7 @@ def query_arrays(model: TwoTower, history: np.ndarray, category: np.ndarray, num
 
 
 def item_vectors(model: nn.Module) -> Float32:
-    """float32 (N, dim) of `TwoTower.item_vectors`."""
+    """float32 (N, dim) of ``TwoTower.item_vectors``."""
     model.eval()
     with torch.inference_mode():
         return model.item_vectors().numpy()  # type: ignore[operator]

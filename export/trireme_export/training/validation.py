@@ -8,40 +8,43 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from .data import Int32, TrainingData, gather_history
-from .examples import clock_of
+from trireme_export.data.histories import Int32, gather_history
+from trireme_export.data.training_data import TrainingData
+from trireme_export.evaluation.metrics import mean_metrics
+from trireme_export.training.examples import clock_of
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Users with a past before the cut and something new after it.
-
-    `rows` int64 (V,), `history` int32 (V, L), `seen` and `relevant` sparse (V, N) of zeros and ones. `late` is the part of
-    `relevant` from the later half of the slice; without a clock shared by all users it is all of it.
-    """
+    """V users with a past before the cut and something new after it."""
 
     rows: np.ndarray
+    """int64 (V,), rows of the training data."""
     history: Int32
+    """int32 (V, L), what was taken before the cut, left-padded with −1."""
     seen: sp.csr_matrix
+    """(V, N) of zeros and ones: taken before the cut."""
     relevant: sp.csr_matrix
+    """(V, N) of zeros and ones: taken after the cut and not seen."""
     late: sp.csr_matrix
+    """The part of ``relevant`` from the later half of the slice; all of it where users share no clock."""
 
     @property
     def halves(self) -> bool:
-        """Whether `late` is only a part of `relevant`."""
+        """Whether ``late`` is only a part of ``relevant``."""
         return self.late is not self.relevant
 
     def take(self, index: np.ndarray) -> Slice:
-        """The users at `index`."""
+        """The users at ``index``."""
         relevant = self.relevant[index]
         late = self.late[index] if self.halves else relevant
         return Slice(self.rows[index], self.history[index], self.seen[index], relevant, late)
 
 
 def cut_slice(data: TrainingData, cut: float, length: int, max_users: int, rng: np.random.Generator) -> Slice:
-    """The slice after the clock `cut`; items must occur before it, seen items are not relevant."""
+    """The slice after the clock ``cut``; items must occur before it, seen items are not relevant."""
     user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))
     clock = clock_of(data)
     past = clock < cut
@@ -75,9 +78,9 @@ def _incidence(data: TrainingData, user: np.ndarray, chosen: np.ndarray) -> sp.c
 
 
 def top_candidates(part: Slice, score: Scorer, count: int, block: int = 512) -> tuple[Int32, np.ndarray]:
-    """The best `count` unseen items per user: `candidate_ids` int32 (V, count), `retrieval_score` float32, best first.
+    """The best ``count`` unseen items per user: ``candidate_ids`` int32 (V, count), ``retrieval_score`` float32, best first.
 
-    Where a catalogue has fewer, the rest is -1 with a score of -inf. `score` maps positions in the slice to float32 (b, N).
+    Where a catalogue has fewer, the rest is -1 with a score of -inf. ``score`` maps positions in the slice to float32 (b, N).
     """
     total, n = part.seen.shape
     width = min(count, n)
@@ -98,7 +101,7 @@ def top_candidates(part: Slice, score: Scorer, count: int, block: int = 512) -> 
 
 
 def hits_of(relevant: sp.csr_matrix, ids: Int32, block: int = 1024) -> np.ndarray:
-    """bool, the shape of `ids`: whether the candidate is in the user's row of `relevant` (V, N)."""
+    """bool, the shape of ``ids``: whether the candidate is in the user's row of ``relevant`` (V, N)."""
     out = np.zeros(ids.shape, dtype=bool)
     for low in range(0, len(ids), block):
         rows = slice(low, low + block)
@@ -108,13 +111,5 @@ def hits_of(relevant: sp.csr_matrix, ids: Int32, block: int = 1024) -> np.ndarra
 
 
 def list_metrics(relevant: sp.csr_matrix, hits: np.ndarray) -> dict[str, float]:
-    """Means over users of NDCG@10, Recall@20 (over min(20, relevant)) and Recall@200 (all of the list)."""
-    count = np.diff(relevant.indptr)
-    gain = 1.0 / np.log2(np.arange(2, 12))
-    first = hits[:, :10]
-    ideal = np.cumsum(gain)[np.minimum(count, 10) - 1]
-    return {
-        "ndcg@10": float((first @ gain[: first.shape[1]] / ideal).mean()),
-        "recall@20": float((hits[:, :20].sum(axis=1) / np.minimum(20, count)).mean()),
-        "recall@200": float((hits.sum(axis=1) / np.minimum(200, count)).mean()),
-    }
+    """Returns the metrics of the evaluation, from ``relevant`` (V, N) and the ``hits`` bool (V, count) of ranked lists."""
+    return mean_metrics(hits, np.diff(relevant.indptr))

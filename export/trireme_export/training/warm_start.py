@@ -12,16 +12,17 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
-from .data import Float32, TrainingData
+from trireme_export.data.histories import Float32
+from trireme_export.data.training_data import TrainingData
 
 SMOOTHING = 0.75
 """Exponent of the context distribution (Levy, Goldberg and Dagan, TACL 2015)."""
 
 
 def co_occurrence(data: TrainingData, past: np.ndarray, window: int) -> sp.csr_matrix:
-    """Symmetric float64 (N, N): how often two items stand within `window` steps of each other, a pair at g steps as 1/g.
+    """Symmetric float64 (N, N): how often two items stand within ``window`` steps of each other, a pair at g steps as 1/g.
 
-    `past` bool (P,) selects the positives that count.
+    ``past`` bool (P,) selects the positives that count.
     """
     user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))[past]
     items = data.user_items[past]
@@ -67,7 +68,7 @@ def warm_item_vectors(
 
 
 def align(table: Float32, reference: Float32) -> Float32:
-    """`table` float32 (N, dim) turned to lie as close as it can to `reference` (orthogonal Procrustes, Schönemann 1966).
+    """``table`` float32 (N, dim) turned to lie as close as it can to ``reference`` (orthogonal Procrustes, Schönemann 1966).
 
     A factorisation is unique only up to a rotation; layers trained on one table can then read another.
     """

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trireme_export.perf_input import read_perf_input
 from trireme_perf.ab.document import to_document
 from trireme_perf.ab.run import Judge, Settings, measure
 from trireme_perf.ab.variants import parse_variant
 from trireme_perf.errors import PerfError
-from trireme_perf.load.arrivals import read_users
 
 __all__ = ["Judge", "Settings", "experiment"]
 
@@ -39,5 +39,5 @@ def experiment(
     repository = users or variants[0].repository or variants[1].repository
     if repository is None:
         raise PerfError("both servers run already: --users must name a model repository, whose users ask")
-    measured = measure(*variants, read_users(repository), settings, judge, tell)
+    measured = measure(*variants, read_perf_input(repository), settings, judge, tell)
     return to_document(*variants, measured, settings, judge.data if judge else None)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trireme_export.perf_input import read_perf_input
 from trireme_perf.errors import PerfError
 from trireme_perf.goodput.answers import check_answer, check_rung
 from trireme_perf.goodput.contestants import Answer, Connection, Contestant
@@ -23,7 +24,7 @@ from trireme_perf.goodput.turn import Load, Probe, Turn, take_turn
 from trireme_perf.host.server import Server, StartError
 from trireme_perf.host.usage import pinned
 from trireme_perf.limit.in_process import measure_limit
-from trireme_perf.load.arrivals import UserMix, read_users
+from trireme_perf.load.arrivals import UserMix
 from trireme_perf.load.probe import AskError, closed_loop, run_precisely
 from trireme_runtime.stages.chain import Funnel
 
@@ -105,7 +106,7 @@ class _Run:
     ) -> None:
         self._repository, self._settings, self._tell = repository, settings, tell
         self._server_core, self._logs = server_core, logs
-        self._user_ids = read_users(repository)
+        self._user_ids = read_perf_input(repository)
         self._expected = _expected_answers(funnel, self._user_ids)
         self._turns: dict[str, list[Turn]] = {}
         self._failed: dict[str, str] = {}

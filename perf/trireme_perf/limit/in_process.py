@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from trireme_export.perf_input import read_perf_input
 from trireme_perf.errors import PerfError
 
 __all__ = ["measure_funnel", "measure_limit"]
@@ -37,7 +37,7 @@ def measure_limit(repository: Path) -> dict[str, Any]:
     if entry is None:
         raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: fused, both")
     funnel = Funnel.load(repository / entry / str(manifest.version))
-    users = np.array([entry["user_id"] for entry in json.loads((repository / "perf_input.json").read_text())["data"]])
+    users = read_perf_input(repository)[:, None]
     rows = measure_funnel(funnel, users)
     best = min(rows, key=lambda row: row["us_per_user"])
     return {

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_perf.errors import PerfError
-
-__all__ = ["UserMix", "poisson_arrivals", "read_users"]
-
-PERF_INPUT = "perf_input.json"
+__all__ = ["UserMix", "poisson_arrivals"]
 
 
 def poisson_arrivals(rate: float, seconds: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -45,21 +38,3 @@ class UserMix:
             self._waiting += self._rng.permutation(self._user_ids).tolist()
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         return taken
-
-
-def read_users(repository: Path) -> NDArray[np.int64]:
-    """The real users of a repository's input file for perf_analyzer, int64 (users,), each once.
-
-    Raises:
-        PerfError: no such file, or no users in it.
-    """
-    file = repository / PERF_INPUT
-    try:
-        users = [entry["user_id"][0] for entry in json.loads(file.read_text())["data"]]
-    except OSError as error:
-        raise PerfError(f"{file}: cannot be read ({error.strerror}); `trireme export` writes it") from None
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise PerfError(f"{file}: is not an input file of users ({type(error).__name__}: {error})") from None
-    if not users:
-        raise PerfError(f"{file}: holds no users; at least 1 is needed")
-    return np.unique(np.array(users, dtype=np.int64))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from trireme_export.perf_input import read_perf_input
 from trireme_perf.ab.blocks import Side, check_rounds
 from trireme_perf.ab.document import estimate_document
 from trireme_perf.ab.run import start, warm
@@ -22,7 +23,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.goodput.triton import ENTRIES, ClientConnection, ready_address
 from trireme_perf.host.server import Command, Server
 from trireme_perf.host.usage import pinned
-from trireme_perf.load.arrivals import UserMix, read_users
+from trireme_perf.load.arrivals import UserMix
 from trireme_perf.load.probe import closed_loop, no_collection, run_precisely
 from trireme_perf.overhead.repositories import copy_with
 from trireme_perf.overhead.turns import Cost, Turns, median_ratio, take_turns
@@ -148,7 +149,7 @@ class _Run:
         self._repository, self._model, self._settings = repository, model, settings
         self._core, self._scratch, self._tell = core, scratch, tell
         self._rng = np.random.default_rng(SEED)
-        self._users = UserMix(read_users(repository), self._rng)
+        self._users = UserMix(read_perf_input(repository), self._rng)
 
     async def all(self) -> dict[str, Any]:
         names = self._settings.only or COMPARISONS

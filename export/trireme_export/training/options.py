@@ -1,14 +1,16 @@
-"""The `training:` section of pipeline.yaml. One set of defaults for all data; unknown keys are refused."""
+"""The ``training:`` section of pipeline.yaml. One set of defaults for all data; unknown keys are refused."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from trireme_export.section import Section
+
+__all__ = ["RankerConfig", "TowerConfig", "TrainingConfig"]
 
 
-class TowerConfig(BaseModel):
+class TowerConfig(Section):
     """How the two towers are built and trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dim: int = Field(128, ge=8, le=1024, description="length of query and item vectors, popularity columns included")
     heads: int = Field(6, ge=1, le=32, description="pooling heads over the history")
@@ -37,10 +39,8 @@ class TowerConfig(BaseModel):
     warm_scale: float = Field(1.5, gt=0, description="root mean square length of the vectors started from")
 
 
-class RankerConfig(BaseModel):
+class RankerConfig(Section):
     """How the ranker is built and trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dim: int = Field(64, ge=4, le=512, description="length of the ranker's own item vectors")
     hidden: int = Field(32, ge=4, le=1024, description="width of its layers")
@@ -56,10 +56,8 @@ class RankerConfig(BaseModel):
     max_users: int = Field(8_000, ge=10, description="users of the validation slice that are used")
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Section):
     """Everything that training can be told."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(0, ge=0, description="of every random choice")
     history_length: int = Field(100, ge=1, le=512, description="L: newest positives that the models read")

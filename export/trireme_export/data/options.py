@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from trireme_export.data.schema import Kind
 from trireme_export.data.split import SplitBy
+from trireme_export.section import Section
 
-__all__ = ["DataConfig", "Section"]
-
-
-class Section(BaseModel):
-    """A part of pipeline.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+__all__ = ["DataConfig"]
 
 
 class DataConfig(Section):

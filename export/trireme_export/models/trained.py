@@ -1,4 +1,4 @@
-"""Trained models on disk: `models.json` with the shape and the training report, `models.npz` with the weights. No pickle."""
+"""Trained models on disk: ``models.json`` with the shape and the training report, ``models.npz`` with the weights. No pickle."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..staging import staged_directory
-from .ranker import Ranker
-from .shape import ModelShape
-from .two_tower import TwoTower
+from trireme_export.models.ranker import Ranker
+from trireme_export.models.shape import ModelShape
+from trireme_export.models.two_tower import TwoTower
+from trireme_export.staging import staged_directory
 
 FORMAT_VERSION = 2
 _PARTS = ("two_tower", "ranker")
@@ -21,7 +21,7 @@ _PARTS = ("two_tower", "ranker")
 
 @dataclass
 class TrainedModels:
-    """Both models in evaluation mode, and `report`: metrics per epoch, seconds, warnings (plain JSON types)."""
+    """Both models in evaluation mode, and ``report``: metrics per epoch, seconds, warnings (plain JSON types)."""
 
     shape: ModelShape
     two_tower: TwoTower
@@ -30,7 +30,7 @@ class TrainedModels:
 
 
 def save_models(path: Path | str, models: TrainedModels) -> None:
-    """Write the directory `path`; one that is there is replaced when the new one is complete."""
+    """Write the directory ``path``; one that is there is replaced when the new one is complete."""
     weights = {
         f"{part}/{name}": value.detach().cpu().numpy()
         for part in _PARTS
@@ -43,7 +43,7 @@ def save_models(path: Path | str, models: TrainedModels) -> None:
 
 
 def load_models(path: Path | str) -> TrainedModels:
-    """Read what `save_models` wrote.
+    """Read what ``save_models`` wrote.
 
     Raises FileNotFoundError where a file is missing, ValueError on another format version or on weights that do not fit.
     """

@@ -7,25 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
+from trireme_export.data.features import ListFeature
+from trireme_export.data.histories import Float32, Int32, Int64, append_history_size, gather_history
 
-
-@dataclass(frozen=True)
-class ListFeature:
-    """One multi-valued item column in compressed rows.
-
-    `offsets` int64 (N + 1,), `values` int32 (total,) in [0, `size`); value 0 means unknown. A row may be empty.
-    """
-
-    offsets: Int64
-    values: Int32
-    size: int
-
-
-def _no_columns(rows: int, dtype: type) -> npt.NDArray:
-    return np.zeros((rows, 0), dtype=dtype)
+__all__ = ["TrainingData"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +39,9 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         if self.item_category is None:
-            object.__setattr__(self, "item_category", _no_columns(self.n_items, np.int32))
+            object.__setattr__(self, "item_category", np.zeros((self.n_items, 0), dtype=np.int32))
         if self.item_number is None:
-            object.__setattr__(self, "item_number", _no_columns(self.n_items, np.float32))
+            object.__setattr__(self, "item_number", np.zeros((self.n_items, 0), dtype=np.float32))
         self._check_interactions()
         self._check_features()
 
@@ -113,21 +98,6 @@ class TrainingData:
             if len(column.offsets) != self.n_items + 1 or column.offsets[-1] != len(column.values):
                 raise ValueError(f"{name}.offsets must have {self.n_items + 1} entries and end at {len(column.values)}")
             _check_range(f"{name}.values", column.values, column.size)
-
-
-def gather_history(items: Int32, starts: npt.NDArray, ends: npt.NDArray, length: int) -> Int32:
-    """The newest `length` of items[start:end] per row: int32 (rows, length), left-padded with -1."""
-    position = ends[:, None] - np.arange(length, 0, -1)
-    valid = position >= starts[:, None]
-    if not len(items):
-        return np.full(position.shape, -1, dtype=np.int32)
-    return np.where(valid, items[np.where(valid, position, 0)], -1).astype(np.int32)
-
-
-def append_history_size(user_number: Float32, history: Int32) -> Float32:
-    """float32 (B, D): the given (B, D - 1) numbers, then log1p of the number of valid history items."""
-    size = np.log1p((history >= 0).sum(axis=1, keepdims=True))
-    return np.concatenate([user_number, size], axis=1).astype(np.float32)
 
 
 def _check_range(name: str, values: npt.NDArray, size: int) -> None:

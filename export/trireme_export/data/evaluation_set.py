@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trireme_export.data.histories import csr, row_offsets
 from trireme_runtime.arrays import ragged_rows
 
-__all__ = ["EvaluationSet", "build_evaluation", "csr"]
+__all__ = ["EvaluationSet", "build_evaluation"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ class EvaluationSet:
         return EvaluationSet(
             self.user_id[rows],
             self.user_row[rows],
-            _offsets(history, rows.size),
+            row_offsets(history, rows.size),
             history_items,
-            _offsets(relevant, rows.size),
+            row_offsets(relevant, rows.size),
             relevant_items,
         )
 
@@ -81,29 +82,9 @@ def build_evaluation(
     pair = np.unique(test[0][known].astype(np.int64) * n_items + test[1][known])
     seen = np.unique(history_user.astype(np.int64) * n_items + history_item)
     pair = np.setdiff1d(pair, seen, assume_unique=True)
-    relevant_offsets = _offsets(pair // n_items, user_id.size)
+    relevant_offsets = row_offsets(pair // n_items, user_id.size)
     everybody = EvaluationSet(
         user_id, user_row, history_offsets, history_items, relevant_offsets, (pair % n_items).astype(np.int32)
     )
     asked = (np.diff(history_offsets) > 0) & (np.diff(relevant_offsets) > 0)
     return everybody.take(np.flatnonzero(asked))
-
-
-def csr(row: np.ndarray, value: np.ndarray, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values grouped by row, in their given order within a row.
-
-    Args:
-        row: int [m], in [0, n_rows).
-        value: int [m].
-        n_rows: number of rows.
-
-    Returns:
-        ``(offsets int64 [n_rows + 1], values int32 [m])``.
-    """
-    order = np.argsort(row, kind="stable")
-    return _offsets(row, n_rows), value[order].astype(np.int32)
-
-
-def _offsets(row: np.ndarray, n_rows: int) -> np.ndarray:
-    counts = np.bincount(row.astype(np.int64), minlength=n_rows)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

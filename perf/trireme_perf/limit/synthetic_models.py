@@ -17,12 +17,10 @@ import torch
 
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.config import PipelineConfig
-from trireme_export.data.dataset import distinct_pairs
-from trireme_export.errors import ExportError
-from trireme_export.evaluation.protocol import csr
+from trireme_export.data.histories import csr, distinct_pairs, gather_history
 from trireme_export.models import ModelShape, Ranker, TrainedModels, TwoTower
-from trireme_export.tables import POPULAR_DEPTH, Tables
-from trireme_export.training.data import gather_history
+from trireme_export.tables import POPULAR_DEPTH, Tables, popular_lists
+from trireme_perf.errors import PerfError
 
 __all__ = ["synthetic_checkpoint"]
 
@@ -109,7 +107,7 @@ def synthetic_checkpoint(
         seed: of every random choice.
 
     Raises:
-        ExportError: a size is out of its range; names it, its value and what is allowed.
+        PerfError: a size is out of its range; names it, its value and what is allowed.
     """
     if clusters is None:
         clusters = isqrt(max(items, 0))
@@ -147,7 +145,7 @@ def synthetic_checkpoint(
 
 def _check(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ExportError(f"{name} is {value}, allowed are {low} to {high}")
+        raise PerfError(f"{name} is {value}, allowed are {low} to {high}")
 
 
 def _draw_items(rng: np.random.Generator, items: int, clusters: int) -> _Items:
@@ -248,7 +246,9 @@ def _tables(rng: np.random.Generator, shelves: _Items, users: int, config: Pipel
     user, item = distinct_pairs(np.repeat(np.arange(users), np.diff(offsets)), taken, items)
     seen_offsets, seen_items = csr(user, item, users)
     segment = rng.integers(1, SEGMENTS + 1, size=users)
-    popular, popular_score = _popular(segment[user], item, items, POPULAR_DEPTH * config.serving.list_length)
+    chosen = [slice(None), *(segment[user] == number for number in range(1, SEGMENTS + 1))]
+    counts = np.stack([np.bincount(item[rows], minlength=items) for rows in chosen])
+    popular, popular_score = popular_lists(counts, POPULAR_DEPTH * config.serving.list_length)
     number = rng.standard_normal((users, 1), dtype=np.float32)
     # Ids with gaps, the last row of a user table for unknown users, as in tables of real data.
     return Tables(
@@ -298,12 +298,3 @@ def _draw_shelves(
     low = np.where(anywhere, 0.0, bounds[cluster])
     high = np.where(anywhere, bounds[-1], bounds[cluster + 1])
     return low, high
-
-
-def _popular(segment: np.ndarray, item: np.ndarray, items: int, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """As of real data: per segment the items with the most users, row 0 for everybody; log1p of their number."""
-    everybody = np.bincount(item, minlength=items)
-    counts = np.stack([everybody, *(np.bincount(item[segment == s], minlength=items) for s in range(1, SEGMENTS + 1))])
-    order = np.stack([np.lexsort((-everybody, -row))[:depth] for row in counts])
-    score = np.log1p(np.take_along_axis(counts, order, axis=1))
-    return order.astype(np.int32), score.astype(np.float32)
