@@ -7,6 +7,7 @@ import sys
 import typer
 
 from trireme_cli.console import console
+from trireme_cli.data import data
 from trireme_cli.demo import demo
 from trireme_cli.evaluate import evaluate
 from trireme_cli.export import export
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 for command in (train, export, serve, recommend, evaluate, ledger, console, demo):
     app.command()(command)
+app.add_typer(data, name="data")
 app.add_typer(perf, name="perf")
 
 #: Modules whose errors tell the user all that he needs; looked up only if the module is loaded, so that

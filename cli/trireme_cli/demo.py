@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from trireme_cli.data import open_data
+from trireme_cli.dataset import open_data
 from trireme_cli.evaluate import evaluation, evaluation_tables
 from trireme_cli.ledger import ledger_table
 from trireme_cli.output import CommandError, console

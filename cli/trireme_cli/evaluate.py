@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from trireme_cli.data import open_data
+from trireme_cli.dataset import open_data
 from trireme_cli.output import CommandError, Json, console, figures_table, finish
 
 if TYPE_CHECKING:

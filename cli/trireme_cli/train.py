@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trireme_cli.data import open_data
+from trireme_cli.dataset import open_data
 from trireme_cli.output import Json, finish
 
 __all__ = ["train"]

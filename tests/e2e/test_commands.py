@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from tests.e2e.conftest import PIPELINE, PLANS, Served
 from trireme_cli.app import app
+from trireme_cli.data import data
 from trireme_cli.perf import perf
 from trireme_client import Client
 from trireme_runtime.schema import BUDGET, STAGES, STEPS
@@ -24,7 +25,12 @@ TRIREME = [sys.executable, "-m", "trireme_cli"]
 #: Every command, by its words.
 COMMANDS = [
     *((command.name or command.callback.__name__,) for command in app.registered_commands if command.callback),
-    *(("perf", command.name or command.callback.__name__) for command in perf.registered_commands if command.callback),
+    *(
+        (name, command.name or command.callback.__name__)
+        for name, group in (("data", data), ("perf", perf))
+        for command in group.registered_commands
+        if command.callback
+    ),
 ]
 
 

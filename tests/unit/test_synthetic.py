@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from trireme_export.data import SyntheticConfig, load_dataset, make_synthetic, read_dataset, write_synthetic
+from trireme_export.data import (
+    DataSizeError,
+    SyntheticConfig,
+    load_dataset,
+    make_synthetic,
+    read_dataset,
+    write_synthetic,
+)
 from trireme_export.evaluation import evaluate_lists, evaluate_popularity, score_lists
 
 SMALL = SyntheticConfig(users=300, items=200, interactions=5_000, clusters=8)
@@ -41,12 +48,13 @@ def test_titles_read_like_titles_and_are_distinct() -> None:
     ("sizes", "message"),
     [
         ({"users": 0}, "users is 0, must be at least 1"),
+        ({"seed": -1}, "seed is -1, must be at least 0"),
         ({"items": 5}, r"clusters is 20, must not exceed items \(5\)"),
         ({"users": 100, "items": 100}, r"interactions is 120000, must not exceed a tenth of users x items \(1000\)"),
     ],
 )
 def test_sizes_that_cannot_be(sizes: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataSizeError, match=message):
         SyntheticConfig(**sizes)
 
 

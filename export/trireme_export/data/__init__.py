@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trireme_export.data.build import SYNTHETIC, load_dataset, read_dataset
 from trireme_export.data.dataset import Dataset
-from trireme_export.data.errors import DataColumnError, DataError, DataFileError, DataValueError
+from trireme_export.data.errors import DataColumnError, DataError, DataFileError, DataSizeError, DataValueError
 from trireme_export.data.evaluation_set import EvaluationSet, build_evaluation
 from trireme_export.data.features import FeatureTable, ListFeature
 from trireme_export.data.report import DataReport
@@ -17,6 +17,7 @@ __all__ = [
     "DataError",
     "DataFileError",
     "DataReport",
+    "DataSizeError",
     "DataValueError",
     "Dataset",
     "EvaluationSet",

@@ -3,12 +3,13 @@
 DataError
 ├── DataFileError      a file is missing, is not parquet, or holds no rows
 ├── DataColumnError    a column is missing or of the wrong type
-└── DataValueError     values in a column cannot be used: missing or negative ids, duplicates, no positives
+├── DataValueError     values in a column cannot be used: missing or negative ids, duplicates, no positives
+└── DataSizeError      a made-up data set cannot have the sizes asked for
 """
 
 from __future__ import annotations
 
-__all__ = ["DataColumnError", "DataError", "DataFileError", "DataValueError"]
+__all__ = ["DataColumnError", "DataError", "DataFileError", "DataSizeError", "DataValueError"]
 
 
 class DataError(Exception):
@@ -25,3 +26,7 @@ class DataColumnError(DataError):
 
 class DataValueError(DataError):
     """A column has the right type, but values that cannot be used."""
+
+
+class DataSizeError(DataError, ValueError):
+    """A made-up data set cannot have the sizes asked for; the message names the size, its value and what is allowed."""

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trireme_export.data.errors import DataSizeError
+
 __all__ = ["SyntheticConfig", "make_synthetic", "write_synthetic"]
 
 START = 1_700_000_000
@@ -46,11 +48,13 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         for name in ("users", "items", "interactions", "clusters", "days"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+                raise DataSizeError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.seed < 0:
+            raise DataSizeError(f"seed is {self.seed}, must be at least 0")
         if self.clusters > self.items:
-            raise ValueError(f"clusters is {self.clusters}, must not exceed items ({self.items})")
+            raise DataSizeError(f"clusters is {self.clusters}, must not exceed items ({self.items})")
         if self.interactions > self.users * self.items // 10:
-            raise ValueError(
+            raise DataSizeError(
                 f"interactions is {self.interactions}, must not exceed a tenth of users x items "
                 f"({self.users * self.items // 10})"
             )
