@@ -52,7 +52,7 @@ def build_tables(dataset: Dataset, history_length: int, list_length: int) -> Tab
     offsets = dataset.train_offsets
     history = gather_history(dataset.train_items, offsets[:-1], offsets[1:], history_length)
     user = np.repeat(np.arange(dataset.n_users), np.diff(offsets))
-    seen_offsets, seen_items = csr(*distinct_pairs(user, dataset.train_items, dataset.n_items), dataset.n_users)
+    seen_offsets, seen_items = csr(*distinct_pairs(user, dataset.train_items, dataset.catalogue_size), dataset.n_users)
     counts = dataset.segment_popularity()
     counts[0] = dataset.item_popularity
     popular, popular_score = popular_lists(counts, POPULAR_DEPTH * list_length)

@@ -56,8 +56,11 @@ def test_popularity_equals_the_reference_up_to_the_order_of_equals() -> None:
     dataset = read(KUAIRAND)
     rng = np.random.default_rng(0)
     found = []
-    for order in (np.arange(dataset.n_items)[::-1], *(rng.permutation(dataset.n_items) for _ in range(ORDERS))):
-        score = dataset.item_popularity + order / dataset.n_items
+    for order in (
+        np.arange(dataset.catalogue_size)[::-1],
+        *(rng.permutation(dataset.catalogue_size) for _ in range(ORDERS)),
+    ):
+        score = dataset.item_popularity + order / dataset.catalogue_size
         found.append(evaluate_popularity(score, dataset.test))
     for metric, reference in zip(METRICS, REFERENCE[KUAIRAND], strict=True):
         figures = [round(one[metric], 3) for one in found]
@@ -68,7 +71,7 @@ def test_popularity_equals_the_reference_up_to_the_order_of_equals() -> None:
 def test_popularity_keeps_its_figures(name: str) -> None:
     dataset = read(name)
     users, items, figures = OURS[name]
-    assert (dataset.test.n_users, dataset.n_items) == (users, items)
+    assert (dataset.test.n_users, dataset.catalogue_size) == (users, items)
     found = evaluate_popularity(dataset.item_popularity, dataset.test)
     assert [found[metric] for metric in METRICS] == pytest.approx(figures, abs=5e-6)
 
@@ -76,8 +79,8 @@ def test_popularity_keeps_its_figures(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_no_list_holds_a_training_item_and_the_relevant_items_can_be_found(name: str) -> None:
     dataset = read(name)
-    relevant = np.zeros((dataset.test.n_users, dataset.n_items), dtype=np.float32)
+    relevant = np.zeros((dataset.test.n_users, dataset.catalogue_size), dtype=np.float32)
     user = np.repeat(np.arange(dataset.test.n_users), dataset.test.relevant_count)
     relevant[user, dataset.test.relevant_items] = 1
-    lists = score_lists(lambda rows: relevant[rows], dataset.test, dataset.n_items, 200)
+    lists = score_lists(lambda rows: relevant[rows], dataset.test, dataset.catalogue_size, 200)
     assert evaluate_lists(lists, dataset.test) == pytest.approx(dict.fromkeys(METRICS, 1.0))

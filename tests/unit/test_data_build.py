@@ -141,7 +141,7 @@ def users(seed: int, directory: Path) -> list[int]:
 def test_training_data_has_the_shapes_that_training_checks(tmp_path: Path) -> None:
     dataset = read_dataset(write_frames(tmp_path, items=ITEMS, users=USERS), DataConfig(min_category_count=1))
     data = dataset.training_data()
-    assert data.n_items == 3
+    assert data.catalogue_size == 3
     assert data.n_users == 3
     assert data.history(2).tolist() == [[-1, -1], [1, 0], [1, 0]]
     assert data.user_category_sizes == (3,)
@@ -165,7 +165,7 @@ def test_configured_columns_need_their_file(tmp_path: Path) -> None:
 
 
 def test_a_path_and_the_word_synthetic_are_both_sources(tmp_path: Path) -> None:
-    assert load_dataset(str(write_frames(tmp_path))).n_items == 3
+    assert load_dataset(str(write_frames(tmp_path))).catalogue_size == 3
     made = load_dataset("synthetic")
     assert made.name == "synthetic"
     assert np.diff(made.train_offsets).sum() == made.report.train == 108_000

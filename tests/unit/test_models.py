@@ -11,7 +11,7 @@ import torch
 from trireme_export.models import ModelShape, Ranker, TrainedModels, TwoTower, load_models, save_models
 
 SHAPE = ModelShape(
-    n_items=30,
+    catalogue_size=30,
     history_length=8,
     user_category_sizes=(4, 3),
     user_numbers=2,
@@ -52,7 +52,7 @@ def ranker_inputs(batch: int = 3, candidates: int = 5) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     history, category, number = user_inputs([[1, 2, 3], [4], [5, 6, 7, 8, 9, 10]][:batch])
     query = torch.randn(batch, SHAPE.dim, generator=generator)
-    ids = torch.randint(0, SHAPE.n_items, (batch, candidates), generator=generator, dtype=torch.int32)
+    ids = torch.randint(0, SHAPE.catalogue_size, (batch, candidates), generator=generator, dtype=torch.int32)
     score = torch.randn(batch, candidates, generator=generator)
     return [query, history, category, number, ids, score]
 
@@ -70,7 +70,7 @@ def ranker() -> Ranker:
 def test_tower_shapes_and_types(tower: TwoTower) -> None:
     query, vectors = tower(*user_inputs([[1, 2], [3]])), tower.item_vectors()
     assert query.shape == (2, SHAPE.dim)
-    assert vectors.shape == (SHAPE.n_items, SHAPE.dim)
+    assert vectors.shape == (SHAPE.catalogue_size, SHAPE.dim)
     assert query.dtype == vectors.dtype == torch.float32
 
 
@@ -123,8 +123,8 @@ def test_precomputed_ranker_equals_the_trained_one(ranker: Ranker) -> None:
     inputs = ranker_inputs()
     serving = ranker.precompute()
     torch.testing.assert_close(serving(*inputs), ranker(*inputs), atol=1e-6, rtol=1e-6)
-    assert serving.item_half.shape == (SHAPE.n_items + 1, SHAPE.rank_hidden)
-    assert serving.item_vector.shape == (SHAPE.n_items + 1, SHAPE.rank_dim)
+    assert serving.item_half.shape == (SHAPE.catalogue_size + 1, SHAPE.rank_hidden)
+    assert serving.item_vector.shape == (SHAPE.catalogue_size + 1, SHAPE.rank_dim)
 
 
 def test_precomputed_ranker_no_longer_reads_the_item_side(ranker: Ranker) -> None:

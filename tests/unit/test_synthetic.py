@@ -76,24 +76,26 @@ def test_it_is_read_like_any_other_data_set(tmp_path: Path) -> None:
 
 def test_few_items_take_much_and_fashions_pass() -> None:
     dataset = load_dataset("synthetic")
-    count = np.sort(np.bincount(dataset.train_items, minlength=dataset.n_items))[::-1]
-    assert count[: dataset.n_items // 10].sum() > 0.3 * count.sum()
+    count = np.sort(np.bincount(dataset.train_items, minlength=dataset.catalogue_size))[::-1]
+    assert count[: dataset.catalogue_size // 10].sum() > 0.3 * count.sum()
     time = dataset.train_times
     assert time is not None
     early = time < np.median(time)
-    halves = [np.bincount(dataset.train_items[part], minlength=dataset.n_items) for part in (early, ~early)]
+    halves = [np.bincount(dataset.train_items[part], minlength=dataset.catalogue_size) for part in (early, ~early)]
     assert np.corrcoef(*halves)[0, 1] < 0.95
 
 
 def test_what_users_take_together_beats_popularity_clearly() -> None:
     """EASE (Steck 2019), a linear model in closed form, with a fixed λ."""
     dataset = load_dataset("synthetic")
-    taken = np.zeros((dataset.n_users, dataset.n_items), dtype=np.float32)
+    taken = np.zeros((dataset.n_users, dataset.catalogue_size), dtype=np.float32)
     taken[np.repeat(np.arange(dataset.n_users), np.diff(dataset.train_offsets)), dataset.train_items] = 1
-    inverse = np.linalg.inv(taken.T @ taken + 200 * np.eye(dataset.n_items, dtype=np.float32))
+    inverse = np.linalg.inv(taken.T @ taken + 200 * np.eye(dataset.catalogue_size, dtype=np.float32))
     weight = inverse / -np.diag(inverse)
     np.fill_diagonal(weight, 0)
-    lists = score_lists(lambda rows: taken[dataset.test.user_row[rows]] @ weight, dataset.test, dataset.n_items, 200)
+    lists = score_lists(
+        lambda rows: taken[dataset.test.user_row[rows]] @ weight, dataset.test, dataset.catalogue_size, 200
+    )
     model, popular = evaluate_lists(lists, dataset.test), evaluate_popularity(dataset.item_popularity, dataset.test)
     assert model["ndcg@10"] > 1.5 * popular["ndcg@10"]
     assert model["recall@200"] > 1.3 * popular["recall@200"]

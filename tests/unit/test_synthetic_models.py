@@ -42,7 +42,7 @@ def test_sizes_are_those_asked_for(checkpoint: Checkpoint) -> None:
     assert checkpoint.data["name"] == "synthetic-3000"
     assert (serving.candidates, serving.list_length) == (60, 60)
     assert tables.history.shape == (USERS + 1, LENGTH)
-    assert tables.item_ids.size == checkpoint.models.shape.n_items == ITEMS
+    assert tables.item_ids.size == checkpoint.models.shape.catalogue_size == ITEMS
     assert tables.user_ids.size == USERS
     assert tables.seen_offsets.size == USERS + 2
     assert {name: getattr(tables, name).dtype.name for name in ("history", "seen_items", "popular", "category")} == (

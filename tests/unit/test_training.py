@@ -41,7 +41,7 @@ def planted(users: int = 160, length: int = 14, seed: int = 0, times: bool = Tru
     items = np.where(rng.random(items.shape) < 1 / 8, rng.integers(0, ITEMS, items.shape), items)
     moments = np.sort(rng.integers(0, 100_000, items.shape), axis=1)
     return TrainingData(
-        n_items=ITEMS,
+        catalogue_size=ITEMS,
         user_offsets=np.arange(users + 1, dtype=np.int64) * length,
         user_items=items.ravel().astype(np.int32),
         user_times=moments.ravel().astype(np.int64) if times else None,
@@ -56,10 +56,10 @@ def planted(users: int = 160, length: int = 14, seed: int = 0, times: bool = Tru
     )
 
 
-def tiny(items: list[list[int]], times: list[list[int]] | None = None, n_items: int = 6) -> TrainingData:
+def tiny(items: list[list[int]], times: list[list[int]] | None = None, catalogue_size: int = 6) -> TrainingData:
     users = len(items)
     return TrainingData(
-        n_items=n_items,
+        catalogue_size=catalogue_size,
         user_offsets=np.cumsum([0, *(len(row) for row in items)]).astype(np.int64),
         user_items=np.array([i for row in items for i in row], dtype=np.int32),
         user_times=None if times is None else np.array([t for row in times for t in row], dtype=np.int64),
@@ -134,7 +134,7 @@ def test_examples_never_show_the_future() -> None:
 
 
 def test_a_long_window_is_sampled_in_order_without_repeats() -> None:
-    data = tiny([[*range(40)]], [[*range(40)]], n_items=40)
+    data = tiny([[*range(40)]], [[*range(40)]], catalogue_size=40)
     source = ExampleSource(data, window=0.9, end=1.0, length=4, targets=8, recency=0)
     targets = source.at(np.array([0]), np.array([0.1]), np.random.default_rng(0)).targets[0]
     assert len(set(targets.tolist())) == 8

@@ -165,13 +165,13 @@ def _assemble(
     row, index = lookup(user_ids, parts.user_id), lookup(item_ids, parts.item_id)
     train = row[parts.train], index[parts.train]
     offsets, train_items = csr(*train, user_ids.size)
-    n_items = item_ids.size
+    catalogue_size = item_ids.size
     test = build_evaluation(
         user_ids,
         np.arange(user_ids.size, dtype=np.int32),
         train,
         (row[parts.test], index[parts.test]),
-        n_items,
+        catalogue_size,
     )
     report = DataReport(
         **_counts(interactions, parts, users, items),
@@ -179,7 +179,7 @@ def _assemble(
         users=int(user_ids.size),
         users_without_history=int(np.count_nonzero(np.diff(offsets) == 0)),
         users_evaluated=test.n_users,
-        items=int(n_items),
+        items=int(catalogue_size),
         items_untrained=int(items.beyond(item_ids).size),
         user_columns=_explained(users, user_features),
         item_columns=_explained(items, item_features),
@@ -197,9 +197,9 @@ def _assemble(
         items=item_features,
         segment=user_features.category_names.index(segment) if segment else 0,
         item_titles=_titles(items.table, title, item_ids),
-        item_popularity=np.bincount(distinct_pairs(*train, n_items)[1], minlength=n_items),
+        item_popularity=np.bincount(distinct_pairs(*train, catalogue_size)[1], minlength=catalogue_size),
         test=test,
-        holdout=_holdout(parts, index, n_items) if config.holdout_users else None,
+        holdout=_holdout(parts, index, catalogue_size) if config.holdout_users else None,
         report=report,
     )
 
@@ -241,7 +241,7 @@ def _titles(table: EntityTable | None, column: str | None, item_ids: np.ndarray)
     return tuple("" if value is None else str(value) for value in table.columns[column].take(row).to_pylist())
 
 
-def _holdout(parts: Parts, index: np.ndarray, n_items: int) -> EvaluationSet:
+def _holdout(parts: Parts, index: np.ndarray, catalogue_size: int) -> EvaluationSet:
     """Users held out, with the items of their past that training knows."""
     user = lookup(parts.held_users, parts.user_id)
     past = parts.past & (index >= 0)
@@ -250,7 +250,7 @@ def _holdout(parts: Parts, index: np.ndarray, n_items: int) -> EvaluationSet:
         np.full(parts.held_users.size, -1, dtype=np.int32),
         (user[past], index[past]),
         (user[parts.future], index[parts.future]),
-        n_items,
+        catalogue_size,
     )
 
 

@@ -50,7 +50,7 @@ class Dataset:
     report: DataReport
 
     @property
-    def n_items(self) -> int:
+    def catalogue_size(self) -> int:
         """N."""
         return int(self.item_ids.size)
 
@@ -63,14 +63,14 @@ class Dataset:
         """Distinct training users of each item by segment, int64 [segments, N]; segment 0 = unknown."""
         segments = self.users.category_sizes[self.segment]
         row = np.repeat(np.arange(self.n_users), np.diff(self.train_offsets))
-        user, item = distinct_pairs(row, self.train_items, self.n_items)
-        key = self.users.category[user, self.segment].astype(np.int64) * self.n_items + item
-        return np.bincount(key, minlength=segments * self.n_items).reshape(segments, self.n_items)
+        user, item = distinct_pairs(row, self.train_items, self.catalogue_size)
+        key = self.users.category[user, self.segment].astype(np.int64) * self.catalogue_size + item
+        return np.bincount(key, minlength=segments * self.catalogue_size).reshape(segments, self.catalogue_size)
 
     def training_data(self) -> TrainingData:
         """What the models are trained on."""
         return TrainingData(
-            n_items=self.n_items,
+            catalogue_size=self.catalogue_size,
             user_offsets=self.train_offsets,
             user_items=self.train_items,
             user_times=self.train_times,

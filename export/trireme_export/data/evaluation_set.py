@@ -62,7 +62,7 @@ def build_evaluation(
     user_row: np.ndarray,
     train: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
-    n_items: int,
+    catalogue_size: int,
 ) -> EvaluationSet:
     """Apply the protocol.
 
@@ -71,7 +71,7 @@ def build_evaluation(
         user_row: int32 [n], their rows in the bundle, −1 where unknown.
         train: ``(position in user_id int [p], item index int [p])`` of training positives, in ascending time.
         test: the same of test positives; a position or an item index of −1 (not in training) never counts.
-        n_items: N.
+        catalogue_size: N.
 
     Returns:
         The users with at least one training positive and one relevant item.
@@ -79,12 +79,12 @@ def build_evaluation(
     history_user, history_item = train
     history_offsets, history_items = csr(history_user, history_item, user_id.size)
     known = (test[0] >= 0) & (test[1] >= 0)
-    pair = np.unique(test[0][known].astype(np.int64) * n_items + test[1][known])
-    seen = np.unique(history_user.astype(np.int64) * n_items + history_item)
+    pair = np.unique(test[0][known].astype(np.int64) * catalogue_size + test[1][known])
+    seen = np.unique(history_user.astype(np.int64) * catalogue_size + history_item)
     pair = np.setdiff1d(pair, seen, assume_unique=True)
-    relevant_offsets = row_offsets(pair // n_items, user_id.size)
+    relevant_offsets = row_offsets(pair // catalogue_size, user_id.size)
     everybody = EvaluationSet(
-        user_id, user_row, history_offsets, history_items, relevant_offsets, (pair % n_items).astype(np.int32)
+        user_id, user_row, history_offsets, history_items, relevant_offsets, (pair % catalogue_size).astype(np.int32)
     )
     asked = (np.diff(history_offsets) > 0) & (np.diff(relevant_offsets) > 0)
     return everybody.take(np.flatnonzero(asked))

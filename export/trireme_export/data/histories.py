@@ -33,10 +33,10 @@ def row_offsets(row: np.ndarray, n_rows: int) -> Int64:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def distinct_pairs(user: np.ndarray, item: np.ndarray, n_items: int) -> tuple[Int64, Int64]:
+def distinct_pairs(user: np.ndarray, item: np.ndarray, catalogue_size: int) -> tuple[Int64, Int64]:
     """Returns each pair of user row and item index (int [p] each) once, ascending: ``(int64 [d], int64 [d])``."""
-    pair = np.unique(user.astype(np.int64) * n_items + item)
-    return pair // n_items, pair % n_items
+    pair = np.unique(user.astype(np.int64) * catalogue_size + item)
+    return pair // catalogue_size, pair % catalogue_size
 
 
 def gather_history(items: Int32, starts: npt.NDArray, ends: npt.NDArray, length: int) -> Int32:

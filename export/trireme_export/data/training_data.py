@@ -17,7 +17,7 @@ __all__ = ["TrainingData"]
 class TrainingData:
     """Positives per user in time order, and the features of users and items.
 
-    `n_items`: N. `user_offsets` int64 (U + 1,) and `user_items` int32 (P,) hold each user's training positives, oldest
+    `catalogue_size`: N. `user_offsets` int64 (U + 1,) and `user_items` int32 (P,) hold each user's training positives, oldest
     first, repeats kept. `user_times` int64 (P,) are seconds on one clock shared by all users, or None where only the
     order within a user is known. `user_category` int32 (U, F >= 1) with values in [0, `user_category_sizes`[f]), 0 for
     unknown; `user_number` float32 (U, D - 1), standardised, 0 for unknown (the tower appends the history's length).
@@ -25,7 +25,7 @@ class TrainingData:
     `item_lists`: multi-valued columns. Raises ValueError naming the array, the value and what is allowed.
     """
 
-    n_items: int
+    catalogue_size: int
     user_offsets: Int64
     user_items: Int32
     user_category: Int32
@@ -39,9 +39,9 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         if self.item_category is None:
-            object.__setattr__(self, "item_category", np.zeros((self.n_items, 0), dtype=np.int32))
+            object.__setattr__(self, "item_category", np.zeros((self.catalogue_size, 0), dtype=np.int32))
         if self.item_number is None:
-            object.__setattr__(self, "item_number", np.zeros((self.n_items, 0), dtype=np.float32))
+            object.__setattr__(self, "item_number", np.zeros((self.catalogue_size, 0), dtype=np.float32))
         self._check_interactions()
         self._check_features()
 
@@ -65,11 +65,11 @@ class TrainingData:
 
     def _check_interactions(self) -> None:
         offsets, items = self.user_offsets, self.user_items
-        if self.n_items < 1:
-            raise ValueError(f"n_items is {self.n_items}: at least one item is needed")
+        if self.catalogue_size < 1:
+            raise ValueError(f"catalogue_size is {self.catalogue_size}: at least one item is needed")
         if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(items) or (np.diff(offsets) < 0).any():
             raise ValueError(f"user_offsets must rise from 0 to the {len(items)} entries of user_items")
-        _check_range("user_items", items, self.n_items)
+        _check_range("user_items", items, self.catalogue_size)
         if self.user_times is None:
             return
         if len(self.user_times) != len(items):
@@ -84,10 +84,10 @@ class TrainingData:
             raise ValueError("user_category has no column: at least one is needed (all 0 = unknown)")
         assert self.item_category is not None
         assert self.item_number is not None
-        _check_table("item_category", self.item_category, self.n_items, self.item_category_sizes)
+        _check_table("item_category", self.item_category, self.catalogue_size, self.item_category_sizes)
         for name, table, rows in (
             ("user_number", self.user_number, self.n_users),
-            ("item_number", self.item_number, self.n_items),
+            ("item_number", self.item_number, self.catalogue_size),
         ):
             if table.ndim != 2 or len(table) != rows:
                 raise ValueError(f"{name} has shape {table.shape}: ({rows}, columns) is needed")
@@ -95,8 +95,10 @@ class TrainingData:
                 raise ValueError(f"{name} holds values that are not finite: use 0 for unknown")
         for position, column in enumerate(self.item_lists):
             name = f"item_lists[{position}]"
-            if len(column.offsets) != self.n_items + 1 or column.offsets[-1] != len(column.values):
-                raise ValueError(f"{name}.offsets must have {self.n_items + 1} entries and end at {len(column.values)}")
+            if len(column.offsets) != self.catalogue_size + 1 or column.offsets[-1] != len(column.values):
+                raise ValueError(
+                    f"{name}.offsets must have {self.catalogue_size + 1} entries and end at {len(column.values)}"
+                )
             _check_range(f"{name}.values", column.values, column.size)
 
 

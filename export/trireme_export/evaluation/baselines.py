@@ -42,7 +42,7 @@ def popularity_lists(popularity: np.ndarray, evaluation: EvaluationSet, k: int) 
 
 
 def score_lists(
-    score: Callable[[np.ndarray], np.ndarray], evaluation: EvaluationSet, n_items: int, k: int
+    score: Callable[[np.ndarray], np.ndarray], evaluation: EvaluationSet, catalogue_size: int, k: int
 ) -> np.ndarray:
     """The k best-scored items that are not in each user's history.
 
@@ -50,7 +50,7 @@ def score_lists(
         score: positions in ``evaluation`` int64 [b] to scores [b, N]; called on chunks. NaN ranks last,
             −inf is not recommended.
         evaluation: E users.
-        n_items: N.
+        catalogue_size: N.
         k: length of a list.
 
     Returns:
@@ -60,7 +60,7 @@ def score_lists(
     for rows in _chunks(evaluation.n_users):
         values = -np.array(score(rows), dtype=np.float64)
         values[np.isnan(values)] = np.finfo(np.float64).max
-        values[_history_mask(evaluation, rows, n_items)] = np.inf
+        values[_history_mask(evaluation, rows, catalogue_size)] = np.inf
         best = np.argsort(values, axis=1, kind="stable")[:, :k]
         excluded = np.isposinf(np.take_along_axis(values, best, axis=1))
         ranked[rows, : best.shape[1]] = np.where(excluded, -1, best)
@@ -76,9 +76,9 @@ def _chunks(n: int) -> list[np.ndarray]:
     return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
 
 
-def _history_mask(evaluation: EvaluationSet, rows: np.ndarray, n_items: int) -> np.ndarray:
+def _history_mask(evaluation: EvaluationSet, rows: np.ndarray, catalogue_size: int) -> np.ndarray:
     """bool [b, N]: items of each user's history."""
     user, item = ragged_rows(evaluation.history_offsets, evaluation.history_items, rows)
-    mask = np.zeros((rows.size, n_items), dtype=bool)
+    mask = np.zeros((rows.size, catalogue_size), dtype=bool)
     mask[user, item] = True
     return mask

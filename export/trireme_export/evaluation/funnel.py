@@ -94,8 +94,8 @@ def _excluded(tables: Tables, evaluation: EvaluationSet, rows: np.ndarray, histo
     return mask
 
 
-def _drop_past(lists: np.ndarray, evaluation: EvaluationSet, n_items: int) -> np.ndarray:
+def _drop_past(lists: np.ndarray, evaluation: EvaluationSet, catalogue_size: int) -> np.ndarray:
     user = np.repeat(np.arange(evaluation.n_users), np.diff(evaluation.history_offsets))
-    keep = (lists >= 0) & ~contains(user, evaluation.history_items, lists, n_items)
+    keep = (lists >= 0) & ~contains(user, evaluation.history_items, lists, catalogue_size)
     order = stable_partition(keep, lists.shape[1])
     return np.where(np.take_along_axis(keep, order, axis=1), np.take_along_axis(lists, order, axis=1), np.int32(-1))

@@ -68,7 +68,7 @@ def tune_index(
     """The cheapest index that reaches the recall, and the record of the choice.
 
     Args:
-        vectors: float32 [items, Q].
+        vectors: float32 [N, Q].
         queries: float32 [n, Q], of real users.
         target: what to reach.
         folder: for the graph of exact search.
@@ -123,11 +123,11 @@ def _settings(
     """For every number of lists and every depth, the fewest probes that reach the recall (or the most there are)."""
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
     truth = exact.search(queries, nothing, target.candidates)[0]
-    items = len(vectors)
-    for lists in _list_counts(items):
+    catalogue_size = len(vectors)
+    for lists in _list_counts(catalogue_size):
         codes = _train(vectors, lists)
         means, bonus = _promise(codes, vectors, exact, taught)
-        waiting = {min(items, int(target.candidates * factor)) for factor in DEPTHS}
+        waiting = {min(catalogue_size, int(target.candidates * factor)) for factor in DEPTHS}
         for probes in _probe_counts(lists):
             widest = IvfIndex(codes, vectors, means, bonus, probes, max(waiting))
             recalls = _recalls(widest, queries, truth, sorted(waiting))
@@ -145,9 +145,9 @@ def _settings(
                 break
 
 
-def _list_counts(items: int) -> list[int]:
-    """Powers of two near √items and 4 √items."""
-    return [1 << max(4, round(np.log2(factor * np.sqrt(items)))) for factor in (1, 4)]
+def _list_counts(catalogue_size: int) -> list[int]:
+    """Powers of two near √N and 4 √N."""
+    return [1 << max(4, round(np.log2(factor * np.sqrt(catalogue_size)))) for factor in (1, 4)]
 
 
 def _probe_counts(lists: int) -> list[int]:
@@ -159,7 +159,7 @@ def _probe_counts(lists: int) -> list[int]:
 
 def _train(vectors: np.ndarray, lists: int) -> Any:
     """Faiss index with all ``vectors``; deterministic."""
-    items, width = vectors.shape
+    catalogue_size, width = vectors.shape
     longest = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max()))
     size = width + 1 + (width + 1) % 2  # two dimensions per code
     quantizer = faiss.IndexFlatL2(size)
@@ -168,9 +168,9 @@ def _train(vectors: np.ndarray, lists: int) -> Any:
     codes.cp.niter = ITERATIONS
     codes.cp.spherical = False  # lists are by distance, whatever the codes estimate
     codes.cp.max_points_per_centroid = TRAINING_VECTORS
-    rows = np.random.default_rng(0).permutation(items)[: TRAINING_VECTORS * lists]
+    rows = np.random.default_rng(0).permutation(catalogue_size)[: TRAINING_VECTORS * lists]
     codes.train(lengthened(vectors[np.sort(rows)], longest, size))
-    for start in range(0, items, 1 << 17):
+    for start in range(0, catalogue_size, 1 << 17):
         codes.add(lengthened(vectors[start : start + (1 << 17)], longest, size))
     return codes
 

@@ -15,15 +15,15 @@ __all__ = ["exact_index"]
 
 
 def exact_index(vectors: np.ndarray, folder: Path) -> ExactIndex:
-    """An index over ``vectors`` (float32 [items, Q]), its graph written to ``folder``."""
-    items, width = vectors.shape
+    """An index over ``vectors`` (float32 [N, Q]), its graph written to ``folder``."""
+    catalogue_size, width = vectors.shape
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["query", "vectors"], ["score"])],
         "product",
         [helper.make_tensor_value_info("query", TensorProto.FLOAT, ["batch", width])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch", items])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch", catalogue_size])],
         [numpy_helper.from_array(np.ascontiguousarray(vectors.T), "vectors")],
     )
     folder.mkdir(parents=True, exist_ok=True)
     save_graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9), folder)
-    return ExactIndex(OnnxModel(folder), items)
+    return ExactIndex(OnnxModel(folder), catalogue_size)

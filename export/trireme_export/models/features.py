@@ -36,7 +36,7 @@ class ItemFeatures(nn.Module):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        n, dim = shape.n_items, shape.feature_dim
+        n, dim = shape.catalogue_size, shape.feature_dim
         self.lists = len(shape.item_list_sizes)
         self.categories = CategoryEncoder(shape.item_category_sizes, dim)
         self.list_tables = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in shape.item_list_sizes)

@@ -134,8 +134,8 @@ class Ranker(nn.Module):
         self.features = ItemFeatures(shape)
         width = shape.rank_dim + self.features.width + shape.popularity + 1
         self.item_half = nn.Linear(width, shape.rank_hidden, bias=False)
-        self.register_buffer("vectors", torch.zeros(shape.n_items, shape.rank_dim))
-        self.register_buffer("statistics", torch.zeros(shape.n_items, shape.popularity + 1))
+        self.register_buffer("vectors", torch.zeros(shape.catalogue_size, shape.rank_dim))
+        self.register_buffer("statistics", torch.zeros(shape.catalogue_size, shape.popularity + 1))
 
     def item_tables(self) -> tuple[Tensor, Tensor]:
         """The item half of the first layer, float32 (N + 1, hidden), and the unit vectors, (N + 1, rank_dim); last rows zeros."""

@@ -10,7 +10,7 @@ from typing import Any
 class ModelShape:
     """Sizes of both models. ``dim`` is the length of query and item vector: latent part, one bias, ``popularity`` columns."""
 
-    n_items: int
+    catalogue_size: int
     history_length: int
     user_category_sizes: tuple[int, ...]
     user_numbers: int
@@ -41,11 +41,17 @@ class ModelShape:
         return self.dim - 1 - self.popularity
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types only."""
-        return asdict(self)
+        """Returns plain types only; ``catalogue_size`` is called ``n_items`` on disk."""
+        document = asdict(self)
+        return {"n_items": document.pop("catalogue_size"), **document}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ModelShape:
-        """The inverse of ``to_json``; TypeError names an unknown key."""
+        """Reverses ``to_json``.
+
+        Raises:
+            KeyError: ``n_items`` is missing.
+            TypeError: another key is missing, or is not known; names it.
+        """
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
-        return cls(**fields)
+        return cls(fields.pop("n_items"), **fields)

@@ -97,7 +97,7 @@ class TwoTower(nn.Module):
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
-        n, width = shape.n_items, shape.latent
+        n, width = shape.catalogue_size, shape.latent
         self.features = ItemFeatures(shape)
         self.read = nn.Embedding(n, width)
         self.written = nn.Embedding(n, width)

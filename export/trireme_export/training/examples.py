@@ -93,7 +93,7 @@ def popularity_snapshots(
     A value is log(share * N + floor): 0 for an item of average share. Where there are no times every moment
     shows the same (K = 1): an order within each user tells nothing about what is popular when.
     """
-    n = data.n_items
+    n = data.catalogue_size
     if data.user_times is None:
         counts = np.bincount(data.user_items, minlength=n).astype(np.float64)
         level = _log_share(counts[:, None], floor)

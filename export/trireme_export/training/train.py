@@ -67,7 +67,7 @@ def shape_of(data: TrainingData, config: TrainingConfig) -> ModelShape:
     assert data.item_number is not None
     tower, ranker = config.tower, config.ranker
     return ModelShape(
-        n_items=data.n_items,
+        catalogue_size=data.catalogue_size,
         history_length=config.history_length,
         user_category_sizes=data.user_category_sizes,
         user_numbers=data.user_number.shape[1] + 1,

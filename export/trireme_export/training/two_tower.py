@@ -49,7 +49,7 @@ class TowerTrainer:
     def __init__(self, data: TrainingData, shape: ModelShape, config: TrainingConfig) -> None:
         self.data, self.shape, self.config = data, shape, config
         tower = config.tower
-        moments = min(tower.moments, max(2, MOMENT_VALUES // (data.n_items * shape.popularity)))
+        moments = min(tower.moments, max(2, MOMENT_VALUES // (data.catalogue_size * shape.popularity)))
         levels, self.latest = popularity_snapshots(data, tower.half_lives, moments)
         self.levels = torch.from_numpy(np.ascontiguousarray(levels.transpose(0, 2, 1)))
 
@@ -173,7 +173,7 @@ def window_loss(
         items, bias = items[columns], bias[columns] - correction
     moment = np.minimum((batch.cut * len(levels)).astype(np.int64), len(levels) - 1)
     logits = query[:, :latent] @ items.T + bias + _popularity_logits(query[:, latent + 1 :], levels, moment, columns)
-    return _likelihood(logits, batch, columns, data.n_items)
+    return _likelihood(logits, batch, columns, data.catalogue_size)
 
 
 def _hide(history: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -188,11 +188,11 @@ def _softmax_items(
     data: TrainingData, batch: Batch, limit: int, rng: np.random.Generator
 ) -> tuple[Tensor | None, Tensor | float]:
     """Columns of the softmax int64 (S,), None for all, and log of their chance to be in the sample, float32 (S,)."""
-    if data.n_items <= limit:
+    if data.catalogue_size <= limit:
         return None, 0.0
-    share = (np.bincount(data.user_items, minlength=data.n_items) + 1.0) ** 0.75
+    share = (np.bincount(data.user_items, minlength=data.catalogue_size) + 1.0) ** 0.75
     share /= share.sum()
-    sample = rng.choice(data.n_items, size=limit, p=share)
+    sample = rng.choice(data.catalogue_size, size=limit, p=share)
     columns = np.unique(np.concatenate([sample, batch.targets[batch.targets >= 0]]))
     chance = -np.expm1(-limit * share[columns])
     return torch.from_numpy(columns), torch.from_numpy(np.log(chance).astype(np.float32))
@@ -206,11 +206,11 @@ def _popularity_logits(weight: Tensor, levels: Tensor, moment: np.ndarray, colum
     return nn.functional.embedding_bag(row, table, mode="sum", per_sample_weights=weight)
 
 
-def _likelihood(logits: Tensor, batch: Batch, columns: Tensor | None, n_items: int) -> Tensor:
+def _likelihood(logits: Tensor, batch: Batch, columns: Tensor | None, catalogue_size: int) -> Tensor:
     """Items of the history cannot be recommended: they are neither targets nor in the denominator."""
     history, targets = (
-        _to_columns(batch.history, columns, n_items),
-        _to_columns(batch.targets, columns, n_items),
+        _to_columns(batch.history, columns, catalogue_size),
+        _to_columns(batch.targets, columns, catalogue_size),
     )
     width = logits.shape[1]
     seen = torch.zeros(len(logits), width + 1, dtype=torch.bool).scatter_(1, history, True)
@@ -223,12 +223,12 @@ def _likelihood(logits: Tensor, batch: Batch, columns: Tensor | None, n_items: i
     return (loss * weight).sum() / (weight * count).sum().clamp(min=1.0)
 
 
-def _to_columns(index: np.ndarray, columns: Tensor | None, n_items: int) -> Tensor:
+def _to_columns(index: np.ndarray, columns: Tensor | None, catalogue_size: int) -> Tensor:
     """Item indices to places in the softmax, int64; padding and absent items go to the place after the last."""
-    width = n_items if columns is None else len(columns)
-    place = torch.full((n_items + 1,), width, dtype=torch.int64)
-    place[torch.arange(n_items) if columns is None else columns] = torch.arange(width)
-    return place[torch.from_numpy(np.where(index < 0, n_items, index)).long()]
+    width = catalogue_size if columns is None else len(columns)
+    place = torch.full((catalogue_size + 1,), width, dtype=torch.int64)
+    place[torch.arange(catalogue_size) if columns is None else columns] = torch.arange(width)
+    return place[torch.from_numpy(np.where(index < 0, catalogue_size, index)).long()]
 
 
 def user_queries(model: TwoTower, data: TrainingData, part: Slice) -> tuple[Float32, Float32]:

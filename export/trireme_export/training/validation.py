@@ -71,7 +71,7 @@ def _new_items(taken: sp.csr_matrix, seen: sp.csr_matrix, known: np.ndarray) -> 
 
 def _incidence(data: TrainingData, user: np.ndarray, chosen: np.ndarray) -> sp.csr_matrix:
     ones = np.ones(int(chosen.sum()), dtype=np.float32)
-    table = sp.csr_matrix((ones, (user[chosen], data.user_items[chosen])), shape=(data.n_users, data.n_items))
+    table = sp.csr_matrix((ones, (user[chosen], data.user_items[chosen])), shape=(data.n_users, data.catalogue_size))
     table.sum_duplicates()
     table.data[:] = 1.0
     return table

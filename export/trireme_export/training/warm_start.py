@@ -26,7 +26,7 @@ def co_occurrence(data: TrainingData, past: np.ndarray, window: int) -> sp.csr_m
     """
     user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))[past]
     items = data.user_items[past]
-    total = sp.csr_matrix((data.n_items, data.n_items))
+    total = sp.csr_matrix((data.catalogue_size, data.catalogue_size))
     for gap in range(1, window + 1):
         same = user[gap:] == user[:-gap]
         first, second = items[:-gap][same], items[gap:][same]
@@ -56,12 +56,12 @@ def warm_item_vectors(
     The first is read from the history, the second scored. Items without a neighbour are zero; so are columns beyond the rank.
     """
     positive = positive_pmi(co_occurrence(data, past, window)).astype(np.float32)
-    read = np.zeros((data.n_items, dim), dtype=np.float32)
+    read = np.zeros((data.catalogue_size, dim), dtype=np.float32)
     scored = np.zeros_like(read)
-    rank = min(dim, data.n_items - 2)
+    rank = min(dim, data.catalogue_size - 2)
     if rank < 1 or positive.nnz == 0:
         return read, scored
-    left, singular, right = svds(positive, k=rank, v0=rng.standard_normal(data.n_items).astype(np.float32))
+    left, singular, right = svds(positive, k=rank, v0=rng.standard_normal(data.catalogue_size).astype(np.float32))
     read[:, :rank] = _unit(left * np.sqrt(singular))
     scored[:, :rank] = _unit(right.T * np.sqrt(singular))
     return read, scored

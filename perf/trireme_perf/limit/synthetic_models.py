@@ -163,7 +163,7 @@ def _draw_items(rng: np.random.Generator, items: int, clusters: int) -> _Items:
 def _models(rng: np.random.Generator, shelves: _Items, config: PipelineConfig) -> TrainedModels:
     popularity = len(config.training.tower.half_lives) + 1
     shape = ModelShape(
-        n_items=shelves.item.size,
+        catalogue_size=shelves.item.size,
         history_length=config.training.history_length,
         user_category_sizes=(SEGMENTS + 1,),
         user_numbers=2,
