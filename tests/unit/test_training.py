@@ -11,9 +11,10 @@ from trireme_export.data import ListFeature, TrainingData
 from trireme_export.data.histories import gather_history
 from trireme_export.training import TrainingConfig, train
 from trireme_export.training.examples import Batch, ExampleSource, clock_of, popularity_snapshots
-from trireme_export.training.two_tower import _likelihood, evaluate_tower
+from trireme_export.training.two_tower import evaluate_tower
 from trireme_export.training.validation import cut_slice, hits_of, list_metrics, top_candidates
 from trireme_export.training.warm_start import align, warm_item_vectors
+from trireme_export.training.window_loss import likelihood
 
 QUICK = {
     "history_length": 12,
@@ -163,12 +164,12 @@ def test_loss_leaves_out_what_was_seen() -> None:
     logits = torch.tensor([[5.0, 1.0, 0.0, 0.0]])
     batch = Batch(np.array([0]), np.array([[-1, 0]], np.int32), np.array([[0, 1, -1]], np.int32), np.zeros(1))
     expected = -(1.0 - np.log(np.exp(1.0) + 2.0))
-    assert float(_likelihood(logits, batch, None, 4)) == pytest.approx(expected, rel=1e-5)
+    assert float(likelihood(logits, batch, None, 4)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_loss_over_a_sample_reads_its_columns() -> None:
     batch = Batch(np.array([0]), np.array([[9, 0]], np.int32), np.array([[7, -1]], np.int32), np.zeros(1))
-    value = _likelihood(torch.tensor([[0.0, 2.0, 1.0]]), batch, torch.tensor([0, 7, 8]), 10)
+    value = likelihood(torch.tensor([[0.0, 2.0, 1.0]]), batch, torch.tensor([0, 7, 8]), 10)
     assert float(value) == pytest.approx(-(2.0 - np.log(np.exp(2.0) + np.exp(1.0))), rel=1e-5)
 
 

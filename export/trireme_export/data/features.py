@@ -5,7 +5,7 @@ Category index 0 and number 0.0 mean unknown, rare or missing in every column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,41 +82,33 @@ def encode_features(
         min_count: rows in which a value must occur to have an index of its own.
         max_categories: most indices of a column; the most frequent values get them.
     """
-    columns = {} if table is None else table.columns
     row = _row_of(table, ids)
-    dropped: dict[str, str] = {}
-    categories: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {}
-    numbers: dict[str, np.ndarray] = {}
-    lists: list[ListFeature] = []
-    for name, column in columns.items():
-        kind = kinds[name].kind
-        taken = column.take(pa.array(row, mask=row < 0))
-        if kind == "category":
-            index, vocabulary = _category(taken, min_count, max_categories)
-            if len(vocabulary) > 1:
-                categories[name] = index, vocabulary
-            else:
-                dropped[name] = f"no value occurs in {min_count} rows"
-        elif kind == "number":
-            values = standardise(to_float(taken))
-            if values.any():
-                numbers[name] = values
-            else:
-                dropped[name] = "has a single value"
-        elif kind == "list":
-            feature = _list(name, taken, min_count, max_categories)
-            if feature.size > 1:
-                lists.append(feature)
-            else:
-                dropped[name] = f"no value occurs in {min_count} rows"
+
+    def of(kind: str) -> Iterator[tuple[str, pa.Array]]:
+        for name, column in ({} if table is None else table.columns).items():
+            if kinds[name].kind == kind:
+                yield name, column.take(pa.array(row, mask=row < 0))
+
+    found = {name: _category(column, min_count, max_categories) for name, column in of("category")}
+    scaled = {name: standardise(to_float(column)) for name, column in of("number")}
+    split = [_list(name, column, min_count, max_categories) for name, column in of("list")]
+    categories = {name: entry for name, entry in found.items() if len(entry[1]) > 1}
+    numbers = {name: values for name, values in scaled.items() if values.any()}
+    lists = tuple(feature for feature in split if feature.size > 1)
+    rare = [
+        *(name for name in found if name not in categories),
+        *(feature.name for feature in split if feature.size == 1),
+    ]
+    constant = [name for name in scaled if name not in numbers]
     return FeatureTable(
         category=_stack([index for index, _ in categories.values()], ids.size, np.int32),
         category_names=tuple(categories),
         vocabularies=tuple(vocabulary for _, vocabulary in categories.values()),
         number=_stack(list(numbers.values()), ids.size, np.float32),
         number_names=tuple(numbers),
-        lists=tuple(lists),
-        dropped=dropped,
+        lists=lists,
+        dropped=dict.fromkeys(rare, f"no value occurs in {min_count} rows")
+        | dict.fromkeys(constant, "has a single value"),
     )
 
 

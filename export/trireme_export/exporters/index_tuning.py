@@ -8,7 +8,7 @@ cheaper to replace it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from trireme_runtime.index.ivf import lengthened
 
 __all__ = ["IndexTarget", "tune_index"]
 
-#: Below this size exact search costs less than the fixed part of an approximate one on any machine that was tried.
+#: Below this size, exact search costs less than the fixed part of an approximate one on every machine that was tried.
 SMALLEST = 8_000
 #: What an approximate index must save of the time of exact search.
 SAVING = 0.2
@@ -42,7 +42,7 @@ DEPTHS = (1.5, 2, 3, 4, 6, 8, 12)
 
 @dataclass(frozen=True)
 class IndexTarget:
-    """What is asked of the index: ``kind`` auto, exact or ivf, and for an approximate one the recall of C candidates."""
+    """What the index must be: ``kind`` is auto, exact or ivf; ``recall`` of the C candidates binds an approximate one."""
 
     kind: str
     candidates: int
@@ -65,13 +65,13 @@ class Point:
 def tune_index(
     vectors: np.ndarray, queries: np.ndarray, target: IndexTarget, folder: Path
 ) -> tuple[ItemIndex, dict[str, Any]]:
-    """The cheapest index that reaches the recall, and the record of the choice.
+    """Returns the cheapest index that reaches the recall, and the record of the choice.
 
     Args:
         vectors: float32 [N, Q].
         queries: float32 [n, Q], of real users.
-        target: what to reach.
-        folder: for the graph of exact search.
+        target: what the index must be.
+        folder: where the graph of exact search is written.
 
     Returns:
         The index, and ``{"target_recall", "queries", "chosen": point, "curve": [point, …]}`` with a point as
@@ -86,30 +86,38 @@ def tune_index(
     exact = exact_index(vectors, folder)
     with threadpool_limits(1):
         curve = [Point("exact", 0, 0, 0, 1.0, _microseconds(exact, queries, target.candidates))]
-    best: ItemIndex = exact
-    chosen = curve[0]
+    best: tuple[ItemIndex, Point] = exact, curve[0]
     if target.kind == "ivf" or (target.kind == "auto" and len(vectors) >= SMALLEST):
         if len(vectors) < max(256, 2 * target.candidates):
             raise ExportError(f"serving.index is 'ivf', but {len(vectors)} items are too few for lists; allowed: exact")
         settings = list(_settings(vectors, exact, taught, queries, target))
         curve += [point for _, point in settings]
-        fast = [(index, point) for index, point in settings if point.us_per_query is not None]
-        if target.kind == "auto":
-            fast = [entry for entry in fast if _cost(entry[1]) < (1 - SAVING) * _cost(curve[0])]
-        elif not fast:
-            reached = max(point.recall for _, point in settings)
-            raise ExportError(
-                f"serving.index is 'ivf' and reaches a recall of {reached:.3f}, asked are {target.recall}"
-            )
-        if fast:
-            best, chosen = min(fast, key=lambda entry: _cost(entry[1]))
+        best = _cheapest(settings, target) if target.kind == "ivf" else _clearly_cheaper(settings, best)
     record = {
         "target_recall": target.recall,
         "queries": len(queries),
-        "chosen": asdict(chosen),
+        "chosen": asdict(best[1]),
         "curve": [asdict(point) for point in curve],
     }
-    return best, record
+    return best[0], record
+
+
+def _cheapest(settings: Sequence[tuple[ItemIndex, Point]], target: IndexTarget) -> tuple[ItemIndex, Point]:
+    """Returns the cheapest of the settings that reach the recall."""
+    fast = [entry for entry in settings if entry[1].us_per_query is not None]
+    if not fast:
+        reached = max(point.recall for _, point in settings)
+        raise ExportError(f"serving.index is 'ivf' and reaches a recall of {reached:.3f}, asked are {target.recall}")
+    return min(fast, key=lambda entry: _cost(entry[1]))
+
+
+def _clearly_cheaper(
+    settings: Sequence[tuple[ItemIndex, Point]], exact: tuple[ItemIndex, Point]
+) -> tuple[ItemIndex, Point]:
+    """Returns the cheapest of the settings if it saves ``SAVING`` of the cost of ``exact``, else ``exact``."""
+    allowed = (1 - SAVING) * _cost(exact[1])
+    fast = [entry for entry in settings if entry[1].us_per_query is not None and _cost(entry[1]) < allowed]
+    return min(fast, key=lambda entry: _cost(entry[1]), default=exact)
 
 
 def _cost(point: Point) -> float:
@@ -120,7 +128,7 @@ def _cost(point: Point) -> float:
 def _settings(
     vectors: np.ndarray, exact: ExactIndex, taught: np.ndarray, queries: np.ndarray, target: IndexTarget
 ) -> Iterator[tuple[IvfIndex, Point]]:
-    """For every number of lists and every depth, the fewest probes that reach the recall (or the most there are)."""
+    """Yields, for every number of lists and every depth, the fewest probes that reach the recall, or all there are."""
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
     truth = exact.search(queries, nothing, target.candidates)[0]
     catalogue_size = len(vectors)
@@ -146,19 +154,19 @@ def _settings(
 
 
 def _list_counts(catalogue_size: int) -> list[int]:
-    """Powers of two near √N and 4 √N."""
+    """Returns the powers of two near √N and 4 √N."""
     return [1 << max(4, round(np.log2(factor * np.sqrt(catalogue_size)))) for factor in (1, 4)]
 
 
 def _probe_counts(lists: int) -> list[int]:
-    """Powers of two and what is halfway between them, up to all lists (a power of two itself)."""
+    """Returns powers of two and the numbers halfway between them, up to all lists (a power of two itself)."""
     return [
         count for power in range(2, lists.bit_length()) for count in (1 << power, 3 << (power - 1)) if count <= lists
     ]
 
 
 def _train(vectors: np.ndarray, lists: int) -> Any:
-    """Faiss index with all ``vectors``; deterministic."""
+    """Returns a Faiss index that holds all ``vectors``; equal vectors give an equal one."""
     catalogue_size, width = vectors.shape
     longest = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max()))
     size = width + 1 + (width + 1) % 2  # two dimensions per code
@@ -176,7 +184,7 @@ def _train(vectors: np.ndarray, lists: int) -> Any:
 
 
 def _promise(codes: Any, vectors: np.ndarray, exact: ExactIndex, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``means`` and ``bonus`` of the lists, see ``IvfIndex``; an empty list promises nothing."""
+    """Returns ``means`` and ``bonus`` of the lists, see ``IvfIndex``; an empty list promises nothing."""
     members = [
         faiss.rev_swig_ptr(codes.invlists.get_ids(number), codes.invlists.list_size(number)).copy()
         for number in range(codes.nlist)
@@ -198,7 +206,7 @@ def _promise(codes: Any, vectors: np.ndarray, exact: ExactIndex, queries: np.nda
 
 
 def _recalls(index: IvfIndex, queries: np.ndarray, truth: np.ndarray, depths: list[int]) -> dict[int, float]:
-    """Recall by depth, from one search to the greatest depth."""
+    """Returns the recall by depth, from one search to the greatest depth."""
     found = index.nearest(queries, depths[-1], index.probes)
     score = np.where(found >= 0, index.inner_products(queries, found), -np.inf)
     count = truth.shape[1]
@@ -212,7 +220,7 @@ def _recalls(index: IvfIndex, queries: np.ndarray, truth: np.ndarray, depths: li
 
 
 def _microseconds(index: ItemIndex, queries: np.ndarray, count: int) -> float:
-    """Median time per query over batches, after one batch that warms up."""
+    """Returns the median time per query over batches, µs; the first batch only warms up."""
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
     batches = [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)]
     threads = faiss.omp_get_max_threads()

@@ -1,10 +1,4 @@
-"""Training of the two towers: examples cut like the evaluation, softmax over the catalogue, early stopping.
-
-The loss is the multinomial likelihood of the items of a window after a cut, given the history before it. Up to
-``softmax_items`` items the softmax is exact; larger catalogues share a sample per step with logQ correction (Yi et al.,
-"Sampling-bias-corrected neural modeling", RecSys 2019). Popularity enters as it was known at the cut, through columns of the
-item vector that the query weighs: old examples teach what is personal, the newest popularity is what is served.
-"""
+"""Training of the two towers: examples cut like the evaluation, the loss of ``window_loss``, early stopping."""
 
 from __future__ import annotations
 
@@ -15,20 +9,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from trireme_export.data.histories import Float32
 from trireme_export.data.training_data import TrainingData
 from trireme_export.models.features import fill_item_features
 from trireme_export.models.shape import ModelShape
 from trireme_export.models.two_tower import TwoTower
-from trireme_export.training.examples import Batch, ExampleSource, clock_of, popularity_snapshots
+from trireme_export.training.examples import ExampleSource, clock_of, popularity_snapshots
 from trireme_export.training.options import TrainingConfig
 from trireme_export.training.validation import Slice, hits_of, list_metrics, top_candidates
 from trireme_export.training.warm_start import warm_item_vectors
+from trireme_export.training.window_loss import window_loss
+
+__all__ = ["Report", "TowerRun", "TowerTrainer", "evaluate_tower", "user_queries"]
 
 MOMENT_VALUES = 1 << 27
-"""At most so many numbers are kept for popularity in the past: large catalogues get fewer moments."""
+"""Most numbers that are kept for popularity in the past: large catalogues get fewer moments."""
+BLOCK = 1024
+"""Users whose queries are computed at a time."""
 
 Report = Callable[[str, int, int], None]
 """Called with (what, steps done, steps in all)."""
@@ -54,7 +52,7 @@ class TowerTrainer:
         self.levels = torch.from_numpy(np.ascontiguousarray(levels.transpose(0, 2, 1)))
 
     def start(self, end: float) -> TwoTower:
-        """An untrained tower that knows the past before the clock ``end``, from the configured seed."""
+        """Returns an untrained tower that knows the past before the clock ``end``, from the configured seed."""
         torch.manual_seed(self.config.seed)
         tower = self.config.tower
         model = TwoTower(self.shape)
@@ -70,13 +68,13 @@ class TowerTrainer:
         return model
 
     def set_popularity(self, model: TwoTower, end: float) -> None:
-        """Put the log popularity as of the clock ``end`` into the item vectors."""
+        """Puts the log popularity as of the clock ``end`` into the item vectors."""
         last = end >= 1.0 or len(self.levels) == 1
         moment = min(round(end * len(self.levels)), len(self.levels) - 1)
         model.popularity.copy_(torch.from_numpy(self.latest) if last else self.levels[moment].T)
 
     def fit(self, end: float, part: Slice, report: Report) -> TowerRun:
-        """Train on the past before ``end``; keep the weights of the epoch that was best on ``part``."""
+        """Trains on the past before ``end`` and keeps the weights of the epoch that was best on ``part``."""
         tower = self.config.tower
         run = TowerRun(self.start(end), 0)
         loop = _Loop(self, run.model, end)
@@ -89,12 +87,7 @@ class TowerTrainer:
             run.epochs.append({"epoch": epoch, "steps": loop.done, "loss": loss, **metrics})
             waited += 1
             if value > best_value:
-                best, best_value, waited, run.steps = (
-                    copy.deepcopy(loop.average.state_dict()),
-                    value,
-                    0,
-                    loop.done,
-                )
+                best, best_value, waited, run.steps = copy.deepcopy(loop.average.state_dict()), value, 0, loop.done
             if waited >= tower.patience:
                 break
         report("two-tower", total, total)
@@ -103,7 +96,7 @@ class TowerTrainer:
         return run
 
     def refit(self, steps: int, report: Report) -> TwoTower:
-        """Train on all of the data for a known number of steps, from the same start."""
+        """Trains on all of the data for a known number of steps, from the same start."""
         model = self.start(1.0)
         loop = _Loop(self, model, 1.0)
         loop.steps(steps, lambda: report("two-tower, all data", loop.done, steps))
@@ -126,7 +119,7 @@ class _Loop:
         self.done = 0
 
     def steps(self, count: int, report: Callable[[], None]) -> float:
-        """Take ``count`` steps; returns their mean loss."""
+        """Takes ``count`` steps and returns their mean loss."""
         self.model.train()
         losses = []
         for _ in range(count):
@@ -151,113 +144,22 @@ class _Loop:
                 kept.lerp_(new, 1 - decay)
 
 
-def window_loss(
-    model: TwoTower, data: TrainingData, batch: Batch, levels: Tensor, config: Any, rng: np.random.Generator
-) -> Tensor:
-    """Mean negative log likelihood of the targets of ``batch``; ``levels`` float32 (moments, K, N) of log popularity."""
-    history = _hide(batch.history, config.history_dropout, rng)
-    rows = np.where(rng.random(len(batch.rows)) < config.user_dropout, -1, batch.rows)
-    category, number = data.user_inputs(history, rows)
-    features = model.features()
-    query = model.user(
-        model.read_table(features),
-        torch.from_numpy(history),
-        torch.from_numpy(category),
-        torch.from_numpy(number),
-    )
-    columns, correction = _softmax_items(data, batch, config.softmax_items, rng)
-    latent = model.shape.latent
-    items: Tensor = model.latent_items(features)
-    bias: Tensor = model.bias
-    if columns is not None:
-        items, bias = items[columns], bias[columns] - correction
-    moment = np.minimum((batch.cut * len(levels)).astype(np.int64), len(levels) - 1)
-    logits = query[:, :latent] @ items.T + bias + _popularity_logits(query[:, latent + 1 :], levels, moment, columns)
-    return _likelihood(logits, batch, columns, data.catalogue_size)
-
-
-def _hide(history: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Hide a share of the items, another share in every row; what is left stays where it was."""
-    if share <= 0:
-        return history
-    hidden = rng.random(history.shape) < rng.random((len(history), 1)) * 2 * share
-    return np.where(hidden, -1, history).astype(np.int32)
-
-
-def _softmax_items(
-    data: TrainingData, batch: Batch, limit: int, rng: np.random.Generator
-) -> tuple[Tensor | None, Tensor | float]:
-    """Columns of the softmax int64 (S,), None for all, and log of their chance to be in the sample, float32 (S,)."""
-    if data.catalogue_size <= limit:
-        return None, 0.0
-    share = (np.bincount(data.user_items, minlength=data.catalogue_size) + 1.0) ** 0.75
-    share /= share.sum()
-    sample = rng.choice(data.catalogue_size, size=limit, p=share)
-    columns = np.unique(np.concatenate([sample, batch.targets[batch.targets >= 0]]))
-    chance = -np.expm1(-limit * share[columns])
-    return torch.from_numpy(columns), torch.from_numpy(np.log(chance).astype(np.float32))
-
-
-def _popularity_logits(weight: Tensor, levels: Tensor, moment: np.ndarray, columns: Tensor | None) -> Tensor:
-    """float32 (B, S): each row's weights (B, K) times the log popularity at its own moment int64 (B,)."""
-    count, kinds, _ = levels.shape
-    table = levels.flatten(0, 1) if columns is None else levels.flatten(0, 1)[:, columns]
-    row = torch.from_numpy(np.minimum(moment, count - 1))[:, None] * kinds + torch.arange(kinds)
-    return nn.functional.embedding_bag(row, table, mode="sum", per_sample_weights=weight)
-
-
-def _likelihood(logits: Tensor, batch: Batch, columns: Tensor | None, catalogue_size: int) -> Tensor:
-    """Items of the history cannot be recommended: they are neither targets nor in the denominator."""
-    history, targets = (
-        _to_columns(batch.history, columns, catalogue_size),
-        _to_columns(batch.targets, columns, catalogue_size),
-    )
-    width = logits.shape[1]
-    seen = torch.zeros(len(logits), width + 1, dtype=torch.bool).scatter_(1, history, True)
-    wanted = (targets < width) & ~torch.gather(seen, 1, targets)
-    logits = logits.masked_fill(seen[:, :width], -1e9)
-    log_share = torch.gather(logits, 1, targets.clamp(max=width - 1)) - torch.logsumexp(logits, 1, keepdim=True)
-    count = wanted.sum(dim=1)
-    weight = count.clamp(min=1).float() ** -0.5  # between "every user alike" and "every target alike"
-    loss = -(log_share * wanted).sum(dim=1)
-    return (loss * weight).sum() / (weight * count).sum().clamp(min=1.0)
-
-
-def _to_columns(index: np.ndarray, columns: Tensor | None, catalogue_size: int) -> Tensor:
-    """Item indices to places in the softmax, int64; padding and absent items go to the place after the last."""
-    width = catalogue_size if columns is None else len(columns)
-    place = torch.full((catalogue_size + 1,), width, dtype=torch.int64)
-    place[torch.arange(catalogue_size) if columns is None else columns] = torch.arange(width)
-    return place[torch.from_numpy(np.where(index < 0, catalogue_size, index)).long()]
-
-
 def user_queries(model: TwoTower, data: TrainingData, part: Slice) -> tuple[Float32, Float32]:
-    """``query`` float32 (V, dim) of a slice and ``item_vectors`` float32 (N, dim)."""
-    category, number = data.user_inputs(part.history, part.rows)
-    return query_arrays(model, part.history, category, number), item_vectors(model)
-
-
-def query_arrays(model: TwoTower, history: np.ndarray, category: np.ndarray, number: np.ndarray) -> Float32:
-    """float32 (V, dim), in blocks and without gradients."""
+    """Returns ``query`` float32 (V, dim) of a slice and ``item_vectors`` float32 (N, dim), without gradients."""
     model.eval()
+    inputs = (part.history, *data.user_inputs(part.history, part.rows))
     with torch.inference_mode():
         table = model.read_table(model.features())
         parts = [
-            model.user(table, *(torch.from_numpy(x[low : low + 1024]) for x in (history, category, number))).numpy()
-            for low in range(0, len(history), 1024)
+            model.user(table, *(torch.from_numpy(array[low : low + BLOCK]) for array in inputs)).numpy()
+            for low in range(0, len(part.rows), BLOCK)
         ]
-    return np.concatenate(parts) if parts else np.zeros((0, model.shape.dim), dtype=np.float32)
-
-
-def item_vectors(model: nn.Module) -> Float32:
-    """float32 (N, dim) of ``TwoTower.item_vectors``."""
-    model.eval()
-    with torch.inference_mode():
-        return model.item_vectors().numpy()  # type: ignore[operator]
+        vectors = model.item_vectors().numpy()
+    return np.concatenate(parts) if parts else np.zeros((0, model.shape.dim), dtype=np.float32), vectors
 
 
 def evaluate_tower(model: TwoTower, data: TrainingData, part: Slice) -> dict[str, float]:
-    """Metrics of exact retrieval on a slice."""
+    """Returns the metrics of exact retrieval on a slice."""
     query, vectors = user_queries(model, data, part)
     ids, _ = top_candidates(part, lambda index: query[index] @ vectors.T, 200)
     return list_metrics(part.relevant, hits_of(part.relevant, ids))

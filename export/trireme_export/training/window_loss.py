@@ -1,0 +1,104 @@
+"""The loss of the two towers: what a user took in a window after a cut, given the history before it.
+
+It is a multinomial likelihood. Up to ``softmax_items`` items the softmax is exact; larger catalogues share a sample per step
+with logQ correction (Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019). Popularity enters as it was known at
+the cut, through columns of the item vector that the query weighs: old examples teach what is personal, and the newest
+popularity is what is served.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trireme_export.data.training_data import TrainingData
+from trireme_export.models.two_tower import TwoTower
+from trireme_export.training.examples import Batch
+from trireme_export.training.options import TowerConfig
+
+__all__ = ["likelihood", "window_loss"]
+
+
+def window_loss(
+    model: TwoTower, data: TrainingData, batch: Batch, levels: Tensor, config: TowerConfig, rng: np.random.Generator
+) -> Tensor:
+    """Returns the mean negative log likelihood of the targets of ``batch``.
+
+    Args:
+        model: in training mode.
+        data: what ``batch`` was drawn from.
+        batch: B examples.
+        levels: float32 (moments, K, N), log popularity as it was known at each moment.
+        config: shares of history and users that are hidden, and the size of a sampled softmax.
+        rng: hides and samples.
+    """
+    history = _hide(batch.history, config.history_dropout, rng)
+    rows = np.where(rng.random(len(batch.rows)) < config.user_dropout, -1, batch.rows)
+    category, number = data.user_inputs(history, rows)
+    features = model.features()
+    query = model.user(model.read_table(features), *map(torch.from_numpy, (history, category, number)))
+    columns, correction = _softmax_items(data, batch, config.softmax_items, rng)
+    latent = model.shape.latent
+    items: Tensor = model.latent_items(features)
+    bias: Tensor = model.bias
+    if columns is not None:
+        items, bias = items[columns], bias[columns] - correction
+    moment = np.minimum((batch.cut * len(levels)).astype(np.int64), len(levels) - 1)
+    logits = query[:, :latent] @ items.T + bias + _popularity_logits(query[:, latent + 1 :], levels, moment, columns)
+    return likelihood(logits, batch, columns, data.catalogue_size)
+
+
+def _hide(history: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Hides a random share of the items of each row, on average ``share``; the others stay in their places."""
+    if share <= 0:
+        return history
+    hidden = rng.random(history.shape) < rng.random((len(history), 1)) * 2 * share
+    return np.where(hidden, -1, history).astype(np.int32)
+
+
+def _softmax_items(
+    data: TrainingData, batch: Batch, limit: int, rng: np.random.Generator
+) -> tuple[Tensor | None, Tensor | float]:
+    """Returns the items of the softmax int64 (S,), None for all, and the log of their chance to be sampled, float32 (S,)."""
+    if data.catalogue_size <= limit:
+        return None, 0.0
+    share = (np.bincount(data.user_items, minlength=data.catalogue_size) + 1.0) ** 0.75
+    share /= share.sum()
+    sample = rng.choice(data.catalogue_size, size=limit, p=share)
+    columns = np.unique(np.concatenate([sample, batch.targets[batch.targets >= 0]]))
+    chance = -np.expm1(-limit * share[columns])
+    return torch.from_numpy(columns), torch.from_numpy(np.log(chance).astype(np.float32))
+
+
+def _popularity_logits(weight: Tensor, levels: Tensor, moment: np.ndarray, columns: Tensor | None) -> Tensor:
+    """Returns each row's weights (B, K) times the log popularity at its own moment int64 (B,): float32 (B, S)."""
+    count, kinds, _ = levels.shape
+    table = levels.flatten(0, 1) if columns is None else levels.flatten(0, 1)[:, columns]
+    row = torch.from_numpy(np.minimum(moment, count - 1))[:, None] * kinds + torch.arange(kinds)
+    return nn.functional.embedding_bag(row, table, mode="sum", per_sample_weights=weight)
+
+
+def likelihood(logits: Tensor, batch: Batch, columns: Tensor | None, catalogue_size: int) -> Tensor:
+    """Returns the loss of ``logits`` float32 (B, S), given the items ``columns`` int64 (S,) of the softmax, None for all.
+
+    Items of the history cannot be recommended: they are neither targets nor in the denominator.
+    """
+    history, targets = (_to_columns(index, columns, catalogue_size) for index in (batch.history, batch.targets))
+    width = logits.shape[1]
+    seen = torch.zeros(len(logits), width + 1, dtype=torch.bool).scatter_(1, history, True)
+    wanted = (targets < width) & ~torch.gather(seen, 1, targets)
+    logits = logits.masked_fill(seen[:, :width], -1e9)
+    log_share = torch.gather(logits, 1, targets.clamp(max=width - 1)) - torch.logsumexp(logits, 1, keepdim=True)
+    count = wanted.sum(dim=1)
+    weight = count.clamp(min=1).float() ** -0.5  # between "every user alike" and "every target alike"
+    loss = -(log_share * wanted).sum(dim=1)
+    return (loss * weight).sum() / (weight * count).sum().clamp(min=1.0)
+
+
+def _to_columns(index: np.ndarray, columns: Tensor | None, catalogue_size: int) -> Tensor:
+    """Returns the places of item indices in the softmax, int64; padding and absent items get the place after the last."""
+    width = catalogue_size if columns is None else len(columns)
+    place = torch.full((catalogue_size + 1,), width, dtype=torch.int64)
+    place[torch.arange(catalogue_size) if columns is None else columns] = torch.arange(width)
+    return place[torch.from_numpy(np.where(index < 0, catalogue_size, index)).long()]
