@@ -34,7 +34,11 @@ def evaluate(
 
 
 def open_evaluation(data: str, checkpoint: Path) -> tuple[Checkpoint, Dataset]:
-    """Raises: CommandError: the checkpoint was trained on other data."""
+    """Opens a checkpoint and the data set it was trained on.
+
+    Raises:
+        CommandError: the checkpoint was trained on other data.
+    """
     from trireme_export.checkpoint import Checkpoint
 
     loaded = Checkpoint.load(checkpoint)
@@ -45,7 +49,7 @@ def open_evaluation(data: str, checkpoint: Path) -> tuple[Checkpoint, Dataset]:
 
 
 def served(url: str, model: str, checkpoint: Checkpoint, users: EvaluationSet) -> np.ndarray:
-    """What a server answers to those users: item indices int32 [E, K]."""
+    """Returns what a server answers those users: item indices int32 [E, K]."""
     from trireme_client import Client
     from trireme_export.evaluation.funnel import served_lists
 
@@ -54,7 +58,7 @@ def served(url: str, model: str, checkpoint: Checkpoint, users: EvaluationSet) -
 
 
 def evaluation(checkpoint: Checkpoint, dataset: Dataset, url: str | None, model: str) -> dict[str, Any]:
-    """The figures of the known users and, where users were held out, of those served by history alone."""
+    """Returns the figures of the known users and, where users were held out, of those served by history alone."""
     result = _figures(checkpoint, dataset, dataset.test, url, model)
     held = dataset.holdout and _figures(checkpoint, dataset, dataset.holdout, url, model)
     return {"data": dataset.name, **result, **({"history_only": held} if held else {})}
@@ -67,7 +71,7 @@ def _figures(
     from trireme_export.evaluation.funnel import offline_lists
 
     if users.n_users == 0:
-        raise CommandError(f"{dataset.name}: no user has both training history and test items that are new to him")
+        raise CommandError(f"{dataset.name}: no user has both training history and test items that are new to them")
     serving = checkpoint.config.serving
     console.print(f"evaluating {users.n_users} users")
     offline = offline_lists(checkpoint.models, checkpoint.tables, users, serving.candidates, serving.list_length)

@@ -13,10 +13,10 @@ from trireme_cli.output import Json, finish
 
 __all__ = ["train"]
 
-Data = Annotated[
-    str, typer.Option(help="Directory with interactions.parquet, or 'synthetic' for a generated data set.")
+Data = Annotated[str, typer.Option(help="Directory with interactions.parquet, or 'synthetic' for a made-up data set.")]
+Config = Annotated[
+    Path | None, typer.Option(help="pipeline.yaml; what it does not set is inferred or has its default.")
 ]
-Config = Annotated[Path | None, typer.Option(help="pipeline.yaml; what it leaves out is inferred or default.")]
 
 
 def train(

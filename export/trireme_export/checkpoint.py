@@ -1,9 +1,9 @@
 """``build/checkpoint``: the trained models, the tables of their data set, and how they came about.
 
-models/     weights and shapes
+models/     shape, weights and figures of the training
 tables/     npy arrays
 test/       the test part of the data, for the gate; absent where there is none
-train.json  format, configuration, data set, figures of the training
+train.json  format, configuration, data set
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DESCRIPTION = "train.json"
 class Checkpoint:
     """Everything that export and evaluation need.
 
-    ``data`` describes the data set: name, path, counts and what was dropped. ``test`` is what the gate asks.
+    ``data`` describes the data set: its name, its counts and what was left out. ``test`` are the users of the gate.
     """
 
     config: PipelineConfig
@@ -44,7 +44,7 @@ class Checkpoint:
     test: EvaluationSet | None = None
 
     def save(self, path: Path) -> None:
-        """Replaces ``path``, all or nothing."""
+        """Writes the directory ``path``; one that is there is replaced when the new one is complete."""
         with staged_directory(path) as staging:
             save_models(staging / "models", self.models)
             self.tables.save(staging / "tables")
@@ -59,7 +59,11 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """Raises: CheckpointError naming what is missing or wrong."""
+        """Reads what ``save`` wrote.
+
+        Raises:
+            CheckpointError: a file is missing, or does not hold what it should; names it.
+        """
         file = path / DESCRIPTION
         try:
             description = json.loads(file.read_text())

@@ -1,7 +1,4 @@
-"""``pipeline.yaml``: everything that may be set, with its default. Unknown keys are refused.
-
-ConfigError
-"""
+"""``pipeline.yaml``: everything that can be set, with its default. Unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ __all__ = ["BudgetConfig", "ConfigError", "DataConfig", "GateConfig", "PipelineC
 
 
 class ConfigError(Exception):
-    """pipeline.yaml cannot be used; one line with the file, the key, its value and what is allowed."""
+    """pipeline.yaml cannot be used; one line that names the file, the key, its value and what is allowed."""
 
 
 class ServingConfig(Section):
@@ -30,7 +27,7 @@ class ServingConfig(Section):
 
     candidates: int = Field(200, ge=1, le=10_000, description="C, items that retrieval hands to ranking")
     list_length: int = Field(200, ge=1, le=10_000, description="K, items in an answer, at most candidates")
-    max_batch_size: int = Field(64, ge=1, le=4096, description="most users in one batch")
+    max_batch_size: int = Field(64, ge=1, le=4096, description="largest number of users in one batch")
     max_queue_delay_us: int = Field(
         0, ge=0, le=1_000_000, description="longest wait of each model for a batch to fill, µs; 0 = only what queues"
     )
@@ -38,9 +35,12 @@ class ServingConfig(Section):
         "auto", description="how retrieval searches; auto = exact until an approximate index is clearly faster"
     )
     precision: Literal["auto", "float32", "int8"] = Field(
-        "auto", description="of the ranker on a CPU; auto = int8 where it is clearly faster and the gate accepts it"
+        "auto",
+        description="precision of the ranker on a CPU; auto = int8 where it is clearly faster and the gate accepts it",
     )
-    instances: int | None = Field(None, ge=1, le=256, description="of each model; default one per core")
+    instances: int | None = Field(
+        None, ge=1, le=256, description="number of instances of each model; default one per core"
+    )
 
     @model_validator(mode="after")
     def _sizes(self) -> ServingConfig:
@@ -58,14 +58,14 @@ class GateConfig(Section):
     )
     ndcg_loss: float = Field(0.005, ge=0, le=1, description="relative loss of NDCG@10 of the whole funnel")
     recall_loss: float = Field(0.005, ge=0, le=1, description="relative loss of Recall@200 of the whole funnel")
-    users: int = Field(10_000, ge=1, description="at most so many test users are asked")
+    users: int = Field(10_000, ge=1, description="largest number of test users who are asked")
 
 
 class BudgetConfig(Section):
     """The end-to-end SLO of one request, seen by the client, and the part of it that each stage may take."""
 
-    p50_ms: float = Field(10.0, gt=0, description="half of the requests are answered within so many ms")
-    p99_ms: float = Field(20.0, gt=0, description="99 of 100 requests are answered within so many ms")
+    p50_ms: float = Field(10.0, gt=0, description="time within which half of the requests are answered, ms")
+    p99_ms: float = Field(20.0, gt=0, description="time within which 99 of 100 requests are answered, ms")
     shares: dict[str, float] = Field(
         {
             "feature_transform": 0.05,
@@ -75,7 +75,7 @@ class BudgetConfig(Section):
             "reranking": 0.1,
             "transport": 0.25,
         },
-        description="of both, by stage; transport = client, network, queues and hops; must add up to 1",
+        description="share of both for each stage; transport = client, network, queues and hops; must add up to 1",
     )
 
     @model_validator(mode="after")
@@ -105,7 +105,7 @@ class PipelineConfig(Section):
     budget: BudgetConfig = Field(BudgetConfig(), description="the SLO, and what each stage may take of it")
 
     def with_holdout(self, share: float) -> PipelineConfig:
-        """The same with ``data.holdout_users`` set to ``share``, as far as that is allowed.
+        """Returns a copy with ``data.holdout_users`` set to ``share``.
 
         Raises:
             ConfigError: ``share`` is not in [0, 1).
@@ -116,7 +116,7 @@ class PipelineConfig(Section):
 
 
 def load_config(path: Path | str | None) -> PipelineConfig:
-    """Read a pipeline.yaml; without one, everything is inferred or has its default.
+    """Reads a pipeline.yaml; without one, everything is inferred or has its default.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or holds an unknown key or a value that is not allowed.
@@ -143,7 +143,7 @@ def load_config(path: Path | str | None) -> PipelineConfig:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first fault in one line."""
+    """Returns the first fault in one line."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "top level"
     if first["type"] == "extra_forbidden":
@@ -157,7 +157,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _section(keys: Sequence[Any]) -> type[BaseModel]:
-    """The model that the keys lead to."""
+    """Returns the section that the keys lead to."""
     section: type[BaseModel] = PipelineConfig
     for key in keys:
         section = section.model_fields[key].annotation  # type: ignore[assignment]  # sections nest models only

@@ -1,4 +1,4 @@
-"""The gate: what quantisation and approximate search cost the funnel, and whether that was agreed to."""
+"""The gate: what quantisation and approximate search cost the funnel, and whether pipeline.yaml allows it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def check_gate(checkpoint: Checkpoint, funnel: Funnel) -> dict[str, Any]:
 
     Returns:
         ``{"users", "float": {"ndcg@10", "recall@20", "recall@200"}, "exported": {the same}, "ndcg_loss", "recall_loss"}``, losses
-        relative; ``{"users": 0}`` where the checkpoint has no test part: nothing was measured.
+        relative; ``{"users": 0}`` where the checkpoint has no test part and nothing was measured.
 
     Raises:
-        ExportError: a loss is greater than the ``gate:`` section allows; names both figures.
+        ExportError: a loss is greater than the ``gate:`` section allows; the message names both figures.
     """
     if checkpoint.test is None:
         return {"users": 0}

@@ -1,4 +1,4 @@
-"""What a server will need for a bundle: measured in a process that loads it and answers, as an instance does."""
+"""The memory that a server will need for a bundle, measured in a process that loads it and answers, as an instance does."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ print(json.dumps({"private_bytes_per_instance": int(rollup["Anonymous"].split()[
 
 
 def measure_memory(funnel: Funnel, users: np.ndarray) -> dict[str, int]:
-    """Bytes of the artifacts, which are memory-mapped and shared by all instances, and what each instance needs beside them.
+    """Measures the artifacts, which all instances map and share, and what each instance needs beside them, in bytes.
 
     Args:
         funnel: as exported.
-        users: int64 [n, 1], ids to ask for.
+        users: int64 [n, 1], ids of the users that are asked for.
 
     Returns:
         ``{"artifact_bytes", "private_bytes_per_instance"}``; the second includes the interpreter and the libraries' heap.

@@ -24,12 +24,16 @@ from trireme_runtime.bundle import Manifest
 
 __all__ = ["export_bundle", "train_checkpoint"]
 
-#: Real users that perf_analyzer and the warm-up ask for.
+#: Number of real users for perf_analyzer and the warm-up.
 REAL_USERS = 2000
 
 
 def train_checkpoint(dataset: Dataset, config: PipelineConfig, progress: bool) -> Checkpoint:
-    """Trains both models on the training part of ``dataset``."""
+    """Trains both models on the training part of ``dataset`` and builds the tables.
+
+    Raises:
+        TrainingError: the data is too small to be trained on.
+    """
     models = train(dataset.training_data(), config.training, progress=progress)
     tables = build_tables(dataset, config.training.history_length, config.serving.list_length)
     described = {"name": dataset.name, **dataset.report.as_dict()}
@@ -72,7 +76,7 @@ def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "
 
 
 def _real_requests(tables: Tables) -> RealRequests:
-    """Users with a history, drawn with a fixed seed, so that two exports are measured on the same users."""
+    """Draws users with a history, with a fixed seed, so that two exports are measured on the same users."""
     known = np.flatnonzero(tables.history[:-1, -1] >= 0)
     rows = np.random.default_rng(0).permutation(known)[:REAL_USERS]
     history = tables.history[rows]

@@ -1,6 +1,6 @@
 """Writes a Triton model repository from a funnel: the authored models, specialised, with their artifacts.
 
-Knows nothing of training: it is given the five stage objects.
+It knows nothing of training: it is given the five stage objects.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RealRequests:
 
 
 def authored_repository() -> Path:
-    """The authored ``model_repository/``: in the checkout, or as installed with the package."""
+    """Returns the authored ``model_repository/``, in the checkout or as installed with the package."""
     packaged = Path(str(resources.files("trireme_export"))) / "model_repository"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "model_repository"
 
@@ -65,7 +65,7 @@ def write_repository(
     requests: RealRequests,
     source: Mapping[str, Any],
 ) -> Manifest:
-    """Adds a bundle to the repository ``out`` (made when absent) as its next version, all or nothing.
+    """Adds a bundle to the repository ``out`` (made if missing) as its next version, all or nothing.
 
     Earlier versions keep their directories; the configs serve the new one. Files are hard links where two
     models need the same artifact, so a plan of both costs the disk and the page cache of one.
@@ -84,7 +84,7 @@ def write_repository(
 
 
 def _models(plan: Plan) -> dict[str, str]:
-    """Authored model by the name it gets in the repository."""
+    """Returns the authored model by the name it gets in the repository."""
     steps = {name: name for name in STEPS}
     return {
         "ensemble": {ENTRY: ENTRY, **steps},
@@ -143,7 +143,7 @@ def _write_configs(
 
 
 def _trace(funnel: Funnel, requests: RealRequests) -> dict[str, np.ndarray]:
-    """Every tensor of the pipeline for one real user with his stored history."""
+    """Returns every tensor of the pipeline for one real user with their stored history."""
     tensors: dict[str, Any] = {"user_id": requests.user_id[:1]}
     for stage in funnel.stages:
         outputs = stage(**{tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs})

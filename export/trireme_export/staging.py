@@ -13,9 +13,9 @@ __all__ = ["staged_directory"]
 
 @contextmanager
 def staged_directory(target: Path) -> Iterator[Path]:
-    """A temporary sibling of ``target`` that takes its place when the block ends without an exception.
+    """Opens an empty directory beside ``target`` that takes its place when the block ends.
 
-    It starts empty. On an exception it is removed and ``target`` is as before.
+    On an exception the directory is removed and ``target`` stays as it was.
     """
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)

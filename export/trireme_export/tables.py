@@ -1,4 +1,4 @@
-"""The tables of a bundle: what serving looks up instead of computing. Built once from a data set, in training."""
+"""The tables of a bundle: what serving looks up instead of computing. Training builds them once from a data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trireme_runtime.artifacts import load_stage, save_stage
 
 __all__ = ["POPULAR_DEPTH", "Tables", "build_tables", "popular_lists"]
 
-#: Popular items kept per segment, as a multiple of the longest answer: what is seen already is skipped.
+#: Popular items kept per segment, as a multiple of the longest answer, because items seen already are skipped.
 POPULAR_DEPTH = 4
 
 
@@ -43,12 +43,16 @@ class Tables:
 
     @classmethod
     def load(cls, path: Path) -> Tables:
-        """Raises: trireme_runtime.errors.ArtifactError."""
+        """Reads what ``save`` wrote.
+
+        Raises:
+            ArtifactError: see ``trireme_runtime.errors``.
+        """
         return cls(**load_stage(path, "tables")[0])
 
 
 def build_tables(dataset: Dataset, history_length: int, list_length: int) -> Tables:
-    """The tables of ``dataset`` for histories of L and answers of K items."""
+    """Builds the tables of ``dataset`` for histories of ``history_length`` (L) and answers of ``list_length`` (K) items."""
     offsets = dataset.train_offsets
     history = gather_history(dataset.train_items, offsets[:-1], offsets[1:], history_length)
     user = np.repeat(np.arange(dataset.n_users), np.diff(offsets))
@@ -75,7 +79,7 @@ def _with_unknown(table: np.ndarray, value: int) -> np.ndarray:
 
 
 def popular_lists(counts: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """The most popular items of every segment: by the counts of its own users, ties by those of everybody.
+    """Ranks the items of every segment by the counts of its own users, and ties by those of everybody.
 
     Args:
         counts: int64 [segments, N], distinct users of each item; row 0 is everybody.

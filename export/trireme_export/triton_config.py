@@ -28,7 +28,7 @@ class ServingSettings:
     max_queue_delay_us: int
     instances: int
     budget: Mapping[str, Any] = field(default_factory=dict)
-    """The ``budget:`` section; every model carries it as a parameter: stages publish it, and whoever asks a server reads it."""
+    """The ``budget:`` section; every model carries it as a parameter, which stages publish and clients can read."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,11 @@ class WarmupSample:
 
 
 def parse_config(file: Path) -> ModelConfig:
-    """Raises: google.protobuf.text_format.ParseError naming line and column."""
+    """Reads a config.pbtxt.
+
+    Raises:
+        google.protobuf.text_format.ParseError: the file is not one; names line and column.
+    """
     return text_format.Parse(file.read_text(), ModelConfig())
 
 
@@ -62,7 +66,7 @@ def specialise(
     settings: ServingSettings,
     warmup: Iterable[WarmupSample] = (),
 ) -> ModelConfig:
-    """A copy of the authored ``config`` as model ``name`` of one bundle.
+    """Returns a copy of the authored ``config`` as model ``name`` of one bundle.
 
     Sets dimensions, batch size, scheduling, warm-up, the budget, and the version: the model serves this one only, and
     the steps of an ensemble are pinned to it.
@@ -104,5 +108,5 @@ def _add_warmup(config: ModelConfig, sample: WarmupSample, dims: Dims) -> None:
 
 
 def tensor_bytes(array: np.ndarray) -> bytes:
-    """``array`` as Triton reads it from a warm-up file: little-endian, row by row."""
+    """Returns ``array`` as Triton reads it from a warm-up file: little-endian, row by row."""
     return np.ascontiguousarray(array).tobytes()

@@ -108,7 +108,7 @@ def test_metrics_stay_in_the_unit_interval_and_the_best_list_reaches_one(data: s
 def test_who_is_asked_and_what_is_right() -> None:
     users = np.array([5, 6, 7, 8])
     #  user 5: item 1 in training twice; tests a new item, a training item, and one out of training
-    #  user 6: his test items are all in his training; user 7: no training; user 8: a repeat in the test
+    #  user 6: all their test items are in their training; user 7: no training; user 8: a repeat in the test
     train = np.array([0, 0, 1, 3, 0]), np.array([1, 0, 2, 0, 1])
     test = np.array([0, 0, 0, 1, 2, 3, 3, -1]), np.array([2, 0, -1, 2, 1, 2, 2, 1])
     asked = build_evaluation(users, np.arange(4, dtype=np.int32), train, test, 3)

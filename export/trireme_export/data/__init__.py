@@ -1,4 +1,4 @@
-"""Reading a data set: parquet files to indices, features and a split."""
+"""A data set: parquet files are read, split and encoded as arrays of indices and features."""
 
 from __future__ import annotations
 

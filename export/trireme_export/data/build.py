@@ -28,7 +28,7 @@ __all__ = ["SYNTHETIC", "load_dataset", "read_dataset"]
 
 SYNTHETIC = "synthetic"
 EXAMPLES = 3
-#: Stands in where users have no categorical column: everybody is unknown in it.
+#: Stands in where users have no categorical column: every user is unknown in it.
 NO_CATEGORY = "none"
 
 
@@ -154,7 +154,7 @@ class _Assembly:
         return build_evaluation(self.user_ids, rows, self.train, test, self.item_ids.size)
 
     def _holdout(self) -> EvaluationSet:
-        """The users held out, with the items of their past that training knows."""
+        """Returns the users held out, with the items of their past that training knows."""
         parts, index = self.parts, self.index
         user = lookup(parts.held_users, parts.user_id)
         past = parts.past & (index >= 0)
@@ -179,7 +179,7 @@ class _Assembly:
         )
 
     def _counts(self) -> dict[str, Any]:
-        """The part of the report that the files and the split decide."""
+        """Returns the part of the report that the files and the split decide."""
         interactions, parts = self.interactions, self.parts
         no_item = self.items.lacking(np.unique(interactions.item_id))
         no_user = self.users.lacking(np.unique(interactions.user_id))
@@ -200,7 +200,7 @@ class _Assembly:
 
 
 def _with_category(users: FeatureTable) -> FeatureTable:
-    """Adds a category of nobody where there is none: models and tensors need at least one."""
+    """Adds a category that is unknown for every user where there is none: models and tensors need at least one."""
     if users.category_names:
         return users
     category = np.zeros((users.number.shape[0], 1), dtype=np.int32)

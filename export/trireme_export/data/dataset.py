@@ -1,6 +1,6 @@
-"""The data set as everything after it sees it: indices instead of ids, features as arrays, the split made.
+"""The data set that everything after it works on: indices instead of ids, features as arrays, the split made.
 
-Knows nothing of files; ``build`` makes it from them.
+It knows nothing of files; ``build`` makes it from them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Dataset:
     train_items: np.ndarray
     """int32 [P], item indices, oldest first within a user, repeats kept."""
     train_times: np.ndarray | None
-    """int64 [P] on one clock for everybody; None where only the order within a user is known."""
+    """int64 [P] on one clock for all users; None where only the order within a user is known."""
     users: FeatureTable
     """U rows, at least one category column."""
     items: FeatureTable
@@ -60,7 +60,7 @@ class Dataset:
         return int(self.user_ids.size)
 
     def segment_popularity(self) -> np.ndarray:
-        """Distinct training users of each item by segment, int64 [segments, N]; segment 0 = unknown."""
+        """Counts the distinct training users of each item by segment: int64 [segments, N]; segment 0 is unknown."""
         segments = self.users.category_sizes[self.segment]
         row = np.repeat(np.arange(self.n_users), np.diff(self.train_offsets))
         user, item = distinct_pairs(row, self.train_items, self.catalogue_size)
@@ -68,7 +68,7 @@ class Dataset:
         return np.bincount(key, minlength=segments * self.catalogue_size).reshape(segments, self.catalogue_size)
 
     def training_data(self) -> TrainingData:
-        """What the models are trained on."""
+        """Returns what the models are trained on."""
         return TrainingData(
             catalogue_size=self.catalogue_size,
             user_offsets=self.train_offsets,

@@ -13,7 +13,7 @@ __all__ = ["DataColumnError", "DataError", "DataFileError", "DataSizeError", "Da
 
 
 class DataError(Exception):
-    """Base of everything that is wrong with the data given; the message names file, column and values."""
+    """The data given cannot be used; the message names file, column and values."""
 
 
 class DataFileError(DataError):

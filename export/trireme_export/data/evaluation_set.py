@@ -1,7 +1,7 @@
-"""Whom to ask, and what counts as right. Index space only: knows no files and no models.
+"""Users to evaluate, and what counts as right. Index space only: it knows no files and no models.
 
-A user is evaluated if he occurs in training and has relevant items: items of his test interactions that occur in
-training and are not in his own training history. Items of that history never count and must not be recommended.
+Users are evaluated if they occur in training and have relevant items: items of their test interactions that occur in
+training and are not in their own training history. Items of that history never count and must not be recommended.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ __all__ = ["EvaluationSet", "build_evaluation"]
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """E users to evaluate, each with a past and with the items that are right for him."""
+    """E users to evaluate, each with a past and with the items that are right for them."""
 
     user_id: np.ndarray
     """int64 [E], external, ascending."""
     user_row: np.ndarray
-    """int32 [E]; −1 for a user whom the bundle does not know."""
+    """int32 [E]; −1 for a user that the bundle does not know."""
     history_offsets: np.ndarray
     """int64 [E + 1]."""
     history_items: np.ndarray
     """int32 [history_offsets[-1]], item indices, oldest first, repeats kept. All of them are excluded from lists."""
     relevant_offsets: np.ndarray
-    """int64 [E + 1], strictly rising: everybody has a relevant item."""
+    """int64 [E + 1], strictly rising: every user has a relevant item."""
     relevant_items: np.ndarray
     """int32 [relevant_offsets[-1]], item indices, ascending and distinct per user."""
 
@@ -44,7 +44,7 @@ class EvaluationSet:
         return np.diff(self.relevant_offsets)
 
     def take(self, rows: np.ndarray) -> EvaluationSet:
-        """Only the users at positions ``rows`` (int [e])."""
+        """Returns only the users at positions ``rows`` (int [e])."""
         history, history_items = ragged_rows(self.history_offsets, self.history_items, rows)
         relevant, relevant_items = ragged_rows(self.relevant_offsets, self.relevant_items, rows)
         return EvaluationSet(
@@ -64,7 +64,7 @@ def build_evaluation(
     test: tuple[np.ndarray, np.ndarray],
     catalogue_size: int,
 ) -> EvaluationSet:
-    """Apply the protocol.
+    """Applies the protocol.
 
     Args:
         user_id: int64 [n], ascending, the users that may be evaluated.
@@ -83,8 +83,8 @@ def build_evaluation(
     seen = np.unique(history_user.astype(np.int64) * catalogue_size + history_item)
     pair = np.setdiff1d(pair, seen, assume_unique=True)
     relevant_offsets = row_offsets(pair // catalogue_size, user_id.size)
-    everybody = EvaluationSet(
+    everyone = EvaluationSet(
         user_id, user_row, history_offsets, history_items, relevant_offsets, (pair % catalogue_size).astype(np.int32)
     )
     asked = (np.diff(history_offsets) > 0) & (np.diff(relevant_offsets) > 0)
-    return everybody.take(np.flatnonzero(asked))
+    return everyone.take(np.flatnonzero(asked))

@@ -1,4 +1,4 @@
-"""Columns to arrays that a model can read. Knows kinds (``schema``), not files.
+"""Columns to arrays that a model can read. It knows kinds (``schema``), not files.
 
 Category index 0 and number 0.0 mean unknown, rare or missing in every column.
 """
@@ -57,7 +57,7 @@ class FeatureTable:
     number_names: tuple[str, ...]
     lists: tuple[ListFeature, ...]
     dropped: Mapping[str, str]
-    """Columns that give no feature after all, with the reason."""
+    """Columns that turned out to give no feature, with the reason."""
 
     @property
     def category_sizes(self) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ def encode_features(
     min_count: int,
     max_categories: int,
 ) -> FeatureTable:
-    """Features of the rows ``ids``, fitted on those rows only.
+    """Encodes the features of the rows ``ids``, fitted on those rows only.
 
     Args:
         table: the file read, or None: then there are no features.
@@ -113,7 +113,7 @@ def encode_features(
 
 
 def standardise(values: np.ndarray) -> np.ndarray:
-    """A number column on a scale that outliers do not set.
+    """Puts a number column on a scale that outliers do not set.
 
     Values are pulled in to the quantiles ``TAIL`` and ``1 − TAIL``, put on a logarithmic scale where they are
     skewed and never negative, shifted and scaled to mean 0 and deviation 1, and cut at ±``LIMIT``.
@@ -146,7 +146,7 @@ def _skewness(values: np.ndarray) -> float:
 
 
 def _row_of(table: EntityTable | None, ids: np.ndarray) -> np.ndarray:
-    """int64 [n]: row of each id in the file, −1 where it is absent."""
+    """Returns the row of each id in the file, −1 where it is absent: int64 [n]."""
     if table is None:
         return np.full(ids.size, -1, dtype=np.int64)
     order = np.argsort(table.ids)
@@ -155,7 +155,7 @@ def _row_of(table: EntityTable | None, ids: np.ndarray) -> np.ndarray:
 
 
 def _category(column: pa.Array, min_count: int, max_categories: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Index of each row, int32 [n], and the names of the indices: most frequent first, equals by name."""
+    """Returns the index of each row, int32 [n], and the names of the indices: most frequent first, ties by name."""
     encoded = column.dictionary_encode()
     code = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     names = ["" if value is None else str(value) for value in encoded.dictionary.to_pylist()]

@@ -12,29 +12,31 @@ __all__ = ["DataConfig"]
 
 
 class DataConfig(Section):
-    """What the columns mean, and what is the test. Everything unset is inferred from the files."""
+    """What the columns mean, and which part is the test. What is not set is inferred from the files."""
 
     user_features: dict[str, Kind] = Field({}, description="kind of columns of users.parquet, by name")
     item_features: dict[str, Kind] = Field({}, description="kind of columns of items.parquet, by name")
-    time_column: str | None = Field(None, description="sorts the interactions; default timestamp, else seq")
-    label_column: str | None = Field(None, description="tells positives; default is_click if there is one")
+    time_column: str | None = Field(None, description="column that sorts the interactions; default timestamp, else seq")
+    label_column: str | None = Field(None, description="column that marks positives; default is_click if there is one")
     label_minimum: float | None = Field(None, description="smallest positive label; default anything above 0")
-    title_column: str | None = Field(None, description="names an item to people; default title, name or a text")
+    title_column: str | None = Field(
+        None, description="column that names an item to people; default title, name or a text"
+    )
     segment_column: str | None = Field(
         None,
         description="user category that has its own popular list; default segment, country, region or the first",
     )
     split_by: SplitBy | None = Field(
         None,
-        description="time: the last interactions of all; user: of each user; default user for seq, else time",
+        description="time: the last interactions of all; user: the last of each user; default user for seq, else time",
     )
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of interactions to test on")
     holdout_users: float = Field(0.0, ge=0, lt=1, description="share of users kept out of training altogether")
-    holdout_seed: int = Field(0, ge=0, description="draws the users that are kept out")
+    holdout_seed: int = Field(0, ge=0, description="seed that draws the users who are kept out")
     min_user_interactions: int = Field(1, ge=1, description="training positives a user needs to be trained on")
     min_item_interactions: int = Field(1, ge=1, description="training positives an item needs to be recommended")
     min_category_count: int = Field(2, ge=1, description="rows a feature value needs to have an index of its own")
-    max_categories: int = Field(20_000, ge=2, description="most indices of a feature column")
+    max_categories: int = Field(20_000, ge=2, description="largest number of indices of a feature column")
 
     @model_validator(mode="after")
     def _label(self) -> DataConfig:

@@ -1,4 +1,4 @@
-"""Parquet files to typed columns. Knows the file format of the input, not what the columns are used for.
+"""Parquet files to typed columns. It knows the file format of the input, not what the columns are used for.
 
 Nothing is repaired silently: what cannot be used is refused with the file, the column, how many rows and which.
 """
@@ -36,7 +36,7 @@ class Interactions:
     """bool [n]."""
     time_column: str
     label: str
-    """How positives were told, in words."""
+    """How positives were recognised, in words."""
     out_of_order: int
     """Rows that the file holds after a row of a later time."""
 
@@ -58,12 +58,12 @@ def read_interactions(
     label_column: str | None = None,
     label_minimum: float | None = None,
 ) -> Interactions:
-    """Read ``interactions.parquet``.
+    """Reads ``interactions.parquet``.
 
     Args:
         directory: where the file is.
         time_column: what to sort by; by default ``timestamp``, or ``seq`` where that is missing.
-        label_column: tells positives; by default ``is_click`` if there is one, or every row is a positive.
+        label_column: marks positives; by default ``is_click`` if there is one, or every row is a positive.
         label_minimum: smallest positive label; by default every label above 0.
 
     Raises:
@@ -88,7 +88,7 @@ def read_interactions(
 
 
 def read_entities(directory: Path, name: str) -> EntityTable | None:
-    """Read ``items.parquet`` (``name="item"``) or ``users.parquet`` (``"user"``); None where there is no file.
+    """Reads ``items.parquet`` (``name="item"``) or ``users.parquet`` (``"user"``); None where there is no file.
 
     The id is the column ``<name>_id``, or the first column where none has that name.
 
@@ -114,7 +114,7 @@ def read_entities(directory: Path, name: str) -> EntityTable | None:
 
 
 def _open(file: Path) -> list[str]:
-    """Column names of a parquet file that exists."""
+    """Returns the column names of a parquet file that exists."""
     if not file.parent.is_dir():
         raise DataFileError(f"{file.parent}: no such directory")
     if not file.is_file():
@@ -199,7 +199,7 @@ def _times(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _positive(file: Path, table: pa.Table, name: str | None, minimum: float | None) -> tuple[np.ndarray, str]:
-    """Which rows are positives, bool [n], and the rule in words. A missing label is not a positive."""
+    """Returns which rows are positives, bool [n], and the rule in words. A missing label is not a positive."""
     if name is None:
         return np.ones(table.num_rows, dtype=bool), "every row is a positive"
     column = _flat(table[name])
@@ -221,7 +221,7 @@ def _refuse(where: str, bad: pa.Array, what: str, allowed: str) -> None:
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
-    """One array, with dictionary encoding undone, so that a type is told by one test."""
+    """Returns one array without dictionary encoding, so that one test recognises a type."""
     flat = column.combine_chunks()
     if isinstance(flat, pa.ChunkedArray):
         flat = pa.concat_arrays(flat.chunks) if flat.num_chunks else pa.array([], flat.type)

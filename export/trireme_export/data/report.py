@@ -25,7 +25,7 @@ class DataReport:
     test: int
     """Positives in the test part, whether or not they can be evaluated."""
     users: int
-    """Rows of users: with training positives, or in users.parquet."""
+    """Users with training positives or a row in users.parquet."""
     users_without_history: int
     users_held_out: int
     users_evaluated: int
@@ -45,11 +45,11 @@ class DataReport:
     segment_column: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Returns plain values, for JSON."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The report in sentences, notable things only."""
+        """Returns what is notable, in sentences."""
         lines = [
             f"{self.positives:,} positives of {self.interactions:,} interactions ({self.label})",
             f"{self.train:,} to train on, {self.test:,} to test on (the last of each "

@@ -1,6 +1,6 @@
-"""What each column of items.parquet and users.parquet is: inferred from its values, or said in pipeline.yaml.
+"""What each column of items.parquet and users.parquet is: inferred from its values, or set in pipeline.yaml.
 
-Every decision carries its reason, so that a column which is left out is never left out silently.
+Every decision carries its reason, so that no column is left out silently.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Kind = Literal["category", "number", "text", "list", "ignore"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 SEPARATOR = "|"
-#: Above this share of distinct values a category says who the row is, not what it is like.
+#: Above this share of distinct values, a category identifies the row instead of describing it.
 NEARLY_UNIQUE = 0.9
 #: Whole numbers with at most this many distinct values are codes rather than amounts.
 MAX_CODES = 64
-#: Words in a column's name that speak of an amount, however few distinct values it has.
+#: Words in a column's name that mean an amount, however few distinct values it has.
 AMOUNT_WORDS = frozenset(
     [
         "age",
@@ -48,7 +48,7 @@ AMOUNT_WORDS = frozenset(
     ]
 )
 CODE_WORDS = frozenset(["id", "is", "has", "type", "code", "onehot", "flag"])
-#: Item statistics of a whole population: they know the test period, so they are used only when asked for.
+#: Words of item statistics over all users: these know the test period, so they are used only if configured.
 SNAPSHOT_WORDS = frozenset(
     [
         "average",
@@ -79,12 +79,12 @@ class ColumnKind:
 
 
 def infer_kinds(table: EntityTable, overrides: Mapping[str, Kind], *, snapshots: bool = True) -> dict[str, ColumnKind]:
-    """The kind of every column of ``table``, in the order of the file.
+    """Returns the kind of every column of ``table``, in the order of the file.
 
     Args:
         table: the file read.
-        overrides: kinds by column name that are not to be inferred.
-        snapshots: leave out numbers whose name says that they sum up interactions (wanted for items).
+        overrides: kinds by column name; these are not inferred.
+        snapshots: whether to leave out numbers that sum up interactions by their name, as for items.
 
     Raises:
         DataColumnError: an override names a column that is not there, or a kind its type cannot have.
@@ -104,7 +104,7 @@ def infer_kinds(table: EntityTable, overrides: Mapping[str, Kind], *, snapshots:
 
 
 def pick_title(kinds: Mapping[str, ColumnKind], wanted: str | None) -> str | None:
-    """The column that names an item to people: the one asked for, one called title or name, or any text."""
+    """Returns the column that names an item to people: ``wanted``, or one called title or name, or any text."""
     if wanted is not None:
         if wanted not in kinds:
             raise DataColumnError(f"title column {wanted!r} is not in items.parquet; it has {', '.join(kinds)}")
@@ -116,7 +116,7 @@ def pick_title(kinds: Mapping[str, ColumnKind], wanted: str | None) -> str | Non
 
 
 def pick_segment(sizes: Mapping[str, int], wanted: str | None) -> str | None:
-    """The user category whose popular items answer unknown tastes.
+    """Returns the user category whose popular items are recommended to users without a history.
 
     Args:
         sizes: number of values (without unknown) of each categorical user column, in order.
@@ -189,14 +189,14 @@ def _infer_number(name: str, filled: pa.Array, distinct: int, snapshots: bool) -
 
 
 def _is_whole(filled: pa.Array) -> bool:
-    """Whether all values are whole numbers, whatever their type; times are not numbers of anything."""
+    """Returns whether all values are whole numbers, whatever their type; a time is not a whole number."""
     if pa.types.is_temporal(filled.type):
         return False
     return bool(pa.types.is_integer(filled.type) or pc.all(pc.equal(pc.floor(filled), filled)).as_py())
 
 
 def _looks_like_list(filled: pa.Array) -> bool:
-    """Some values are joined by the separator, and their parts repeat (a title with a bar in it does not)."""
+    """Returns whether values are joined by the separator and their parts repeat, unlike those of a title with a bar."""
     joined = pc.sum(pc.match_substring(filled, SEPARATOR)).as_py() or 0
     if joined < max(2, 0.01 * len(filled)):
         return False
@@ -205,7 +205,7 @@ def _looks_like_list(filled: pa.Array) -> bool:
 
 
 def drop_missing(column: pa.Array) -> pa.Array:
-    """The values of a column without null, NaN and empty text."""
+    """Returns the values of a column without null, NaN and empty text."""
     missing = pc.is_null(column, nan_is_null=True)
     if _is_string(column.type):
         missing = pc.or_(missing, pc.fill_null(pc.equal(column, ""), True))
@@ -213,7 +213,7 @@ def drop_missing(column: pa.Array) -> pa.Array:
 
 
 def to_float(column: pa.Array) -> np.ndarray:
-    """float64 [n], NaN where missing; times in seconds."""
+    """Returns the values as float64 [n], NaN where missing; times in seconds."""
     if pa.types.is_temporal(column.type):
         column = pc.divide(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
     values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)

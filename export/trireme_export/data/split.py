@@ -1,6 +1,6 @@
-"""Which interactions are the test: the last part in time. Knows arrays only.
+"""Which interactions are the test: the last part in time. It knows arrays only.
 
-Shares are exact fractions, so that 10 % of 30 is 3 whatever binary floating point makes of 0.1.
+Shares are exact fractions: 10 % of 30 is 3, although 0.1 has no exact binary form.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ SplitBy = Literal["time", "user"]
 
 
 def test_mask(user_id: np.ndarray, fraction: float, by: SplitBy) -> np.ndarray:
-    """The interactions to test on.
+    """Chooses the interactions to test on.
 
     Args:
         user_id: int64 [n], of interactions in ascending time.
         fraction: share of interactions, in (0, 1).
-        by: ``time``: the last ``floor(fraction · n)`` of all interactions (one clock for everybody).
+        by: ``time``: the last ``floor(fraction · n)`` of all interactions (one clock for all users).
             ``user``: the last ``ceil(fraction · n_u)`` of each user (an order, but no clock).
 
     Returns:
@@ -44,6 +44,6 @@ test_mask.__test__ = False  # type: ignore[attr-defined]  # pytest collects by n
 
 
 def draw_holdout(user_id: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Users kept out of training: ``round(share · users)`` of the distinct ``user_id``, ascending int64 [h]."""
+    """Draws the users kept out of training: ``round(share · users)`` of the distinct ``user_id``, ascending int64 [h]."""
     users = np.unique(user_id)
     return np.sort(rng.choice(users, size=round(share * users.size), replace=False))

@@ -1,6 +1,6 @@
-"""A made data set with what real ones have: tastes in clusters, few popular items, fashions that pass.
+"""A made-up data set with what real ones have: tastes in clusters, few popular items, fashions that pass.
 
-Written as parquet, so that it goes the way of any other data set.
+It is written as parquet, so that it is read like any other data set.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PLACES = (
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Sizes and strengths. A user takes an item once, so interactions may fill a tenth of users × items at most."""
+    """Sizes and strengths. A user takes an item only once, so interactions are at most a tenth of users × items."""
 
     users: int = 3_000
     items: int = 2_000
@@ -38,9 +38,9 @@ class SyntheticConfig:
     zipf: float = 0.8
     """Exponent of popularity over the rank of an item in its cluster."""
     focus: float = 0.12
-    """Dirichlet parameter of a user's taste over clusters: the smaller, the fewer clusters he likes."""
+    """Dirichlet parameter of a user's taste over clusters: the smaller, the fewer clusters they like."""
     drift: float = 0.35
-    """Share of his taste that a user exchanges from the first day to the last."""
+    """Share of a user's taste that changes from the first day to the last."""
     fashion: float = 1.0
     """Standard deviation of the log of an item's popularity on the last day over that on the first."""
     seed: int = 0
@@ -61,17 +61,17 @@ class SyntheticConfig:
 
 
 def write_synthetic(directory: Path, config: SyntheticConfig | None = None) -> None:
-    """Write interactions.parquet, items.parquet and users.parquet into ``directory``, made if missing."""
+    """Writes interactions.parquet, items.parquet and users.parquet into ``directory``, made if missing."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, table in make_synthetic(config).items():
         pq.write_table(table, directory / f"{name}.parquet")
 
 
 def make_synthetic(config: SyntheticConfig | None = None) -> dict[str, pa.Table]:
-    """The tables ``interactions``, ``items`` and ``users``; equal configurations give equal tables."""
+    """Draws the tables ``interactions``, ``items`` and ``users``; equal configurations give equal tables."""
     config = config or SyntheticConfig()
     rng = np.random.default_rng(config.seed)
-    # Ids with gaps: whoever takes an id for an index finds out.
+    # Ids have gaps, so that code which takes an id for an index fails.
     item_id = 1_000 + 3 * np.arange(config.items)
     user_id = 50_000 + 7 * np.arange(config.users)
     # Every cluster has an item, whatever is drawn.
@@ -89,7 +89,7 @@ def make_synthetic(config: SyntheticConfig | None = None) -> dict[str, pa.Table]
 def _interactions(
     config: SyntheticConfig, rng: np.random.Generator, cluster: np.ndarray, taste: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """User, item and day (float64) of each interaction [n], ascending in time; nobody takes an item twice."""
+    """Draws user, item and day (float64) of each interaction [n], in ascending time; no user takes an item twice."""
     later = rng.dirichlet(np.full(config.clusters, config.focus), config.users)
     activity = np.cumsum(rng.lognormal(0.0, 0.8, config.users))
     weight, slope = _appeal(config, rng, cluster)
@@ -113,7 +113,7 @@ def _interactions(
 
 
 def _appeal(config: SyntheticConfig, rng: np.random.Generator, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log popularity of each item on the middle day, and its change over the whole time: float64 [items] both."""
+    """Draws the log popularity of each item on the middle day, and its change over all days: float64 [N] both."""
     shuffled = rng.permutation(config.items)
     order = shuffled[np.argsort(cluster[shuffled], kind="stable")]
     _, first, count = np.unique(cluster[order], return_index=True, return_counts=True)
@@ -131,7 +131,7 @@ def _draw_items(
     wanted: np.ndarray,
     moment: np.ndarray,
 ) -> np.ndarray:
-    """An item int64 [n] of each wanted cluster, by its popularity at that moment (float64 [n] in [0, 1))."""
+    """Draws an item of each ``wanted`` cluster by its popularity at that ``moment`` (float64 [n] in [0, 1)): int64 [n]."""
     order = np.argsort(cluster, kind="stable")
     first = np.searchsorted(cluster[order], np.arange(config.clusters + 1))
     item = np.empty(wanted.size, dtype=np.int64)
@@ -146,7 +146,7 @@ def _draw_items(
 
 
 def _items(config: SyntheticConfig, rng: np.random.Generator, item_id: np.ndarray, cluster: np.ndarray) -> pa.Table:
-    """Features that tell the cluster, though not surely: a place is right for nine items of ten."""
+    """Draws features that hint at the cluster: the place is right for nine items of ten."""
     shown = np.where(rng.random(config.items) < 0.9, cluster, rng.integers(0, config.clusters, config.items))
     mood = rng.integers(0, len(MOODS), config.items)
     place = [PLACES[c % len(PLACES)] for c in shown]
@@ -164,7 +164,7 @@ def _items(config: SyntheticConfig, rng: np.random.Generator, item_id: np.ndarra
 
 
 def _users(config: SyntheticConfig, rng: np.random.Generator, user_id: np.ndarray, taste: np.ndarray) -> pa.Table:
-    """A segment that goes with the favourite cluster in four users of five, and an age that says a little."""
+    """Draws a segment that follows the favourite cluster of four users in five, and an age that hints at it."""
     favourite = taste.argmax(axis=1)
     guessed = rng.random(config.users) < 0.8
     segment = np.where(guessed, favourite % len(SEGMENTS), rng.integers(0, len(SEGMENTS), config.users))

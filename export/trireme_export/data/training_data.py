@@ -1,8 +1,8 @@
-"""What the training reads: plain numpy arrays in index space. Knows nothing of files, ids outside or servers."""
+"""What the training reads: plain arrays in index space. It knows nothing of files, outside ids or servers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,27 +15,31 @@ __all__ = ["TrainingData"]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Positives per user in time order, and the features of users and items.
+    """Positives per user in time order, and the features of users and items: U users, N items, P positives.
 
-    `catalogue_size`: N. `user_offsets` int64 (U + 1,) and `user_items` int32 (P,) hold each user's training positives, oldest
-    first, repeats kept. `user_times` int64 (P,) are seconds on one clock shared by all users, or None where only the
-    order within a user is known. `user_category` int32 (U, F >= 1) with values in [0, `user_category_sizes`[f]), 0 for
-    unknown; `user_number` float32 (U, D - 1), standardised, 0 for unknown (the tower appends the history's length).
-    `item_category` int32 (N, Fi) with `item_category_sizes`, `item_number` float32 (N, Di), standardised,
-    `item_lists`: multi-valued columns. Raises ValueError naming the array, the value and what is allowed.
+    Raises:
+        ValueError: an array does not fit; names the array, its values and what is allowed.
     """
 
     catalogue_size: int
+    """N."""
     user_offsets: Int64
+    """int64 [U + 1]."""
     user_items: Int32
+    """int32 [P], each user's training positives, oldest first, repeats kept."""
     user_category: Int32
+    """int32 [U, F], at least one column; values in [0, ``user_category_sizes[f]``), 0 is unknown."""
     user_category_sizes: tuple[int, ...]
     user_number: Float32
+    """float32 [U, D − 1], standardised, 0 is unknown; the tower appends the length of the history."""
     user_times: Int64 | None = None
+    """int64 [P], seconds on one clock for all users; None where only the order within a user is known."""
     item_category: Int32 | None = None
+    """int32 [N, Fi]; values in [0, ``item_category_sizes[f]``); None is no column."""
     item_category_sizes: tuple[int, ...] = ()
     item_number: Float32 | None = None
-    item_lists: tuple[ListFeature, ...] = field(default=())
+    """float32 [N, Di], standardised; None is no column."""
+    item_lists: tuple[ListFeature, ...] = ()
 
     def __post_init__(self) -> None:
         if self.item_category is None:
@@ -47,16 +51,16 @@ class TrainingData:
 
     @property
     def n_users(self) -> int:
-        """U, the number of user rows."""
+        """U."""
         return len(self.user_offsets) - 1
 
     def history(self, length: int, rows: npt.NDArray | None = None) -> Int32:
-        """Each user's newest `length` positives as the tower reads them: int32 (users, length), left-padded with -1."""
+        """Returns the newest ``length`` positives of the users ``rows``, or of all: int32 [u, length], left-padded with −1."""
         rows = np.arange(self.n_users) if rows is None else np.asarray(rows)
         return gather_history(self.user_items, self.user_offsets[rows], self.user_offsets[rows + 1], length)
 
     def user_inputs(self, history: Int32, rows: npt.NDArray) -> tuple[Int32, Float32]:
-        """`user_category` int32 (B, F) and `user_number` float32 (B, D) for `rows`; row -1 is an unknown user."""
+        """Returns ``user_category`` int32 [B, F] and ``user_number`` float32 [B, D] of ``rows``; row −1 is an unknown user."""
         rows = np.asarray(rows)
         known = (rows >= 0)[:, None]
         category = np.where(known, self.user_category[rows], 0).astype(np.int32)

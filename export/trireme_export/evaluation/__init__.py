@@ -1,4 +1,4 @@
-"""The evaluation protocol: whom to ask, what counts as right, metrics and baselines."""
+"""How good lists are: metrics, baselines, and the lists of the funnel."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ CHUNK = 512
 
 
 def popular_order(popularity: np.ndarray) -> np.ndarray:
-    """Item indices int32 [N] by falling ``popularity`` (any number [N]); equals by ascending index."""
+    """Returns item indices int32 [N] by falling ``popularity`` (any number [N]), ties by ascending index."""
     return np.argsort(-np.asarray(popularity, dtype=np.float64), kind="stable").astype(np.int32)
 
 
 def popularity_lists(popularity: np.ndarray, evaluation: EvaluationSet, k: int) -> np.ndarray:
-    """The k most popular items that are not in each user's history.
+    """Returns the k most popular items that are not in each user's history.
 
     Args:
         popularity: [N], here the number of distinct training users of each item.
@@ -44,7 +44,7 @@ def popularity_lists(popularity: np.ndarray, evaluation: EvaluationSet, k: int) 
 def score_lists(
     score: Callable[[np.ndarray], np.ndarray], evaluation: EvaluationSet, catalogue_size: int, k: int
 ) -> np.ndarray:
-    """The k best-scored items that are not in each user's history.
+    """Returns the k best-scored items that are not in each user's history.
 
     Args:
         score: positions in ``evaluation`` int64 [b] to scores [b, N]; called on chunks. NaN ranks last,
@@ -68,7 +68,7 @@ def score_lists(
 
 
 def evaluate_popularity(popularity: np.ndarray, evaluation: EvaluationSet) -> dict[str, float]:
-    """The metrics of the same popular list for everybody, less what each has already."""
+    """Returns the metrics of one popular list for all users, without what each has already."""
     return evaluate_lists(popularity_lists(popularity, evaluation, 200), evaluation)
 
 
@@ -77,7 +77,7 @@ def _chunks(n: int) -> list[np.ndarray]:
 
 
 def _history_mask(evaluation: EvaluationSet, rows: np.ndarray, catalogue_size: int) -> np.ndarray:
-    """bool [b, N]: items of each user's history."""
+    """Marks the items of each user's history: bool [b, N]."""
     user, item = ragged_rows(evaluation.history_offsets, evaluation.history_items, rows)
     mask = np.zeros((rows.size, catalogue_size), dtype=bool)
     mask[user, item] = True

@@ -1,8 +1,8 @@
 """The lists of the funnel, to be evaluated: offline in PyTorch with exact search, and as served.
 
 Both follow one procedure, so that their figures can be compared: candidates leave out what the server knows to be
-seen (all of a known user's training items, the history given for an unknown one); of the ranked list every item of
-the user's past is then dropped, as the protocol asks.
+seen (all of a known user's training items, the history given for an unknown one); every item of
+the user's past is then dropped from the ranked list, as the protocol asks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["Ask", "offline_lists", "served_lists"]
 
 CHUNK = 256
 
-#: Asks for lists: (user ids, −1 anonymous; histories or None) → item ids int64 [users, K], −1 padding.
+#: Returns lists for (user ids, −1 is anonymous; histories or None): item ids int64 [users, K], −1 is padding.
 Ask = Callable[[Sequence[int], Sequence[np.ndarray] | None], np.ndarray]
 
 
 def offline_lists(
     models: TrainedModels, tables: Tables, evaluation: EvaluationSet, candidates: int, k: int
 ) -> np.ndarray:
-    """What the trained models answer, in float32 and with exact search: item indices int32 [E, k]."""
+    """Returns what the trained models answer, in float32 and with exact search: item indices int32 [E, k]."""
     tower, ranker = models.two_tower.precompute(), models.ranker.precompute()
     with torch.inference_mode():
         vectors = models.two_tower.item_vectors().numpy()
@@ -53,7 +53,7 @@ def offline_lists(
 
 
 def served_lists(ask: Ask, tables: Tables, evaluation: EvaluationSet) -> np.ndarray:
-    """What a server answers: item indices int32 [E, K]. Users the bundle does not know send their history.
+    """Returns what a server answers: item indices int32 [E, K]. For users it does not know, their history is sent.
 
     An item id that the checkpoint does not know counts as a miss: −1.
     """
@@ -73,7 +73,7 @@ def _chunks(n: int) -> list[np.ndarray]:
 
 
 def _inputs(tables: Tables, evaluation: EvaluationSet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """history_index, user_category and user_number of the users at ``rows``."""
+    """Returns history_index, user_category and user_number of the users at ``rows``."""
     offsets = evaluation.history_offsets
     length = tables.history.shape[1]
     history = gather_history(evaluation.history_items, offsets[rows], offsets[rows + 1], length)
@@ -82,7 +82,7 @@ def _inputs(tables: Tables, evaluation: EvaluationSet, rows: np.ndarray) -> tupl
 
 
 def _excluded(tables: Tables, evaluation: EvaluationSet, rows: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """bool [b, N]: what the server leaves out of the candidates."""
+    """Returns what the server leaves out of the candidates: bool [b, N]."""
     mask = np.zeros((rows.size, tables.item_ids.size), dtype=bool)
     user = evaluation.user_row[rows].astype(np.int64)
     position, item = ragged_rows(

@@ -1,6 +1,6 @@
-"""How good ranked lists are. Pure array functions in float64; they know neither models nor data sets.
+"""How good ranked lists are. Array functions in float64 that know neither models nor files.
 
-Every metric is computed per user and averaged over users. Its best possible value is 1 for everybody: the
+Every metric is computed per user and averaged over users. Its best possible value is 1 for every user: the
 denominators count ``min(k, relevant)`` items.
 """
 
@@ -17,7 +17,7 @@ METRICS = ("ndcg@10", "recall@20", "recall@200")
 
 
 def hits(ranked: np.ndarray, offsets: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Which ranked items are relevant.
+    """Marks the ranked items that are relevant.
 
     Args:
         ranked: int [users, K], item indices, best first; −1 is padding and never a hit.
@@ -45,7 +45,7 @@ def hits(ranked: np.ndarray, offsets: np.ndarray, relevant: np.ndarray) -> np.nd
 
 
 def ndcg_at_k(hit: np.ndarray, relevant_count: np.ndarray, k: int) -> np.ndarray:
-    """Normalised discounted cumulative gain with binary relevance (Järvelin and Kekäläinen 2002).
+    """Returns the normalised discounted cumulative gain with binary relevance (Järvelin and Kekäläinen 2002).
 
     A hit at rank r (from 1) counts ``1 / log2(r + 1)``; the sum is divided by that of the best list, which has
     ``min(k, relevant)`` hits in front.
@@ -64,7 +64,7 @@ def ndcg_at_k(hit: np.ndarray, relevant_count: np.ndarray, k: int) -> np.ndarray
 
 
 def recall_at_k(hit: np.ndarray, relevant_count: np.ndarray, k: int) -> np.ndarray:
-    """Hits among the first k, divided by ``min(k, relevant)``.
+    """Returns the hits among the first k, divided by ``min(k, relevant)``.
 
     Args:
         hit: bool [users, K].
@@ -78,14 +78,14 @@ def recall_at_k(hit: np.ndarray, relevant_count: np.ndarray, k: int) -> np.ndarr
 
 
 def evaluate_lists(ranked: np.ndarray, evaluation: EvaluationSet) -> dict[str, float]:
-    """The means of ``METRICS``. A list shorter than a metric's k has misses in the places that it lacks.
+    """Returns the means of ``METRICS`` over users. A list shorter than k counts as misses in the places it lacks.
 
     Args:
         ranked: int [E, K], item indices, best first, −1 padding, in the order of ``evaluation``'s users.
         evaluation: the users and their relevant items.
 
     Raises:
-        ValueError: ``ranked`` does not fit (see ``hits``), or there is nobody to evaluate.
+        ValueError: ``ranked`` does not fit (see ``hits``), or there are no users to evaluate.
     """
     if evaluation.n_users == 0:
         raise ValueError("nobody to evaluate: no user has both training history and relevant test items")

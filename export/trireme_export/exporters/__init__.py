@@ -21,7 +21,7 @@ __all__ = ["bundle_dims", "export_funnel"]
 
 
 def bundle_dims(checkpoint: Checkpoint) -> Dims:
-    """The sizes that a bundle of ``checkpoint`` fixes."""
+    """Returns the sizes that a bundle of ``checkpoint`` fixes."""
     tables, serving = checkpoint.tables, checkpoint.config.serving
     return Dims(
         history=tables.history.shape[1],
@@ -34,7 +34,7 @@ def bundle_dims(checkpoint: Checkpoint) -> Dims:
 
 
 def export_funnel(checkpoint: Checkpoint, folder: Path) -> tuple[Funnel, dict[str, Any]]:
-    """The five stages, with ONNX files under ``folder``, and what was chosen for them and why.
+    """Builds the five stages, with ONNX files under ``folder``, and records what was chosen for them and why.
 
     The record is ``{"parity": {stage: how far its graph is from PyTorch}, "index": see index_tuning, "precision": see
     quantisation}``.
@@ -53,10 +53,10 @@ def export_funnel(checkpoint: Checkpoint, folder: Path) -> tuple[Funnel, dict[st
 
 
 def _queries(features: FeatureTransform, tower: UserTower) -> np.ndarray:
-    """float32 [n, Q] of users with a history, drawn with a fixed seed."""
+    """Returns the queries of users with a history, drawn with a fixed seed: float32 [n, Q]."""
     known = np.flatnonzero(features.history[:-1, -1] >= 0)
     rows = np.random.default_rng(1).permutation(known)[:QUERIES]
-    if rows.size == 0:  # nobody has a history: the index is tuned for the user of whom nothing is known
+    if rows.size == 0:  # no user has a history: the index is tuned for an unknown user without one
         rows = np.array([-1])
     users = np.where(rows < 0, -1, features.user_ids[rows])[:, None]
     return tower(**stage_inputs("user_tower", features(users)._asdict())).query

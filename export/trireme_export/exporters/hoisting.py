@@ -1,6 +1,6 @@
-"""A graph transformation: what a ranker's first layer does to an item, or to a user, is done once and not per candidate.
+"""A graph transformation: what a ranker's first layer does to an item, or to a user, is computed once, not per candidate.
 
-The form it looks for is a linear layer over a concatenation, ``Linear(cat([…, item rows, …, user rows, …], dim=-1))``, where
+It looks for the form a linear layer over a concatenation, ``Linear(cat([…, item rows, …, user rows, …], dim=-1))``, where
 
 - item rows are a constant table gathered by an index (features, vectors, embeddings of a constant category): the table is
   multiplied by its part of the weights at export, and the gather reads the product;
@@ -37,7 +37,7 @@ def hoist(model: onnx.ModelProto) -> int:
 
 
 class _Graph:
-    """Look-ups in a graph that is being read."""
+    """Look-ups in a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
@@ -59,7 +59,7 @@ class _Graph:
         return None
 
     def parts(self, node: onnx.NodeProto) -> list[str]:
-        """The concatenated inputs of a layer, if one can be hoisted and the result keeps its shape; else nothing."""
+        """Returns the concatenated inputs of a layer if one can be hoisted and the result keeps its shape, else nothing."""
         concat, weights = self.maker.get(node.input[0]), self.constant(node.input[1])
         if concat is None or concat.op_type != "Concat" or weights is None or weights.ndim != 2:
             return []
@@ -73,7 +73,7 @@ class _Graph:
         return names if gathered or (expanded and len(expanded) < len(names)) else []
 
     def table(self, name: str) -> tuple[np.ndarray, str] | None:
-        """``(rows float32 [n, width], index)`` when ``name`` is rows of a constant table."""
+        """Returns ``(rows float32 [n, width], index)`` if ``name`` is rows of a constant table."""
         node = self.maker.get(name)
         if node is None or node.op_type != "Gather" or _attribute(node, "axis", 0) != 0:
             return None
@@ -88,12 +88,12 @@ class _Graph:
         return rows, node.input[1]
 
     def expanded(self, name: str) -> str | None:
-        """What is expanded over the candidates to make ``name``."""
+        """Returns what is expanded over the candidates to make ``name``."""
         node = self.maker.get(name)
         return node.input[0] if node is not None and node.op_type == "Expand" else None
 
     def factors(self, node: onnx.NodeProto, names: list[str]) -> Iterator[Any]:
-        """The nodes and constants that replace the layer; the last node makes its output."""
+        """Yields the nodes and constants that replace the layer; the last node makes its output."""
         weights = self.constant(node.input[1])
         assert weights is not None
         stem, terms, rest, start = node.output[0], [], [], 0
@@ -119,7 +119,7 @@ class _Graph:
 
 
 def _product(term: str, rest: list[tuple[str, np.ndarray]]) -> Iterator[Any]:
-    """What cannot be hoisted, in one product."""
+    """Yields the product of everything that cannot be hoisted."""
     given = rest[0][0]
     if len(rest) > 1:
         given = f"{term}/concat"
@@ -152,7 +152,7 @@ def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, made: Iterator[Any]) 
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Nodes and constants that nothing reads any more."""
+    """Drops nodes and constants that nothing reads any more."""
     while True:
         read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         kept = [node for node in graph.node if any(name in read for name in node.output)]

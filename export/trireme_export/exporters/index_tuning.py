@@ -107,7 +107,10 @@ def _cheapest(settings: Sequence[tuple[ItemIndex, Point]], target: IndexTarget) 
     fast = [entry for entry in settings if entry[1].us_per_query is not None]
     if not fast:
         reached = max(point.recall for _, point in settings)
-        raise ExportError(f"serving.index is 'ivf' and reaches a recall of {reached:.3f}, asked are {target.recall}")
+        raise ExportError(
+            f"serving.index is 'ivf' and reaches a recall of {reached:.3f}, "
+            f"allowed by gate.index_recall: at least {target.recall}"
+        )
     return min(fast, key=lambda entry: _cost(entry[1]))
 
 

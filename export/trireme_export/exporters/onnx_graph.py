@@ -1,4 +1,4 @@
-"""PyTorch → ONNX, and proof that the graph still computes what the module does."""
+"""Exports a PyTorch module as ONNX, and checks that the graph computes what the module does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["OPSET", "Parity", "export_onnx", "save_graph"]
 
 #: Read by ONNX Runtime ≥ 1.12 and TensorRT ≥ 8.6.
 OPSET = 17
-#: Constants from this size on, bytes, lie beside the graph, where they can be mapped and shared.
+#: Constants of at least this many bytes lie beside the graph, where they can be mapped and shared.
 OUTSIDE = 1 << 16
 #: Largest difference from PyTorch in float32, relative to the largest value of the output.
 TOLERANCE = 1e-4
@@ -38,7 +38,7 @@ class Parity:
 def export_onnx(
     module: nn.Module, stage: str, output: str, inputs: Sequence[Mapping[str, np.ndarray]], folder: Path
 ) -> tuple[OnnxModel, Parity]:
-    """Writes ``module`` as ONNX with a dynamic batch and compares it with PyTorch on every one of ``inputs``.
+    """Writes ``module`` as ONNX with a dynamic batch and compares it with PyTorch on all of ``inputs``.
 
     What a first layer does to items and users is hoisted out of it (see ``hoisting``).
 

@@ -15,7 +15,7 @@ __all__ = ["exact_index"]
 
 
 def exact_index(vectors: np.ndarray, folder: Path) -> ExactIndex:
-    """An index over ``vectors`` (float32 [N, Q]), its graph written to ``folder``."""
+    """Returns an index over ``vectors`` (float32 [N, Q]) and writes its graph to ``folder``."""
     catalogue_size, width = vectors.shape
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["query", "vectors"], ["score"])],

@@ -1,4 +1,4 @@
-"""int8 for the ranker's layers, if it is faster here and the scores stay the same.
+"""int8 for the ranker's layers, where it is faster on this machine and the scores stay the same.
 
 Dynamic quantisation measures the range of a layer's input in every call, static quantisation fixes it from a sample (ONNX
 Runtime's QDQ form). Which of them wins, if any, depends on the processor: without VNNI instructions float32 usually does.
@@ -41,7 +41,7 @@ class Variant:
 def choose_precision(
     model: OnnxModel, sample: Mapping[str, np.ndarray], wanted: str, tolerance: float
 ) -> tuple[OnnxModel, dict[str, Any]]:
-    """The fastest precision of the ranker that keeps its scores, and the record of the choice.
+    """Returns the fastest precision of the ranker that keeps its scores, and the record of the choice.
 
     Args:
         model: the float32 ranker.
@@ -73,7 +73,7 @@ def choose_precision(
 
 
 def _quantised(model: OnnxModel, sample: Mapping[str, np.ndarray]) -> Iterator[tuple[str, OnnxModel]]:
-    """Weights of 7 bits: with 8, processors without VNNI overflow the sum of two products."""
+    """Yields the ranker with weights of 7 bits: with 8, processors without VNNI overflow the sum of two products."""
     source, logger = str(model.file), logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)  # it recommends steps that these graphs do not need
@@ -95,7 +95,7 @@ def _quantised(model: OnnxModel, sample: Mapping[str, np.ndarray]) -> Iterator[t
 
 
 class _Sample(CalibrationDataReader):
-    """The sample in batches."""
+    """The sample, as one batch."""
 
     def __init__(self, sample: Mapping[str, np.ndarray]) -> None:
         self._batches = iter([{name: array[:BATCH] for name, array in sample.items()}])
@@ -105,7 +105,7 @@ class _Sample(CalibrationDataReader):
 
 
 def _measure(models: Mapping[str, OnnxModel], sample: Mapping[str, np.ndarray]) -> list[Variant]:
-    """Interleaved medians; float32 comes first."""
+    """Measures every model in turns; the result of float32 comes first."""
     valid = sample["candidate_index"] >= 0
     expected = models["float32"](sample)[valid]
     batch = {name: array[:BATCH] for name, array in sample.items()}

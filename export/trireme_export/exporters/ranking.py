@@ -23,7 +23,7 @@ __all__ = ["export"]
 def export(
     checkpoint: Checkpoint, features: FeatureTransform, tower: UserTower, search: Retrieval, folder: Path
 ) -> tuple[Ranking, Parity, dict[str, Any]]:
-    """The stage, its parity with PyTorch in float32, and how its precision was chosen.
+    """Returns the stage, its parity with PyTorch in float32, and how its precision was chosen.
 
     The candidates to compare on are those that retrieval finds.
     """

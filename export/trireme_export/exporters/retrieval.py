@@ -17,7 +17,7 @@ __all__ = ["export"]
 
 
 def export(checkpoint: Checkpoint, queries: np.ndarray, folder: Path) -> tuple[Retrieval, dict[str, Any]]:
-    """The stage, and how its index was chosen for the ``queries`` (float32 [n, Q]) of real users."""
+    """Returns the stage, and how its index was chosen for the ``queries`` (float32 [n, Q]) of real users."""
     config = checkpoint.config
     with torch.inference_mode():
         vectors = checkpoint.models.two_tower.item_vectors().numpy()

@@ -1,4 +1,4 @@
-"""Inputs to compare an exported graph with PyTorch on: real users, and random ones that visit every edge."""
+"""Inputs on which an exported graph is compared with PyTorch: real users, and random ones with histories of every length."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SAMPLE = 64
 
 
 def real_users(features: FeatureTransform) -> dict[str, np.ndarray]:
-    """The outputs of feature_transform for known users, spread evenly, and an unknown one."""
+    """Returns the outputs of feature_transform for known users, spread evenly, and an unknown one."""
     ids = features.user_ids[np.linspace(0, features.user_ids.size - 1, SAMPLE - 1).astype(int)]
     return features(np.append(ids, -1)[:, None])._asdict()
 
 
 def random_users(features: FeatureTransform, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The same for unknown users with random histories of every length from 0 to L."""
+    """Returns the same for unknown users with random histories of every length from 0 to L."""
     length = features.history.shape[1]
     history = rng.choice(features.item_ids, size=(SAMPLE, length))
     for row, size in enumerate(np.linspace(0, length, SAMPLE).astype(int)):
@@ -30,7 +30,7 @@ def random_users(features: FeatureTransform, rng: np.random.Generator) -> dict[s
 
 
 def stage_inputs(stage: str, tensors: dict[str, np.ndarray], *more: Sequence | tuple) -> dict[str, np.ndarray]:
-    """The inputs of ``stage`` out of ``tensors`` and the named tuples ``more``."""
+    """Picks the inputs of ``stage`` from ``tensors`` and the named tuples ``more``."""
     merged = dict(tensors)
     for outputs in more:
         merged.update(outputs._asdict())  # type: ignore[union-attr]

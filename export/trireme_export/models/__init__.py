@@ -1,4 +1,6 @@
-"""The two models, as PyTorch modules that export to ONNX. They know neither data files nor servers."""
+"""The two models, as PyTorch modules that export to ONNX. They know neither files of data nor servers."""
+
+from __future__ import annotations
 
 from trireme_export.models.ranker import Ranker, ServingRanker
 from trireme_export.models.shape import ModelShape

@@ -11,7 +11,7 @@ from trireme_export.models.shape import ModelShape
 
 
 class CategoryEncoder(nn.Module):
-    """One embedding per categorical column, side by side: int (..., F) -> float32 (..., F * dim). Value 0 = unknown."""
+    """One embedding per categorical column, side by side; value 0 is unknown."""
 
     def __init__(self, sizes: tuple[int, ...], dim: int) -> None:
         super().__init__()
@@ -20,13 +20,13 @@ class CategoryEncoder(nn.Module):
             nn.init.normal_(_embedding(table).weight, std=0.05)
 
     def forward(self, category: Tensor) -> Tensor:
-        """See the class."""
+        """Maps int (..., F) to float32 (..., F * dim)."""
         parts = [table(category[..., column]) for column, table in enumerate(self.tables)]
         return torch.cat(parts, dim=-1)
 
 
 class ItemFeatures(nn.Module):
-    """Features of every item -> float32 (N, ``width``). Holds the feature tables as buffers.
+    """Encodes the features of every item; holds the feature tables as buffers.
 
     ``item_category`` int32 (N, Fi); ``item_number`` float32 (N, Di); each ``item_list_<n>`` int32 (N, longest), 0 = padding.
     """
@@ -49,7 +49,7 @@ class ItemFeatures(nn.Module):
         self.width = dim * (len(shape.item_category_sizes) + self.lists) + shape.item_numbers
 
     def forward(self) -> Tensor:
-        """float32 (N, width)."""
+        """Returns float32 (N, ``width``)."""
         parts = [self.item_number]
         if self.item_category.shape[1]:
             parts.append(self.categories(self.item_category))
@@ -64,13 +64,13 @@ class ItemFeatures(nn.Module):
 
 
 def _embedding(module: nn.Module) -> nn.Embedding:
-    """A member of a list of embeddings, by its type."""
+    """Returns a member of a list of embeddings with its type."""
     assert isinstance(module, nn.Embedding)
     return module
 
 
 def fill_item_features(features: ItemFeatures, data: TrainingData) -> None:
-    """Copy the item tables of ``data`` into the buffers."""
+    """Copies the item tables of ``data`` into the buffers."""
     assert data.item_category is not None
     assert data.item_number is not None
     features.item_category.copy_(torch.from_numpy(data.item_category))

@@ -1,7 +1,7 @@
-"""The ranker: candidates of one user, compared with his newest items and with each other's retrieval scores.
+"""The ranker: compares the candidates of a user with the newest items of the user and with each other's retrieval scores.
 
 A DLRM-style model (Naumov et al., arXiv:1906.00091) with one cross layer of DCN-v2 (Wang et al., WWW 2021). Its first layer is a
-sum of three halves: one of the user, one of the item, one of their interaction. The item's is a table that export computes
+sum of three parts: one of the user, one of the item, one of their interaction. The item's is a table that export computes
 once; the user's is computed once per user. The comparison with the history follows DIN (Zhou et al., KDD 2018) in a cheap
 form: fixed weights by recency and the maximum, over cosines. The retrieval score is added to the output, so an untrained
 ranker keeps the order of the retrieval.
@@ -16,14 +16,14 @@ from trireme_export.models.features import CategoryEncoder, ItemFeatures
 from trireme_export.models.shape import ModelShape
 
 GROUPS = 8
-"""Parts into which the product of user and item vector is summed."""
+"""Number of parts in which the product of user and item vector is summed."""
 
 
 class RankerCore(nn.Module):
-    """All but the item side: takes the item tables as arguments.
+    """The ranker without its item side: it takes the item tables as arguments.
 
-    Written for few passes over what exists per candidate: a candidate's vector meets all that depends on the user in two
-    matrix products, and both layers keep their bias, and what else is constant for a user, inside the product.
+    It makes few passes over the candidates: a candidate's vector meets everything that depends on the user in two matrix
+    products, and both layers keep their bias, and all else that is constant for a user, inside the product.
     """
 
     blend: Tensor
@@ -85,7 +85,7 @@ class RankerCore(nn.Module):
         score = self._score_features(retrieval_score, (candidate_index >= 0).float())
         ones = (candidate_index >= -1).float()[:, :, None]
         between = torch.cat([score, vector @ compared.transpose(1, 2), nearest, ones], dim=2)
-        # The user half rides in the product as the weight of a column of ones.
+        # The user half is part of the product, as the weight of a column of ones.
         weight = nn.functional.pad(self.interaction.weight.t(), (0, 0, 0, 1))
         weight = weight + self._last_row() * self.user_half(user)[:, None]
         first = torch.relu(between @ weight + item_half[candidate_index])
@@ -96,22 +96,22 @@ class RankerCore(nn.Module):
         return score[:, :, 0] + self.blend * output
 
     def _last_row(self) -> Tensor:
-        """float32 (features of the interaction + 1, 1): 1 in the last row; a constant of the exported graph."""
+        """Returns 1 in the last row, float32 (features of the interaction + 1, 1); a constant of the exported graph."""
         return (torch.arange(self.interaction.in_features + 1)[:, None] == self.interaction.in_features).float()
 
     def _groups(self) -> Tensor:
-        """float32 (GROUPS, rank_dim): 1 where a dimension belongs to a group; a constant of the exported graph."""
+        """Returns 1 where a dimension belongs to a group, float32 (GROUPS, rank_dim); a constant of the exported graph."""
         group = torch.arange(self.shape.rank_dim) // (self.shape.rank_dim // GROUPS)
         return (group == torch.arange(GROUPS)[:, None]).float()
 
     def _recency_weights(self, newest: Tensor) -> Tensor:
-        """float32 (B, heads, history), summing to 1 over valid items, zeros where there are none."""
+        """Returns weights that sum to 1 over valid items, zeros where there are none: float32 (B, heads, history)."""
         valid = (newest >= 0).float()[:, None]
         weight = torch.exp(self.recency - self.recency.amax(dim=1, keepdim=True)) * valid
         return weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-9)
 
     def _score_features(self, score: Tensor, valid: Tensor) -> Tensor:
-        """(B, C, 3): standardised within the list (so that its scale is free to change), its square, the log share."""
+        """Returns the score standardised within its list, so that its scale is free to change, its square and the log share."""
         score = torch.where(valid > 0, score, torch.zeros_like(score)).clamp(-1e6, 1e6)
         size = valid.sum(dim=1, keepdim=True).clamp(min=1.0)
         centred = (score - score.sum(dim=1, keepdim=True) / size) * valid
@@ -138,7 +138,7 @@ class Ranker(nn.Module):
         self.register_buffer("statistics", torch.zeros(shape.catalogue_size, shape.popularity + 1))
 
     def item_tables(self) -> tuple[Tensor, Tensor]:
-        """The item half of the first layer, float32 (N + 1, hidden), and the unit vectors, (N + 1, rank_dim); last rows zeros."""
+        """Returns the item half float32 (N + 1, hidden) and the unit vectors float32 (N + 1, rank_dim); last rows zero."""
         parts = torch.cat([self.vectors, self.features(), self.statistics], dim=1)
         half = self.item_half(parts)
         return torch.cat([half, torch.zeros_like(half[:1])]), torch.cat(
@@ -146,18 +146,18 @@ class Ranker(nn.Module):
         )
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """``ranking_score`` float32 (B, C); the inputs are those of ``RankerCore.forward`` after the tables."""
+        """Returns ``ranking_score`` float32 (B, C); the inputs are those of ``RankerCore.forward`` after the tables."""
         return self.core(*self.item_tables(), *inputs)
 
     def precompute(self) -> ServingRanker:
-        """The same function with the item side computed once."""
+        """Returns the same function with the item side computed once."""
         self.eval()
         with torch.no_grad():
             return ServingRanker(self.core, *self.item_tables()).eval()
 
 
 class ServingRanker(nn.Module):
-    """What is exported: the core and two constant tables."""
+    """The ranker as it is exported: the core and two constant tables."""
 
     item_half: Tensor
     item_vector: Tensor
@@ -177,6 +177,6 @@ class ServingRanker(nn.Module):
         candidate_index: Tensor,
         retrieval_score: Tensor,
     ) -> Tensor:
-        """See ``RankerCore.forward``."""
+        """Returns ``ranking_score``; see ``RankerCore.forward``."""
         given = (query, history_index, user_category, user_number, candidate_index, retrieval_score)
         return self.core(self.item_half, self.item_vector, *given)

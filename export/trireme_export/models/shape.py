@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of both models. ``dim`` is the length of query and item vector: latent part, one bias, ``popularity`` columns."""
+    """Sizes of both models. ``dim`` is the length of a query or item vector: latent part, one bias, ``popularity`` columns."""
 
     catalogue_size: int
     history_length: int

@@ -30,7 +30,7 @@ class TrainedModels:
 
 
 def save_models(path: Path | str, models: TrainedModels) -> None:
-    """Write the directory ``path``; one that is there is replaced when the new one is complete."""
+    """Writes the directory ``path``; one that is there is replaced when the new one is complete."""
     weights = {
         f"{part}/{name}": value.detach().cpu().numpy()
         for part in _PARTS
@@ -43,9 +43,11 @@ def save_models(path: Path | str, models: TrainedModels) -> None:
 
 
 def load_models(path: Path | str) -> TrainedModels:
-    """Read what ``save_models`` wrote.
+    """Reads what ``save_models`` wrote.
 
-    Raises FileNotFoundError where a file is missing, ValueError on another format version or on weights that do not fit.
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the format version is another one, or the weights do not fit the shape.
     """
     path = Path(path)
     document = json.loads((path / "models.json").read_text(encoding="utf-8"))

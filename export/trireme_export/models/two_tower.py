@@ -1,9 +1,9 @@
-"""Two towers: a user's history and features on one side, items on the other, meeting in an inner product.
+"""The two towers: a user's history and features on one side, items on the other, meeting in an inner product.
 
 The history is pooled by several heads. A head's weight of a history item is the softmax of a learned score of its
 position from the end, a learned score of the item itself, and a match of the item with the mean of the newest items: attention
 in the manner of NARM (Li et al., CIKM 2017) and STAMP (Liu et al., KDD 2018) with the relative positions of SASRec (Kang and
-McAuley, ICDM 2018). There is no user id anywhere: whoever has a history has a query.
+McAuley, ICDM 2018). There is no user id anywhere: every user with a history has a query.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from trireme_export.models.features import CategoryEncoder, ItemFeatures
 from trireme_export.models.shape import ModelShape
 
 NEWEST = 3
-"""How many of the newest items form the context that the attention asks with."""
+"""Number of the newest items that form the context of the attention."""
 
 
 class HistoryPooling(nn.Module):
-    """(B, L) history -> (B, heads, latent), weighted means that know recency."""
+    """Pools a history (B, L) to (B, heads, latent): means weighted by recency and by what the items are."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class HistoryPooling(nn.Module):
         self.heads = heads
 
     def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
-        """``vectors`` float32 (B, L, latent), ``valid`` float32 (B, L) -> float32 (B, heads, latent); no valid item: zeros."""
+        """Pools the ``vectors`` float32 (B, L, latent) where ``valid`` (B, L) is 1: float32 (B, heads, latent)."""
         newest = vectors[:, -NEWEST:].sum(dim=1) / valid[:, -NEWEST:].sum(dim=1, keepdim=True).clamp(min=1.0)
         score = self._question(newest) @ vectors.transpose(1, 2) + self.position
         score = score.masked_fill(valid[:, None] < 0.5, -1e9)
@@ -45,7 +45,7 @@ class HistoryPooling(nn.Module):
         return weight @ vectors
 
     def _question(self, newest: Tensor) -> Tensor:
-        """(B, latent) -> (B, heads, latent). Context and key meet in weights alone, so that a graph has one layer for both."""
+        """Maps (B, latent) to (B, heads, latent). Context and key meet in the weights, so that a graph has one layer for both."""
         context = self.context.weight.unflatten(0, (self.heads, 16))
         key = self.key.weight.unflatten(0, (self.heads, 16))
         asked = (context.transpose(1, 2) @ key).transpose(0, 1).flatten(1)  # (latent, heads * latent)
@@ -53,7 +53,7 @@ class HistoryPooling(nn.Module):
 
 
 class UserTower(nn.Module):
-    """History, user features -> query. Needs the table of history vectors, float32 (N + 1, latent), last row zeros."""
+    """Computes the query from history and user features, given the table of history vectors."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -77,11 +77,21 @@ class UserTower(nn.Module):
             self.merge.weight.copy_(eye.repeat(1, shape.heads))
 
     def forward(self, table: Tensor, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
-        """float32 (B, dim) from ``history_index`` int (B, L), ``user_category`` int (B, F), ``user_number`` float32 (B, D)."""
+        """Computes the query.
+
+        Args:
+            table: float32 (N + 1, latent), vectors of history items; the last row is zero.
+            history_index: int (B, L), newest last, −1 where padding.
+            user_category: int (B, F).
+            user_number: float32 (B, D).
+
+        Returns:
+            float32 (B, dim).
+        """
         valid = (history_index >= 0).float()
         pooled = self.pooling(table[history_index], valid).flatten(1)  # −1 is the row for padding, the last
         mixed = self.mix(self.norm(torch.cat([pooled, self.categories(user_category), user_number], dim=1)))
-        # Latent part, a one for the bias of the items, weights of their popularity: in two layers of the query's width.
+        # Two layers of the query's width: latent part, a one for the bias of the items, weights of their popularity.
         merge = nn.functional.pad(self.merge.weight, (0, 0, 0, 1 + self.shape.popularity))
         zero, one = torch.zeros_like(self.residual.weight[:1]), torch.ones_like(self.residual.bias[:1])
         mix = torch.cat([self.residual.weight, zero, self.popularity.weight])
@@ -112,32 +122,32 @@ class TwoTower(nn.Module):
             nn.init.normal_(linear.weight, std=0.1 * max(1, self.features.width) ** -0.5)
 
     def read_table(self, features: Tensor) -> Tensor:
-        """float32 (N + 1, latent): what the user side reads for an item of the history; the last row (padding) is zero."""
+        """Returns what the user side reads for a history item: float32 (N + 1, latent); the last row (padding) is zero."""
         table = self.read.weight + self.project_read(features)
         return torch.cat([table, torch.zeros_like(table[:1])])
 
     def latent_items(self, features: Tensor) -> Tensor:
-        """float32 (N, latent): the learned part of the item vectors."""
+        """Returns the learned part of the item vectors: float32 (N, latent)."""
         return self.written.weight + self.project_written(features)
 
     def item_vectors(self) -> Tensor:
-        """float32 (N, dim): latent part, learned bias, log popularity at the end of training. Score = query . vector."""
+        """Returns the latent part, the learned bias and the log popularity at the end of training: float32 (N, dim)."""
         latent = self.latent_items(self.features())
         return torch.cat([latent, self.bias[:, None], self.popularity], dim=1)
 
     def forward(self, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
-        """Query float32 (B, dim); see ``UserTower.forward``."""
+        """Returns the query float32 (B, dim); see ``UserTower.forward``."""
         return self.user(self.read_table(self.features()), history_index, user_category, user_number)
 
     def precompute(self) -> ServingTower:
-        """The user side alone, with the table of the history's vectors computed once."""
+        """Returns the user side alone, with the table of history vectors computed once."""
         self.eval()
         with torch.no_grad():
             return ServingTower(self.user, self.read_table(self.features())).eval()
 
 
 class ServingTower(nn.Module):
-    """What is exported as the user tower."""
+    """The user side as it is exported: the tower and one constant table."""
 
     table: Tensor
 
@@ -147,5 +157,5 @@ class ServingTower(nn.Module):
         self.register_buffer("table", table.detach().clone())
 
     def forward(self, history_index: Tensor, user_category: Tensor, user_number: Tensor) -> Tensor:
-        """``query`` float32 (B, dim); see ``UserTower.forward``."""
+        """Returns ``query`` float32 (B, dim); see ``UserTower.forward``."""
         return self.user(self.table, history_index, user_category, user_number)

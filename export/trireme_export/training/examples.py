@@ -12,16 +12,20 @@ from trireme_export.data.training_data import TrainingData
 
 @dataclass(frozen=True)
 class Batch:
-    """``rows`` int64 (B,), ``history`` int32 (B, L), ``targets`` int32 (B, T) padded with -1, ``cut`` float64 (B,) clock."""
+    """B examples."""
 
     rows: np.ndarray
+    """int64 (B,), user rows."""
     history: Int32
+    """int32 (B, L), left-padded with −1."""
     targets: Int32
+    """int32 (B, T), −1 where padding."""
     cut: np.ndarray
+    """float64 (B,), on the clock of ``clock_of``."""
 
 
 def clock_of(data: TrainingData) -> np.ndarray:
-    """float64 (P,) in [0, 1): the share of all positives older than this one; without times, of the user's own.
+    """Returns the share of all positives that are older than each, without times of the user's own: float64 (P,) in [0, 1).
 
     Counting positives instead of seconds keeps nights and seasons from emptying the windows, and needs no unit.
     """
@@ -54,14 +58,14 @@ class ExampleSource:
         self.cumulative = np.cumsum(weight)
 
     def draw(self, size: int, rng: np.random.Generator) -> Batch:
-        """``size`` examples whose windows hold at least one positive."""
+        """Draws ``size`` examples whose windows hold at least one positive."""
         pick = np.searchsorted(self.cumulative, rng.random(size) * self.cumulative[-1], side="right")
         anchor = self.anchors[np.minimum(pick, len(self.anchors) - 1)]
         cut = self.clock[anchor] - rng.random(size) * self.window
         return self.at(self.user[anchor], np.maximum(cut, 0.0), rng)
 
     def at(self, rows: np.ndarray, cut: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
-        """The examples of ``rows`` int64 (B,) cut at the clock ``cut`` float64 (B,). With ``rng``, a long window is sampled."""
+        """Cuts examples of ``rows`` int64 (B,) at the clock ``cut`` float64 (B,). With ``rng``, a long window is sampled."""
         low = np.searchsorted(self.key, rows + cut)
         high = np.searchsorted(self.key, rows + np.minimum(cut + self.window, self.end))
         low, high = (
@@ -87,11 +91,13 @@ class ExampleSource:
 def popularity_snapshots(
     data: TrainingData, half_lives: tuple[float, ...], grid: int, floor: float = 0.1
 ) -> tuple[Float32, Float32]:
-    """Log popularity of items as it was known at ``grid`` moments, and at the end of the data.
+    """Computes the log popularity of items as it was known at ``grid`` moments, and at the end of the data.
 
-    Returns float32 (grid, N, K) and (N, K). K columns: one per half-life in units of the clock, plus all of the past.
-    A value is log(share * N + floor): 0 for an item of average share. Where there are no times every moment
-    shows the same (K = 1): an order within each user tells nothing about what is popular when.
+    A value is log(share * N + floor), 0 for an item of average share. Without times there is one moment and K is 1: the order
+    within each user does not show what is popular when.
+
+    Returns:
+        float32 (grid, N, K) and (N, K); K columns, one per half-life in units of the clock and one for all of the past.
     """
     n = data.catalogue_size
     if data.user_times is None:

@@ -1,4 +1,4 @@
-"""The ``training:`` section of pipeline.yaml. One set of defaults for all data; unknown keys are refused."""
+"""The ``training:`` section of pipeline.yaml. One set of defaults serves all data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class TowerConfig(Section):
     weight_decay: float = Field(1e-5, ge=0, description="decoupled, of Adam")
     averaging: float = Field(0.98, ge=0, lt=1, description="decay of the running average of the weights that is kept")
     epoch_steps: int = Field(25, ge=1, description="steps between two looks at the validation slice")
-    max_epochs: int = Field(24, ge=1, description="at most so many epochs")
+    max_epochs: int = Field(24, ge=1, description="largest number of epochs")
     patience: int = Field(3, ge=1, description="epochs without a better validation result before training stops")
     window: float = Field(0.1, gt=0, lt=1, description="share of the clock after a cut from which targets come")
     targets: int = Field(32, ge=1, description="targets of one example; a longer window is sampled")
-    recency: float = Field(0.3, ge=0, description="half-life of an example's weight, share of the clock; 0 = all alike")
+    recency: float = Field(
+        0.3, ge=0, description="half-life of an example's weight, share of the clock; 0 = all weigh the same"
+    )
     half_lives: tuple[float, ...] = Field(
         (1 / 256, 1 / 64, 1 / 16, 1 / 4), description="of the popularity columns, as shares of the clock"
     )
@@ -51,13 +53,13 @@ class RankerConfig(Section):
     batch_size: int = Field(64, ge=1, description="lists in a step")
     learning_rate: float = Field(2e-3, gt=0, description="of Adam")
     weight_decay: float = Field(1e-3, ge=0, description="decoupled, of Adam")
-    max_epochs: int = Field(12, ge=1, description="at most so many passes over the lists")
+    max_epochs: int = Field(12, ge=1, description="largest number of passes over the lists")
     patience: int = Field(3, ge=1, description="epochs without a better held-out result before training stops")
     max_users: int = Field(8_000, ge=10, description="users of the validation slice that are used")
 
 
 class TrainingConfig(Section):
-    """Everything that training can be told."""
+    """The whole of the ``training:`` section."""
 
     seed: int = Field(0, ge=0, description="of every random choice")
     history_length: int = Field(100, ge=1, le=512, description="L: newest positives that the models read")

@@ -1,9 +1,9 @@
 """Training of the ranker, on lists that the retrieval drew for a slice of time which the tower had not seen.
 
-Every user of the slice is judged once by a ranker trained without him, and only by what he took in the later half of the slice,
-while that ranker learned from what others took in the earlier half: a ranker that merely remembers what was in fashion does not
-pass. That chooses the number of epochs and the blend, how much the ranker may move the retrieval's order. A blend of 0
-means that it did not help and is switched off.
+Every user of the slice is judged once, by a ranker that was trained without them, and only by what they took in the later half
+of the slice, while that ranker learned from what others took in the earlier half: a ranker that only remembers what was in
+fashion does not pass. This chooses the number of epochs and the blend, how far the ranker may change the order of the retrieval.
+A blend of 0 means that the ranker did not help and is switched off.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class Lists:
 
     @property
     def early(self) -> np.ndarray:
-        """bool (V, C): hits of the earlier half alone; all of them where the slice has no halves."""
+        """Hits of the earlier half alone, bool (V, C); all of them where the slice has no halves."""
         return self.hits & ~self.late if self.part.halves else self.hits
 
     def tensors(self, index: np.ndarray, unknown: np.ndarray | None = None) -> tuple[Tensor, ...]:
-        """The ranker's inputs for the users at ``index``; ``unknown`` bool (b,) hides the user's features."""
+        """Returns the ranker's inputs for the users at ``index``; ``unknown`` bool (b,) hides the user's features."""
         category, number = self.category[index], self.number[index]
         if unknown is not None:
             category = np.where(unknown[:, None], 0, category)
             hidden = np.repeat(unknown[:, None], number.shape[1], axis=1)
-            hidden[:, -1] = False  # the length of the history is known of everybody
+            hidden[:, -1] = False  # the length of the history is known for every user
             number = np.where(hidden, 0, number).astype(np.float32)
         arrays = (
             self.query[index],
@@ -70,7 +70,7 @@ class Lists:
 
 
 def draw_lists(tower: TwoTower, data: TrainingData, part: Slice, count: int) -> Lists:
-    """What the ranker would be asked, had the funnel served the users of ``part``."""
+    """Draws the lists that the funnel would have given to its ranker for the users of ``part``."""
     query, vectors = user_queries(tower, data, part)
     ids, score = top_candidates(part, lambda index: query[index] @ vectors.T, count)
     category, number = data.user_inputs(part.history, part.rows)
@@ -84,7 +84,7 @@ class RankerTrainer:
         self.data, self.shape, self.config = data, shape, config
 
     def tables(self, model: Ranker, tower: TwoTower, end: float, reference: Float32 | None = None) -> None:
-        """Fill the item side with what is known at the clock ``end``; vectors are turned to lie along ``reference``."""
+        """Fills the item side with what is known at the clock ``end``; vectors are turned towards ``reference``."""
         rng = np.random.default_rng(self.config.seed + 1)
         past = clock_of(self.data) < end
         vectors, _ = warm_item_vectors(self.data, past, self.shape.rank_dim, self.config.tower.warm_window, rng)
@@ -98,7 +98,7 @@ class RankerTrainer:
         model.statistics.copy_(statistics / 4.0)
 
     def fit(self, tower: TwoTower, part: Slice, end: float, report: Report) -> tuple[Ranker, dict[str, Any]]:
-        """A ranker trained on the lists of ``tower``, and its record: metrics per epoch, choice, warnings."""
+        """Trains a ranker on the lists of ``tower``; returns it and its record: metrics per epoch and the choice."""
         config = self.config.ranker
         lists = draw_lists(tower, self.data, part, config.candidates)
         start = self._start(tower, end)
@@ -130,7 +130,7 @@ class RankerTrainer:
         return model
 
     def _epochs(self, model: Ranker, lists: Lists, users: np.ndarray, hits: np.ndarray, epochs: int) -> Iterator[int]:
-        """Train epoch by epoch; yields each epoch's number when it is done. Lists without a hit teach nothing."""
+        """Trains epoch by epoch and yields the number of each when it is done. Lists without a hit are left out."""
         config = self.config.ranker
         rng = np.random.default_rng(self.config.seed)
         users = users[hits[users].any(axis=1)]
@@ -148,7 +148,7 @@ class RankerTrainer:
             yield epoch
 
     def _choose(self, lists: Lists, kept: np.ndarray) -> tuple[dict[str, Any], int, float]:
-        """Epochs and blend with the best NDCG@10 in the later half, among users the ranker was not trained on."""
+        """Chooses epochs and blend by NDCG@10 in the later half, among users the ranker was not trained on."""
         base = _standard(lists)
         retrieval = late_metrics(lists, base)
         table = {
@@ -172,7 +172,7 @@ class RankerTrainer:
 
 
 def late_metrics(lists: Lists, score: np.ndarray) -> dict[str, float]:
-    """Metrics of the lists ordered by ``score``, on the later half; what was taken in the earlier half is out of the lists."""
+    """Returns the metrics of the lists ordered by ``score``, on the later half, without what was taken in the earlier half."""
     users = np.flatnonzero(np.diff(lists.part.late.indptr))
     taken = lists.hits & ~lists.late
     key = np.where((lists.candidates >= 0) & ~taken, -score, np.inf)[users]
@@ -181,7 +181,7 @@ def late_metrics(lists: Lists, score: np.ndarray) -> dict[str, float]:
 
 
 def list_loss(score: Tensor, candidates: Int32, hits: np.ndarray) -> Tensor:
-    """Softmax likelihood of the hits within their list, each list weighing alike."""
+    """Returns the softmax likelihood of the hits within their list; all lists weigh the same."""
     hit = torch.from_numpy(hits)
     score = score.masked_fill(torch.from_numpy(candidates) < 0, -1e9)
     log_share = torch.log_softmax(score, dim=1)
@@ -189,7 +189,7 @@ def list_loss(score: Tensor, candidates: Int32, hits: np.ndarray) -> Tensor:
 
 
 def ranking_scores(model: Ranker, lists: Lists, users: np.ndarray) -> np.ndarray:
-    """float32 (users, C) at a blend of 1."""
+    """Returns the scores at a blend of 1, float32 (users, C)."""
     model.eval()
     with torch.inference_mode():
         tables = model.item_tables()
@@ -200,7 +200,7 @@ def ranking_scores(model: Ranker, lists: Lists, users: np.ndarray) -> np.ndarray
 
 
 def _standard(lists: Lists) -> np.ndarray:
-    """The part of the ranking score that is the retrieval score, as ``RankerCore`` computes it."""
+    """Returns the part of the ranking score that is the retrieval score, as ``RankerCore`` computes it."""
     valid = lists.candidates >= 0
     score = np.where(valid, lists.score, 0.0)
     size = np.maximum(valid.sum(axis=1, keepdims=True), 1)

@@ -1,4 +1,4 @@
-"""From training data to both models, in one call."""
+"""Trains both models in one call."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ logger = logging.getLogger(__name__)
 
 
 def train(data: TrainingData, config: TrainingConfig | None = None, progress: bool = True) -> TrainedModels:
-    """Train both models on ``data``; the same seed on the same machine gives the same models.
+    """Trains both models on ``data``; on one thread, the same seed on the same machine gives the same models.
 
     A first tower learns from the past before a cut; the slice after it chooses the steps and teaches the ranker on that
     tower's candidates. A second tower then learns from all data. ``progress`` shows bars on the terminal.
-    Raises TrainingError where the data is too small to hold out a slice.
+
+    Raises:
+        TrainingError: the data is too small to hold out a slice.
     """
     config = config or TrainingConfig()
     shape = shape_of(data, config)
@@ -63,7 +65,7 @@ def train(data: TrainingData, config: TrainingConfig | None = None, progress: bo
 
 
 def shape_of(data: TrainingData, config: TrainingConfig) -> ModelShape:
-    """The sizes that the data and the configuration fix."""
+    """Returns the sizes that the data and the configuration fix."""
     assert data.item_number is not None
     tower, ranker = config.tower, config.ranker
     return ModelShape(

@@ -37,14 +37,14 @@ class Slice:
         return self.late is not self.relevant
 
     def take(self, index: np.ndarray) -> Slice:
-        """The users at ``index``."""
+        """Returns only the users at ``index``."""
         relevant = self.relevant[index]
         late = self.late[index] if self.halves else relevant
         return Slice(self.rows[index], self.history[index], self.seen[index], relevant, late)
 
 
 def cut_slice(data: TrainingData, cut: float, length: int, max_users: int, rng: np.random.Generator) -> Slice:
-    """The slice after the clock ``cut``; items must occur before it, seen items are not relevant."""
+    """Cuts the slice after the clock ``cut``; items must occur before it, and seen items are not relevant."""
     user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))
     clock = clock_of(data)
     past = clock < cut
@@ -78,7 +78,7 @@ def _incidence(data: TrainingData, user: np.ndarray, chosen: np.ndarray) -> sp.c
 
 
 def top_candidates(part: Slice, score: Scorer, count: int, block: int = 512) -> tuple[Int32, np.ndarray]:
-    """The best ``count`` unseen items per user: ``candidate_ids`` int32 (V, count), ``retrieval_score`` float32, best first.
+    """Returns the best ``count`` unseen items per user, best first: item indices int32 (V, count) and scores float32.
 
     Where a catalogue has fewer, the rest is -1 with a score of -inf. ``score`` maps positions in the slice to float32 (b, N).
     """
@@ -101,7 +101,7 @@ def top_candidates(part: Slice, score: Scorer, count: int, block: int = 512) -> 
 
 
 def hits_of(relevant: sp.csr_matrix, ids: Int32, block: int = 1024) -> np.ndarray:
-    """bool, the shape of ``ids``: whether the candidate is in the user's row of ``relevant`` (V, N)."""
+    """Marks the candidates that are in the user's row of ``relevant`` (V, N): bool, the shape of ``ids``."""
     out = np.zeros(ids.shape, dtype=bool)
     for low in range(0, len(ids), block):
         rows = slice(low, low + block)

@@ -1,4 +1,4 @@
-"""Item vectors from who is taken near whom: a factorised table of co-occurrences, in seconds, without training.
+"""Item vectors from the items that are taken near each other: a factorised table of co-occurrences, without training.
 
 Pointwise mutual information of items that stand close in a user's sequence, negative values cut to zero, factorised by a
 truncated SVD: what word2vec approaches by gradient (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix
@@ -20,9 +20,9 @@ SMOOTHING = 0.75
 
 
 def co_occurrence(data: TrainingData, past: np.ndarray, window: int) -> sp.csr_matrix:
-    """Symmetric float64 (N, N): how often two items stand within ``window`` steps of each other, a pair at g steps as 1/g.
+    """Counts how often two items stand within ``window`` steps of each other, a pair at g steps as 1/g.
 
-    ``past`` bool (P,) selects the positives that count.
+    ``past`` bool (P,) selects the positives that count. Returns a symmetric float64 (N, N).
     """
     user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))[past]
     items = data.user_items[past]
@@ -37,7 +37,7 @@ def co_occurrence(data: TrainingData, past: np.ndarray, window: int) -> sp.csr_m
 
 
 def positive_pmi(counts: sp.csr_matrix) -> sp.csr_matrix:
-    """max(0, log P(i, j) / (P(i) P'(j))) of the non-zero entries; P' is smoothed."""
+    """Returns max(0, log P(i, j) / (P(i) P'(j))) of the non-zero entries; P' is smoothed."""
     table = counts.tocoo()
     rows = np.asarray(counts.sum(axis=1)).ravel()
     context = rows**SMOOTHING
@@ -51,7 +51,7 @@ def positive_pmi(counts: sp.csr_matrix) -> sp.csr_matrix:
 def warm_item_vectors(
     data: TrainingData, past: np.ndarray, dim: int, window: int, rng: np.random.Generator
 ) -> tuple[Float32, Float32]:
-    """Two float32 (N, dim) tables whose products come near the positive PMI, both with rows of mean square length 1.
+    """Returns two tables float32 (N, dim) whose products come near the positive PMI; their rows have a mean square length of 1.
 
     The first is read from the history, the second scored. Items without a neighbour are zero; so are columns beyond the rank.
     """
@@ -68,7 +68,7 @@ def warm_item_vectors(
 
 
 def align(table: Float32, reference: Float32) -> Float32:
-    """``table`` float32 (N, dim) turned to lie as close as it can to ``reference`` (orthogonal Procrustes, Schönemann 1966).
+    """Turns ``table`` float32 (N, dim) as close as possible to ``reference`` (orthogonal Procrustes, Schönemann 1966).
 
     A factorisation is unique only up to a rotation; layers trained on one table can then read another.
     """

@@ -3,7 +3,7 @@
 Vectors, popularity and histories are drawn so that retrieval meets what it meets in learned models: clusters of skewed sizes in
 larger groups, near neighbours inside clusters, norms and popularity that vary, queries near the clusters of a user's history. The
 strengths below were set by eye on two-towers trained on three public data sets, of up to 10,000 items; larger catalogues are an
-extrapolation. Nobody ever liked these items: NDCG means nothing, and the ranker's weights are noise.
+extrapolation. No user ever liked these items: NDCG means nothing, and the ranker's weights are noise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trireme_perf.errors import PerfError
 __all__ = ["synthetic_checkpoint"]
 
 BLOCK = 1 << 16
-"""Items, or users, drawn at a time: bounds the memory of what is in between."""
+"""Items, or users, drawn at a time: bounds the memory of intermediate arrays."""
 SEGMENTS = 4
 
 CLUSTER_ZIPF = 0.7
@@ -37,7 +37,7 @@ VARIANCE = (0.18, 0.44, 0.22, 0.16)
 SPECTRUM = 0.2
 """Exponent by which the standard deviation falls over the dimensions."""
 READ_COSINE = 0.89
-"""Between the vector that the history reads for an item and the one that is scored."""
+"""Cosine between the vector that the history reads for an item and the one that is scored."""
 NORM = (1.6, 0.25)
 """Median length of the latent part of an item vector, and the standard deviation of its log."""
 NORM_BOUND = 2.8
@@ -47,12 +47,12 @@ POPULARITY_SPREAD = 1.28
 POPULARITY_COLUMN = (-1.0, 1.5)
 """Mean and standard deviation of the popularity columns, before they are cut to their bounds."""
 POPULARITY_BOUNDS = (-2.3, 4.0)
-"""Learned columns have a floor, items that nobody took of late: without it, the unpopular would have the longest vectors."""
+"""Learned columns have a floor, that of items not taken lately: without it, unpopular items would have the longest vectors."""
 
 TASTES = 8
-"""Clusters that a user takes most of his items from."""
+"""Clusters that a user takes most items from."""
 TASTE_SKEW = 2.0
-"""The larger, the more of them come from his first few clusters."""
+"""The larger, the more items come from the first few clusters of a user."""
 EXPLORATION = 0.05
 """Share of the items that a user takes from anywhere."""
 LENGTH = (0.4, 1.0)
@@ -60,7 +60,7 @@ LENGTH = (0.4, 1.0)
 LONGEST = 4
 """Most items of a user, as a multiple of L."""
 QUERY_SCALE = 7.0
-"""Training makes queries longer than the mean of the history from which the untrained tower starts."""
+"""Factor of the queries: training makes them longer than the mean of the history, from which an untrained tower starts."""
 QUERY_POPULARITY = 0.7
 """Sum of the query's weights of the popularity columns."""
 
@@ -95,7 +95,7 @@ def synthetic_checkpoint(
     clusters: int | None = None,
     seed: int = 0,
 ) -> Checkpoint:
-    """A checkpoint with the default model sizes that was not trained; equal arguments give an equal one.
+    """Returns a checkpoint with the default model sizes that was not trained; equal arguments give an equal one.
 
     Args:
         items: N, size of the catalogue.
@@ -191,7 +191,7 @@ def _fill_tower(rng: np.random.Generator, tower: TwoTower, shelves: _Items) -> N
     level[shelves.item, 0] = np.log(shelves.weight)
     level = (level - level.mean()) / level.std()
     noise = rng.standard_normal(tuple(tower.popularity.shape), dtype=np.float32)
-    # Popularity over different spans of time tells nearly the same.
+    # Popularity over different spans of time is nearly the same.
     columns = mean + deviation * (0.95 * level + 0.31 * noise)
     tower.popularity.copy_(torch.from_numpy(columns.clip(*POPULARITY_BOUNDS)))
     tower.bias.copy_(torch.from_numpy(rng.normal(0.0, 0.03, shelves.item.size)))
@@ -205,7 +205,7 @@ def _fill_tower(rng: np.random.Generator, tower: TwoTower, shelves: _Items) -> N
 def _draw_vectors(
     rng: np.random.Generator, shelves: _Items, width: int
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Block by block of places: the scored and the read vectors, float32 [block, width] each.
+    """Yields block by block of places: the scored and the read vectors, float32 [block, width] each.
 
     A hierarchical mixture of Gaussians: an item lies around its series, that around its cluster, that around its group.
     """
@@ -231,7 +231,7 @@ def _draw_vectors(
 
 
 def _fill_ranker(ranker: Ranker, tower: TwoTower) -> None:
-    """The item side from the tower's; weights as they are initialised, but for the output's, which are zeros there."""
+    """Fills the item side from the tower's; weights stay as initialised, except those of the output, which would be zero."""
     width = ranker.shape.rank_dim
     ranker.vectors.copy_(torch.nn.functional.normalize(tower.written.weight[:, :width], dim=1))
     ranker.statistics.copy_(torch.cat([tower.popularity, tower.bias[:, None]], dim=1) / 4.0)
@@ -250,7 +250,7 @@ def _tables(rng: np.random.Generator, shelves: _Items, users: int, config: Pipel
     counts = np.stack([np.bincount(item[rows], minlength=items) for rows in chosen])
     popular, popular_score = popular_lists(counts, POPULAR_DEPTH * config.serving.list_length)
     number = rng.standard_normal((users, 1), dtype=np.float32)
-    # Ids with gaps, the last row of a user table for unknown users, as in tables of real data.
+    # Ids have gaps, and the last row of a user table is for unknown users, as in tables of real data.
     return Tables(
         user_ids=50_000 + 7 * np.arange(users, dtype=np.int64),
         item_ids=1_000 + 3 * np.arange(items, dtype=np.int64),
@@ -268,7 +268,7 @@ def _tables(rng: np.random.Generator, shelves: _Items, users: int, config: Pipel
 def _draw_interactions(
     rng: np.random.Generator, shelves: _Items, users: int, history: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each user took, oldest first: offsets int64 [users + 1], item index int32 [offsets[-1]]."""
+    """Draws what each user took, oldest first: offsets int64 [users + 1], item index int32 [offsets[-1]]."""
     median, deviation = LENGTH
     count = np.rint(rng.lognormal(np.log(median * history), deviation, users)).astype(np.int64)
     count = count.clip(1, LONGEST * history)
@@ -286,7 +286,7 @@ def _draw_interactions(
 def _draw_shelves(
     rng: np.random.Generator, shelves: _Items, edges: np.ndarray, count: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where in ``edges``, the cumulated weights, each of ``count`` interactions per user falls: from, to, float64 both."""
+    """Draws the range of ``edges``, the cumulated weights, that each of ``count`` interactions per user comes from."""
     bounds = edges[shelves.first]
     tastes = np.searchsorted(bounds, rng.random((count.size, TASTES)) * bounds[-1], side="right") - 1
     share = np.cumsum(rng.standard_exponential((count.size, TASTES), dtype=np.float32) ** TASTE_SKEW, axis=1)
