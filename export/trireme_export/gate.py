@@ -57,8 +57,8 @@ def _asker(funnel: Funnel) -> Ask:
         if histories is None:
             return funnel(user_id).item_id
         history = np.full((len(users), length), -1, dtype=np.int64)
-        for row, items in zip(history, histories, strict=True):
-            newest = items[-length:]
+        for row, given in zip(history, histories, strict=True):
+            newest = given[-length:]
             row[length - len(newest) :] = newest
         return funnel(user_id, history).item_id
 

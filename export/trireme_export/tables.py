@@ -39,6 +39,7 @@ class Tables:
     segment: np.ndarray
 
     def save(self, path: Path) -> None:
+        """Writes the directory ``path``."""
         save_stage(path, "tables", {field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod

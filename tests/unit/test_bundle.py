@@ -1,4 +1,4 @@
-"""Repositories: what export writes, and what a reader says of one that is not whole."""
+"""Repositories: what export writes, and how a reader refuses one that is not whole."""
 
 from __future__ import annotations
 

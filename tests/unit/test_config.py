@@ -1,4 +1,4 @@
-"""pipeline.yaml: what it takes, and the one line that says what is wrong with it."""
+"""pipeline.yaml: what it takes, and the one line that names what is wrong with it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def write(directory: Path, text: str) -> Path:
     return file
 
 
-def test_without_a_file_or_with_an_empty_one_there_are_the_defaults(tmp_path: Path) -> None:
+def test_no_file_and_an_empty_file_give_the_defaults(tmp_path: Path) -> None:
     assert load_config(None) == load_config(write(tmp_path, "")) == PipelineConfig()
     assert PipelineConfig().data.test_fraction == 0.1
     assert PipelineConfig().serving.max_batch_size == 64
 
 
-def test_what_is_set_is_set_and_the_rest_keeps_its_default(tmp_path: Path) -> None:
+def test_what_is_not_set_keeps_its_default(tmp_path: Path) -> None:
     text = "data:\n  item_features: {ratings_count: number}\n  label_column: rating\n  label_minimum: 4\n"
     config = load_config(str(write(tmp_path, text + "serving: {candidates: 300}\ntraining: {seed: 7}\n")))
     assert config.data.item_features == {"ratings_count": "number"}
@@ -61,7 +61,7 @@ def test_what_is_set_is_set_and_the_rest_keeps_its_default(tmp_path: Path) -> No
         ("data: {a: 1", ["not YAML"]),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, parts: list[str]) -> None:
+def test_a_fault_is_named_in_one_line(tmp_path: Path, text: str, parts: list[str]) -> None:
     file = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_config(file)
@@ -83,7 +83,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2.0])
-def test_a_share_held_out_that_is_none(share: float) -> None:
+def test_a_holdout_that_is_not_a_share_is_refused(share: float) -> None:
     with pytest.raises(ConfigError, match=r"data\.holdout_users"):
         PipelineConfig().with_holdout(share)
     assert PipelineConfig().with_holdout(0.3).data.holdout_users == 0.3

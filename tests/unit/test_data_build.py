@@ -54,7 +54,7 @@ def test_seq_splits_each_user_and_has_no_clock(tmp_path: Path) -> None:
     assert read_dataset(tmp_path, DataConfig(split_by="time")).report.train == 9
 
 
-def test_positives_are_told_before_the_split(tmp_path: Path) -> None:
+def test_positives_are_chosen_before_the_split(tmp_path: Path) -> None:
     frame = {**INTERACTIONS, "is_click": [1] * 5 + [0] * 5}
     dataset = read_dataset(write_frames(tmp_path, frame), DataConfig(test_fraction=0.2))
     assert dataset.report.positives == 5
@@ -84,7 +84,7 @@ def test_items_without_training_are_left_out_and_items_without_a_row_are_kept(tm
     assert "2 items of items.parquet have no training positive: left out" in text
 
 
-def test_without_user_categories_everybody_is_unknown_in_one(tmp_path: Path) -> None:
+def test_without_user_categories_every_user_is_unknown_in_one(tmp_path: Path) -> None:
     dataset = read_dataset(write_frames(tmp_path))
     assert dataset.users.category.tolist() == [[0], [0]]
     assert dataset.users.category_sizes == (1,)
@@ -98,7 +98,7 @@ def test_popularity_by_segment_counts_distinct_users(tmp_path: Path) -> None:
     assert dataset.segment_popularity().sum(axis=0).tolist() == dataset.item_popularity.tolist()
 
 
-def test_a_test_user_that_nothing_else_knows_is_not_asked(tmp_path: Path) -> None:
+def test_a_user_of_the_test_alone_is_not_evaluated(tmp_path: Path) -> None:
     frame = {name: list(values) for name, values in INTERACTIONS.items()}
     frame["user_id"][-1] = 1000
     dataset = read_dataset(write_frames(tmp_path, frame), DataConfig(test_fraction=0.2))

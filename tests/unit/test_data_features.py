@@ -50,7 +50,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_the_kind_of_a_column_is_told_by_type_values_and_name(name: str) -> None:
+def test_the_kind_of_a_column_follows_from_type_values_and_name(name: str) -> None:
     values, kind = COLUMNS[name]
     found = infer_kinds(entities(**{name: values}), {})[name]
     assert found.kind == kind

@@ -63,7 +63,7 @@ def test_a_loss_beyond_the_tolerance_fails_with_the_numbers(
         check_gate(checkpoint, Funnel(stages))
 
 
-def test_without_a_test_part_it_says_that_nobody_was_asked(checkpoint: Checkpoint, funnel: Funnel) -> None:
+def test_without_a_test_part_it_reports_zero_users(checkpoint: Checkpoint, funnel: Funnel) -> None:
     assert check_gate(replace(checkpoint, test=None), funnel) == {"users": 0}
 
 

@@ -1,4 +1,4 @@
-"""The graph transformation, on a ranker written by somebody who never heard of it."""
+"""The graph transformation, on a ranker that was not written for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ITEMS, CANDIDATES, DIM, HIDDEN = 40, 12, 6, 16
 
 
 class PlainRanker(nn.Module):
-    """User, item and what is between them, concatenated: nothing is precomputed."""
+    """User, item and their interaction, concatenated; nothing is precomputed."""
 
     features: Tensor
     brand: Tensor

@@ -80,8 +80,8 @@ def test_lists_that_cannot_be_evaluated(ranked: list, message: str) -> None:
         hits(np.array(ranked), np.array([0, 1]), np.array([1]))
 
 
-def test_nobody_to_evaluate_is_said() -> None:
-    with pytest.raises(ValueError, match="nobody to evaluate"):
+def test_no_users_to_evaluate_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no users to evaluate"):
         evaluate_lists(np.zeros((0, 5), dtype=np.int32), evaluation([], []))
 
 
@@ -105,7 +105,7 @@ def test_metrics_stay_in_the_unit_interval_and_the_best_list_reaches_one(data: s
     assert found["ndcg@10"] == pytest.approx(gain / ideal)
 
 
-def test_who_is_asked_and_what_is_right() -> None:
+def test_which_users_are_evaluated_and_what_is_right() -> None:
     users = np.array([5, 6, 7, 8])
     #  user 5: item 1 in training twice; tests a new item, a training item, and one out of training
     #  user 6: all their test items are in their training; user 7: no training; user 8: a repeat in the test

@@ -32,7 +32,7 @@ SHAPE = ModelShape(
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Weights and float buffers away from their neutral starts, so that every path carries a signal."""
+    """Moves weights and float buffers away from their neutral starts, so that every path carries a signal."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in [*module.parameters(), *module.buffers()]:
@@ -186,6 +186,7 @@ def test_checkpoint_round_trip(tmp_path, tower: TwoTower, ranker: Ranker) -> Non
     assert torch.equal(loaded.two_tower(*inputs), tower(*inputs))
     assert torch.equal(loaded.ranker(*ranker_inputs()), ranker(*ranker_inputs()))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint"]
+    assert json.loads((path / "models.json").read_text())["shape"]["n_items"] == SHAPE.catalogue_size
 
 
 def test_checkpoint_of_another_version_is_refused(tmp_path, tower: TwoTower, ranker: Ranker) -> None:

@@ -1,4 +1,4 @@
-"""The made data set has what a recommender can learn: clusters, popular items, time, features that tell."""
+"""The made-up data set has what a recommender can learn: clusters, popular items, time, features that help."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_titles_read_like_titles_and_are_distinct() -> None:
         ({"users": 100, "items": 100}, r"interactions is 120000, must not exceed a tenth of users x items \(1000\)"),
     ],
 )
-def test_sizes_that_cannot_be(sizes: dict[str, int], message: str) -> None:
+def test_impossible_sizes_are_refused(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(DataSizeError, match=message):
         SyntheticConfig(**sizes)
 
@@ -74,7 +74,7 @@ def test_it_is_read_like_any_other_data_set(tmp_path: Path) -> None:
     assert dataset.train_times is not None
 
 
-def test_few_items_take_much_and_fashions_pass() -> None:
+def test_few_items_are_taken_often_and_fashions_pass() -> None:
     dataset = load_dataset("synthetic")
     count = np.sort(np.bincount(dataset.train_items, minlength=dataset.catalogue_size))[::-1]
     assert count[: dataset.catalogue_size // 10].sum() > 0.3 * count.sum()

@@ -88,7 +88,7 @@ def test_popularity_is_skewed_and_its_lists_fall(checkpoint: Checkpoint) -> None
 
 
 def test_no_vector_is_far_longer_than_the_others(vectors: np.ndarray) -> None:
-    """As of learned models: an outlier would decide how well an index can quantise all others."""
+    """As in learned models: an outlier would decide how well an index can quantise all others."""
     norm = np.linalg.norm(vectors, axis=1)
     assert norm.max() < 4 * np.median(norm)
 

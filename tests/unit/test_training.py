@@ -76,7 +76,7 @@ def test_history_is_left_padded_newest_last() -> None:
     assert gather_history(np.zeros(0, np.int32), np.zeros(1, int), np.zeros(1, int), 2).tolist() == [[-1, -1]]
 
 
-def test_unknown_user_has_the_size_of_his_history_only() -> None:
+def test_unknown_user_has_only_the_size_of_their_history() -> None:
     data = planted()
     history = np.array([[-1, 3, 4], [-1, -1, -1]], dtype=np.int32)
     category, number = data.user_inputs(history, np.array([-1, -1]))
@@ -188,7 +188,7 @@ def test_slice_follows_the_protocol() -> None:
     assert metrics["recall@20"] == metrics["recall@200"] == 1.0
 
 
-def test_warm_vectors_know_who_stands_together() -> None:
+def test_warm_vectors_know_which_items_stand_together() -> None:
     data = planted()
     read, scored = warm_item_vectors(data, np.ones(len(data.user_items), bool), 8, 5, np.random.default_rng(0))
     product = read @ scored.T
@@ -222,7 +222,7 @@ def test_training_learns_clusters_better_than_popularity(trained) -> None:
     assert evaluate_tower(models.two_tower, fresh, part)["ndcg@10"] > 1.5 * baseline
 
 
-def test_report_tells_epochs_and_whether_the_ranker_helped(trained) -> None:
+def test_report_holds_epochs_and_whether_the_ranker_helped(trained) -> None:
     report = trained[1].report
     assert [epoch["epoch"] for epoch in report["two_tower"]["epochs"]] == [1, 2, 3, 4][
         : len(report["two_tower"]["epochs"])
@@ -250,6 +250,6 @@ def test_trains_without_times_and_with_a_sampled_softmax() -> None:
     assert models.shape.popularity == 1
 
 
-def test_too_little_data_says_so() -> None:
+def test_too_little_data_is_refused() -> None:
     with pytest.raises(ValueError, match="more data is needed"):
         train(tiny([[0], [1]], [[1], [2]]), TrainingConfig.model_validate(QUICK), progress=False)

@@ -6,6 +6,7 @@ training and are not in their own training history. Items of that history never 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,11 @@ class EvaluationSet:
     def relevant_count(self) -> np.ndarray:
         """int64 [E], at least 1."""
         return np.diff(self.relevant_offsets)
+
+    def chunks(self, size: int) -> Iterator[np.ndarray]:
+        """Yields the positions of the users, int64, at most ``size`` at a time."""
+        for start in range(0, self.n_users, size):
+            yield np.arange(start, min(start + size, self.n_users))
 
     def take(self, rows: np.ndarray) -> EvaluationSet:
         """Returns only the users at positions ``rows`` (int [e])."""

@@ -33,7 +33,7 @@ def popularity_lists(popularity: np.ndarray, evaluation: EvaluationSet, k: int) 
     """
     order = popular_order(popularity)
     ranked = np.full((evaluation.n_users, k), -1, dtype=np.int32)
-    for rows in _chunks(evaluation.n_users):
+    for rows in evaluation.chunks(CHUNK):
         free = ~_history_mask(evaluation, rows, order.size)[:, order]
         place = np.cumsum(free, axis=1) - 1
         user, column = np.nonzero(free & (place < k))
@@ -57,7 +57,7 @@ def score_lists(
         int32 [E, k], −1 where the catalogue runs out.
     """
     ranked = np.full((evaluation.n_users, k), -1, dtype=np.int32)
-    for rows in _chunks(evaluation.n_users):
+    for rows in evaluation.chunks(CHUNK):
         values = -np.array(score(rows), dtype=np.float64)
         values[np.isnan(values)] = np.finfo(np.float64).max
         values[_history_mask(evaluation, rows, catalogue_size)] = np.inf
@@ -70,10 +70,6 @@ def score_lists(
 def evaluate_popularity(popularity: np.ndarray, evaluation: EvaluationSet) -> dict[str, float]:
     """Returns the metrics of one popular list for all users, without what each has already."""
     return evaluate_lists(popularity_lists(popularity, evaluation, 200), evaluation)
-
-
-def _chunks(n: int) -> list[np.ndarray]:
-    return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
 
 
 def _history_mask(evaluation: EvaluationSet, rows: np.ndarray, catalogue_size: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def offline_lists(
     with torch.inference_mode():
         vectors = models.two_tower.item_vectors().numpy()
     parts = []
-    for rows in _chunks(evaluation.n_users):
+    for rows in evaluation.chunks(CHUNK):
         history, category, number = _inputs(tables, evaluation, rows)
         given = tuple(map(torch.from_numpy, (history, category, number)))
         with torch.inference_mode():
@@ -58,7 +58,7 @@ def served_lists(ask: Ask, tables: Tables, evaluation: EvaluationSet) -> np.ndar
     An item id that the checkpoint does not know counts as a miss: −1.
     """
     parts = []
-    for rows in _chunks(evaluation.n_users):
+    for rows in evaluation.chunks(CHUNK):
         if (evaluation.user_row[rows] >= 0).all():
             answer = ask(evaluation.user_id[rows].tolist(), None)
         else:
@@ -66,10 +66,6 @@ def served_lists(ask: Ask, tables: Tables, evaluation: EvaluationSet) -> np.ndar
             answer = ask([-1] * rows.size, [tables.item_ids[row[row >= 0]] for row in history])
         parts.append(lookup(tables.item_ids, answer))
     return _drop_past(np.concatenate(parts), evaluation, tables.item_ids.size)
-
-
-def _chunks(n: int) -> list[np.ndarray]:
-    return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
 
 
 def _inputs(tables: Tables, evaluation: EvaluationSet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

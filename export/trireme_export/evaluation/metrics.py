@@ -88,7 +88,7 @@ def evaluate_lists(ranked: np.ndarray, evaluation: EvaluationSet) -> dict[str, f
         ValueError: ``ranked`` does not fit (see ``hits``), or there are no users to evaluate.
     """
     if evaluation.n_users == 0:
-        raise ValueError("nobody to evaluate: no user has both training history and relevant test items")
+        raise ValueError("no users to evaluate: none has both training history and relevant test items")
     hit = hits(ranked, evaluation.relevant_offsets, evaluation.relevant_items)
     return mean_metrics(hit, evaluation.relevant_count)
 

@@ -9,5 +9,6 @@ __all__ = ["export"]
 
 
 def export(checkpoint: Checkpoint) -> FeatureTransform:
+    """Returns the stage with the tables of the checkpoint."""
     tables = checkpoint.tables
     return FeatureTransform(tables.user_ids, tables.item_ids, tables.history, tables.category, tables.number)

@@ -10,6 +10,7 @@ __all__ = ["export"]
 
 
 def export(checkpoint: Checkpoint) -> Reranking:
+    """Returns the stage with the tables of the checkpoint."""
     tables = checkpoint.tables
     return Reranking(
         tables.item_ids,

@@ -9,4 +9,5 @@ __all__ = ["seen_items"]
 
 
 def seen_items(tables: Tables) -> SeenItems:
+    """Returns what each user has seen, as serving looks it up."""
     return SeenItems(tables.seen_offsets, tables.seen_items, int(tables.item_ids.size))

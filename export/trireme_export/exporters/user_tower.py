@@ -16,6 +16,7 @@ __all__ = ["export"]
 
 
 def export(checkpoint: Checkpoint, features: FeatureTransform, folder: Path) -> tuple[UserTower, Parity]:
+    """Returns the stage and its parity with PyTorch."""
     inputs = [
         stage_inputs("user_tower", tensors)
         for tensors in (real_users(features), random_users(features, np.random.default_rng(0)))
