@@ -9,6 +9,7 @@ import typer
 
 from trireme_cli.output import Json
 from trireme_cli.output import console as terminal
+from trireme_cli.recommend import REPOSITORY, Repository
 
 __all__ = ["console"]
 
@@ -21,6 +22,7 @@ def console(
         list[str] | None,
         typer.Option(help="Metrics of a process whose client has telemetry; adds what callers wait. Can be repeated."),
     ] = None,
+    repository: Repository = REPOSITORY,
     host: Annotated[str, typer.Option(help="Address to show the page on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8050,
     as_json: Json = False,
@@ -30,6 +32,7 @@ def console(
     Reads only, and waits for a server that is not there yet. Stops at Ctrl-C.
     """
     from trireme_console.server import serve
+    from trireme_runtime.titles import read_titles
 
     def announce(page: str) -> None:
         if as_json:
@@ -37,4 +40,5 @@ def console(
         else:
             terminal.print(f"the console of {url} is at {page}")
 
-    serve(url, metrics_url, model, callers_url or (), host=host, port=port, announce=announce)
+    titles = read_titles(repository)
+    serve(url, metrics_url, model, callers_url or (), titles=titles, host=host, port=port, announce=announce)

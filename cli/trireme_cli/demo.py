@@ -59,13 +59,12 @@ def demo(
         console.print(f"tritonserver ready on {server.grpc_url}, loaded in {server.load_s:.1f} s")
 
         console.rule("4 · recommend")
-        titles = dict(zip(dataset.item_ids.tolist(), dataset.item_titles, strict=True))
         known = int(dataset.test.user_id[0])
         history = dataset.item_ids[dataset.train_items[np.arange(3)]]
         with Client(server.grpc_url) as client:
-            results.print(recommendations_table(client.recommend(known, 5), titles))
-            results.print(recommendations_table(client.recommend(None, 5, history=history), titles))
-            results.print(recommendations_table(client.recommend(None, 5), titles))
+            results.print(recommendations_table(client.recommend(known, 5), checkpoint.titles))
+            results.print(recommendations_table(client.recommend(None, 5, history=history), checkpoint.titles))
+            results.print(recommendations_table(client.recommend(None, 5), checkpoint.titles))
 
         console.rule("5 · evaluate")
         for table in evaluation_tables(evaluation(checkpoint, dataset, server.grpc_url, "recommend")):

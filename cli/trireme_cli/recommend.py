@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,11 @@ __all__ = ["parse_history", "recommend", "recommendations_table"]
 
 Url = Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")]
 Model = Annotated[str, typer.Option(help="Entry model.")]
+Repository = Annotated[
+    Path, typer.Option(help="The repository that is served, for the titles of its items; need not be there.")
+]
+#: What `trireme export` writes unless told otherwise.
+REPOSITORY = Path("build/model_repository")
 
 
 def recommend(
@@ -28,24 +34,26 @@ def recommend(
         str | None, typer.Option(help="Item ids, newest last, comma-separated; replaces the stored history.")
     ] = None,
     model: Model = "recommend",
+    repository: Repository = REPOSITORY,
     ledger: Annotated[bool, typer.Option("--ledger", help="Draw where the time of the call went.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a server for recommendations."""
     from trireme_client import Client
+    from trireme_runtime.titles import read_titles
 
-    items = parse_history(history)
+    items, titles = parse_history(history), read_titles(repository)
     with Client(url, model=model) as client:
         if not ledger:
             answer = client.recommend(user, k, history=items)
-            finish(to_json(answer), as_json, recommendations_table(answer, {}))
+            finish(to_json(answer, titles), as_json, recommendations_table(answer, titles))
             return
         from trireme_perf.waterfall import measure_call
 
         client.recommend(user, k, history=items)  # connects, and warms what the first call of a process pays for
         answer, waterfall = measure_call(url, model, lambda: client.recommend(user, k, history=items, ledger=True))
-    result = {**to_json(answer), "ledger": waterfall.to_dict()}
-    finish(result, as_json, recommendations_table(answer, {}), waterfall_table(waterfall))
+    result = {**to_json(answer, titles), "ledger": waterfall.to_dict()}
+    finish(result, as_json, recommendations_table(answer, titles), waterfall_table(waterfall))
 
 
 def parse_history(text: str | None) -> list[int] | None:
@@ -64,10 +72,13 @@ def parse_history(text: str | None) -> list[int] | None:
     return ids
 
 
-def to_json(answer: Recommendations) -> dict[str, Any]:
+def to_json(answer: Recommendations, titles: Mapping[int, str]) -> dict[str, Any]:
+    def title(item_id: int) -> dict[str, str]:
+        return {"title": titles[item_id]} if item_id in titles else {}
+
     return {
         "user_id": answer.user_id,
-        "items": [{"item_id": item.item_id, "score": item.score} for item in answer],
+        "items": [{"item_id": item.item_id, "score": item.score, **title(item.item_id)} for item in answer],
         "rung": int(answer.rung),
         "reason": answer.rung.reason,
         "model": answer.model_name,
@@ -88,9 +99,9 @@ def recommendations_table(answer: Recommendations, titles: Mapping[int, str]) ->
     table.add_column("", justify="right")
     table.add_column("item", justify="right")
     if titles:
-        table.add_column("name")
+        table.add_column("title")
     table.add_column("score", justify="right")
     for place, item in enumerate(answer, start=1):
-        name = [titles.get(item.item_id, "")] if titles else []
-        table.add_row(str(place), str(item.item_id), *name, f"{item.score:.3f}")
+        title = [titles.get(item.item_id, "")] if titles else []
+        table.add_row(str(place), str(item.item_id), *title, f"{item.score:.3f}")
     return table

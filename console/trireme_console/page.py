@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -38,7 +39,7 @@ class _View(Protocol):
     def show(self, snapshot: Snapshot) -> None: ...
 
 
-def build(sampler: Sampler, asker: Asker) -> None:
+def build(sampler: Sampler, asker: Asker, titles: Mapping[int, str]) -> None:
     """Fills the page of the browser that is asking for it."""
     ui.add_css(STYLE.read_text())
     with box("console"):
@@ -46,7 +47,7 @@ def build(sampler: Sampler, asker: Asker) -> None:
         with box("columns"):
             views.append(_Stages())
             views.append(_Charts())
-            Question(asker)
+            Question(asker, titles)
 
     def update() -> None:
         snapshot = sampler.snapshot

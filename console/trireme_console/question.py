@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from itertools import pairwise
 
 from nicegui import run, ui
@@ -26,8 +27,9 @@ CLIENT, SERVER = "#a7b4c5", "#5d6b7e"
 class Question:
     """Asks the server as any client does, and shows the answer and where its time went."""
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, asker: Asker, titles: Mapping[int, str]) -> None:
         self._asker = asker
+        self._titles = titles
         with box("panel question"):
             self._when = panel_title("Ask", "an ordinary call of recommend")
             with box("form"):
@@ -82,11 +84,13 @@ class Question:
         self._about.set_text(f"{who} · rung {int(answer.rung)} ({rung_word(answer.rung)}): {answer.rung.reason}")
         self._answer.clear()
         with self._answer:
-            with box("items"):
+            with box("items titled" if self._titles else "items"):
                 for place, item in enumerate(answer, start=1):
                     with box("item"):
                         text("place", str(place))
                         text("item-id", str(item.item_id))
+                        if title := self._titles.get(item.item_id):
+                            text("item-title", title)
                         text("score", f"{item.score:.3f}")
             _draw(asked.waterfall)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -31,6 +31,7 @@ def serve(
     model: str,
     callers_urls: Sequence[str],
     *,
+    titles: Mapping[int, str],
     host: str,
     port: int,
     announce: Callable[[str], None],
@@ -39,6 +40,7 @@ def serve(
 
     Args:
         url, metrics_url, model, callers_urls: as of ``Source``.
+        titles: by item id, where there are any.
         port: 0 picks a free one.
         announce: is called with the page's address once it can be opened.
 
@@ -65,7 +67,7 @@ def serve(
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost", "127.0.0.1", "[::1]"])
     ui.run_with(
         app,
-        root=lambda: build(sampler, asker),
+        root=lambda: build(sampler, asker, titles),
         title="Trireme console",
         favicon=FAVICON,
         dark=True,

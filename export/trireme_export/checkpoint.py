@@ -3,13 +3,15 @@
 models/     shape, weights and figures of the training
 tables/     npy arrays
 test/       the test part of the data, for the gate; absent where there is none
+titles.json titles by item id; absent where there are none
 train.json  format, configuration, data set
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from trireme_export.staging import staged_directory
 from trireme_export.tables import Tables
 from trireme_runtime.artifacts import load_stage, save_stage
 from trireme_runtime.errors import ArtifactError
+from trireme_runtime.titles import read_titles, write_titles
 
 __all__ = ["Checkpoint"]
 
@@ -34,7 +37,8 @@ DESCRIPTION = "train.json"
 class Checkpoint:
     """Everything that export and evaluation need.
 
-    ``data`` describes the data set: its name, its counts and what was left out. ``test`` are the users of the gate.
+    ``data`` describes the data set: its name, its counts and what was left out. ``test`` are the users of the gate,
+    ``titles`` the titles by item id.
     """
 
     config: PipelineConfig
@@ -42,12 +46,14 @@ class Checkpoint:
     tables: Tables
     data: dict[str, Any]
     test: EvaluationSet | None = None
+    titles: Mapping[int, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Writes the directory ``path``; one that is there is replaced when the new one is complete."""
         with staged_directory(path) as staging:
             save_models(staging / "models", self.models)
             self.tables.save(staging / "tables")
+            write_titles(staging, self.titles)
             if self.test is not None:
                 save_stage(staging / "test", "test", asdict(self.test))
             description = {
@@ -78,6 +84,7 @@ class Checkpoint:
             models = load_models(path / "models")
             tables = Tables.load(path / "tables")
             test = EvaluationSet(**load_stage(path / "test", "test")[0]) if (path / "test").is_dir() else None
+            titles = read_titles(path)
         except (ArtifactError, ValidationError, OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path}: {error}") from None
-        return cls(config, models, tables, description["data"], test)
+        return cls(config, models, tables, description["data"], test, titles)

@@ -37,7 +37,8 @@ def train_checkpoint(dataset: Dataset, config: PipelineConfig, progress: bool) -
     models = train(dataset.training_data(), config.training, progress=progress)
     tables = build_tables(dataset, config.training.history_length, config.serving.list_length)
     described = {"name": dataset.name, **dataset.report.as_dict()}
-    return Checkpoint(config, models, tables, described, dataset.test if dataset.test.n_users else None)
+    titles = {int(item): title for item, title in zip(dataset.item_ids, dataset.item_titles, strict=True) if title}
+    return Checkpoint(config, models, tables, described, dataset.test if dataset.test.n_users else None, titles)
 
 
 def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "cpu") -> Manifest:
@@ -72,6 +73,7 @@ def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "
             settings=settings,
             requests=requests,
             source=source,
+            titles=checkpoint.titles,
         )
 
 

@@ -29,6 +29,7 @@ from trireme_export.triton_config import (
 from trireme_runtime.bundle import MANIFEST, Artifact, Manifest, describe_file
 from trireme_runtime.schema import CHAINS, ENTRY, FUSED, MODELS, STAGES, STEPS, Dims
 from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.titles import write_titles
 
 __all__ = ["Plan", "RealRequests", "authored_repository", "write_repository"]
 
@@ -64,6 +65,7 @@ def write_repository(
     settings: ServingSettings,
     requests: RealRequests,
     source: Mapping[str, Any],
+    titles: Mapping[int, str] = {},
 ) -> Manifest:
     """Adds a bundle to the repository ``out`` (made if missing) as its next version, all or nothing.
 
@@ -80,6 +82,7 @@ def write_repository(
         _write_configs(staging, names, funnel, version, dims, settings, requests)
         shutil.rmtree(bundle)
         write_perf_input(staging, requests.user_id[:, 0])
+        write_titles(staging, titles)
         return _write_manifest(staging, names, plan, version, dims, source)
 
 

@@ -156,9 +156,14 @@ def test_every_command_has_a_help(command: tuple[str, ...]) -> None:
 
 
 def test_recommend_prints_a_table(served: Served) -> None:
-    done = trireme("recommend", "--url", served.url, "--history", "1,2,3", "-k", 3)
+    asked = ("recommend", "--url", served.url, "--history", "1,2,3", "-k", 3, "--repository", served.repository)
+    done = trireme(*asked)
     assert done.returncode == 0, done.stderr
     assert "anonymous user" in done.stdout
+    titles = dict(zip(served.dataset.item_ids.tolist(), served.dataset.item_titles, strict=True))
+    items = document(trireme(*asked, "--json"))["items"]
+    assert [item["title"] for item in items] == [titles[item["item_id"]] for item in items]
+    assert all(item["title"] in done.stdout for item in items)
 
 
 def test_evaluate(served: Served, tmp_path: Path) -> None:
