@@ -44,7 +44,7 @@ format: $(READY)
 bench: $(READY) $(PEERS_READY)
 	$(PEERS)/bin/python perf/peers/check.py --funnel build/model_repository/recommend_fused/1
 	$(BIN)/trireme perf limit
-	$(BIN)/trireme perf compare
+	$(BIN)/trireme perf goodput
 
 # Of the console and of the terminal, for docs/. Needs the repository of `make demo`; takes about two minutes.
 pictures: $(READY) debian-packages

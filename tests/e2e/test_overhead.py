@@ -21,7 +21,7 @@ from tests.support.otlp_receiver import receiving
 from trireme_cli import perf_overhead
 from trireme_cli.app import app
 from trireme_client import Client, Request
-from trireme_perf.goodput.triton import ClientConnection
+from trireme_perf.load.connections import ClientConnection
 from trireme_perf.overhead import run, turns
 from trireme_perf.overhead.repositories import copy_with
 from trireme_perf.overhead.tracing import sampling

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trireme_perf.ab.answers import compare_answers
-from trireme_perf.goodput.contestants import Answer
+from trireme_perf.load.connections import Answer
 
 
 def answer(items: list[int], scores: list[float], rung: int = 0) -> Answer:

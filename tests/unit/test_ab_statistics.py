@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from trireme_perf.load.probe import percentile
 from trireme_perf.stats.bootstrap import FEWEST_ROUNDS, METRICS, Contrast, contrast, estimate_mean, estimate_median
+from trireme_perf.stats.percentiles import percentile
 
 Rounds = list[np.ndarray]
 FIGURES = {

@@ -12,7 +12,7 @@ import pytest
 
 from trireme_perf.ab.blocks import Side
 from trireme_perf.errors import PerfError
-from trireme_perf.load.arrivals import UserMix
+from trireme_perf.load.users import UserMix
 from trireme_perf.overhead import turns
 from trireme_perf.overhead.turns import Cost, Turns, median_ratio, take_turns
 

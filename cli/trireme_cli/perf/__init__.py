@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from trireme_cli.output import CommandError, Json, console, finish
-from trireme_cli.perf.compare import compare
+from trireme_cli.perf.goodput import goodput
 
 if TYPE_CHECKING:
     from trireme_perf.sweep.run import Plan, Row
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["entry_models", "perf", "run_sweep", "sweep_table"]
 
 perf = typer.Typer(help="Measure: perf_analyzer sweeps, and what the bare computation costs.", no_args_is_help=True)
-perf.command()(compare)
+perf.command()(goodput)
 
 
 @perf.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trireme_perf.goodput.contestants import Answer
+from trireme_perf.load.connections import Answer
 
 __all__ = ["compare_answers"]
 

@@ -18,13 +18,15 @@ from trireme_perf.ab.answers import compare_answers
 from trireme_perf.ab.blocks import Block, Load, Side, check_rounds, in_turn
 from trireme_perf.ab.variants import Variant
 from trireme_perf.errors import PerfError
-from trireme_perf.goodput.contestants import Answer
-from trireme_perf.goodput.triton import ClientConnection, ready_address, serve_command
 from trireme_perf.host.server import Server
+from trireme_perf.host.triton import ready_address, serve_command
 from trireme_perf.host.usage import pinned
-from trireme_perf.load.arrivals import UserMix, poisson_arrivals
-from trireme_perf.load.probe import closed_loop, no_collection, open_loop, percentile, run_precisely
+from trireme_perf.load.arrivals import poisson_arrivals
+from trireme_perf.load.connections import Answer, ClientConnection
+from trireme_perf.load.probe import closed_loop, no_collection, open_loop, run_precisely
+from trireme_perf.load.users import UserMix
 from trireme_perf.stats.bootstrap import METRICS
+from trireme_perf.stats.percentiles import percentile
 
 __all__ = ["Judge", "Measured", "Settings", "measure", "start", "warm"]
 

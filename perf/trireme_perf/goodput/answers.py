@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trireme_perf.errors import PerfError
-from trireme_perf.goodput.contestants import Answer
+from trireme_perf.load.connections import Answer
 
 __all__ = ["DifferenceError", "check_answer", "check_rung"]
 
@@ -14,12 +14,13 @@ TOLERANCE = 1e-4
 
 
 class DifferenceError(PerfError):
-    """A contestant answers something else than the funnel."""
+    """A contestant's answer differs from that of the funnel."""
 
 
 def check_answer(name: str, user_id: int, answer: Answer, expected: Answer) -> None:
-    """Compares item ids, scores (within 1e-4) and rung. Items whose expected scores are equal may change places:
-    what is the same up to the last bits may be sorted differently.
+    """Compares item ids, scores (within 1e-4) and rung.
+
+    Items whose expected scores are equal may change places: rounding of the last bits decides their order.
 
     Raises:
         DifferenceError: names the contestant, the user and the first difference.
@@ -40,13 +41,17 @@ def check_answer(name: str, user_id: int, answer: Answer, expected: Answer) -> N
 
 
 def check_rung(name: str, user_id: int, answer: Answer, expected: Answer) -> None:
-    """Raises DifferenceError if the answer is more or less complete: a fallback costs less than an answer."""
+    """Checks that the answer is as complete as expected: a fallback costs less than a full answer.
+
+    Raises:
+        DifferenceError: it is more or less complete.
+    """
     if answer.rung != expected.rung:
         raise _difference(name, user_id, f"rung {answer.rung}", f"{expected.rung}")
 
 
 def _items(answer: Answer) -> Answer:
-    """Without the padding."""
+    """Returns the answer without its padding."""
     kept: NDArray[np.bool_] = answer.item_id >= 0
     return Answer(answer.item_id[kept], answer.score[kept], answer.rung)
 

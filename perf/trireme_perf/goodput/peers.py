@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ import aiohttp
 import numpy as np
 
 from trireme_perf.errors import PerfError
-from trireme_perf.goodput.contestants import Answer, Connection, Contestant
+from trireme_perf.goodput.contestants import Contestant, Running, started
+from trireme_perf.host.place import Place
 from trireme_perf.host.server import Command, Server
+from trireme_perf.load.connections import Answer, Connection
 
 __all__ = ["find_peers", "peer_versions"]
 
@@ -37,11 +41,14 @@ print(json.dumps(found))
 """
 
 
-def find_peers(funnel: Path) -> tuple[list[Contestant], dict[str, str]]:
-    """The peers that can run here, and for each of the others why it cannot.
+def find_peers(funnel: Path, place: Place) -> tuple[list[Contestant], dict[str, str]]:
+    """Returns the peers that can run here, and for each of the others the reason why it cannot.
 
     Args:
         funnel: version directory of the fused plan, which every peer loads.
+
+    Raises:
+        PerfError: peers.json is not JSON.
     """
     file = PEERS / "peers.json"
     if not file.is_file():
@@ -51,12 +58,12 @@ def find_peers(funnel: Path) -> tuple[list[Contestant], dict[str, str]]:
     except ValueError as error:
         raise PerfError(f"{file}: is not JSON ({error})") from None
     if not PYTHON.is_file():
-        return [], dict.fromkeys(described, f"{PYTHON} is missing; perf/peers/README.md says how to make it")
-    return [_contestant(name, peer, funnel.absolute()) for name, peer in described.items()], {}
+        return [], dict.fromkeys(described, f"{PYTHON} is missing; `make bench` sets it up")
+    return [_contestant(name, peer, funnel.absolute(), place) for name, peer in described.items()], {}
 
 
 def peer_versions() -> dict[str, str]:
-    """Versions of the peers' frameworks; empty without their environment."""
+    """Returns the versions of the peers' frameworks; empty without their environment."""
     if not PYTHON.is_file():
         return {}
     done = subprocess.run([PYTHON, "-c", VERSIONS], capture_output=True, text=True, check=True)
@@ -64,9 +71,14 @@ def peer_versions() -> dict[str, str]:
     return versions
 
 
-def _contestant(name: str, peer: dict[str, Any], funnel: Path) -> Contestant:
-    command = partial(_command, peer, funnel)
-    return Contestant(name, str(peer["tuning"]), "peer", command, _address, _connect)
+def _contestant(name: str, peer: dict[str, Any], funnel: Path, place: Place) -> Contestant:
+    return Contestant(name, str(peer["tuning"]), "peer", partial(_open, name, peer, funnel, place))
+
+
+def _open(name: str, peer: dict[str, Any], funnel: Path, place: Place) -> AbstractAsyncContextManager[Running]:
+    port = _free_port()
+    address = partial(_address, f"http://127.0.0.1:{port}")
+    return started(_command(peer, funnel, port), address, _connect, place.folder / f"{name}.log", place.core)
 
 
 def _command(peer: dict[str, Any], funnel: Path, port: int) -> Command:
@@ -74,8 +86,14 @@ def _command(peer: dict[str, Any], funnel: Path, port: int) -> Command:
     return Command(arguments, ROOT, peer.get("env", {}), float(peer["ready_s"]))
 
 
-async def _address(server: Server, port: int) -> str:
-    address = f"http://127.0.0.1:{port}"
+def _free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+async def _address(address: str, server: Server) -> str:
+    """Returns ``address`` once the server is ready there."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         while True:
             server.check_starting()

@@ -1,4 +1,4 @@
-"""The pictures of a comparison: goodput, latency over load, CPU per user."""
+"""The plots of a comparison: goodput, latency over load, CPU per user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BINS_PER_DOUBLING = 8  # loads this close are drawn as one point of a curve
 
 
 def write_plots(document: Mapping[str, Any], out: Path) -> dict[str, Path]:
-    """Writes goodput.png, latency.png and cpu.png; their paths by name. ``document`` is that of compare.json."""
+    """Writes goodput.png, latency.png and cpu.png from the document of goodput.json; returns their paths by name."""
     draw = {"goodput": _goodput, "latency": _latency, "cpu": _cpu}
     paths = {name: out / f"{name}.png" for name in draw}
     for name, drawing in draw.items():
@@ -40,13 +40,13 @@ def write_plots(document: Mapping[str, Any], out: Path) -> dict[str, Path]:
 
 
 def _goodput(figure: Figure, document: Mapping[str, Any]) -> None:
-    """Bars, the best on top, with the smallest and the largest round; the in-process limit as a line."""
+    """Bars with the intervals over rounds, the best on top; the in-process limit as a line."""
     contestants = sorted(document["contestants"].items(), key=lambda item: item[1]["goodput"])
     axes = _bars(figure, [name for name, _ in contestants])
     limit = document["limit"]["users_per_s"]
     colours = _colours(document)
     for row, (name, one) in enumerate(contestants):
-        low, high = one["range"]["goodput"]
+        low, high = _interval(one)
         error = [[one["goodput"] - low], [high - one["goodput"]]]
         axes.barh(row, one["goodput"], 0.62, xerr=error, color=colours[name], error_kw={"lw": 1.2, "capsize": 3})
         at_least = "≥ " if one["limited_by_load_generator"] else ""
@@ -64,9 +64,15 @@ def _goodput(figure: Figure, document: Mapping[str, Any]) -> None:
         fontsize=9,
         color=KERNEL,
     )
-    axes.set_xlim(0, max(limit * 1.05, 1.35 * max(one["range"]["goodput"][1] for _, one in contestants)))
+    axes.set_xlim(0, max(limit * 1.05, 1.35 * max(_interval(one)[1] for _, one in contestants)))
     axes.set_xlabel("users/s on one core")
     _title(figure, document, f"Goodput: highest open-loop rate with p99 ≤ {document['slo_ms']:g} ms")
+
+
+def _interval(one: Mapping[str, Any]) -> tuple[float, float]:
+    """The interval of the goodput; without one, of a single round, the goodput alone."""
+    low, high = one["interval"]["goodput"] or (one["goodput"], one["goodput"])
+    return low, high
 
 
 def _latency(figure: Figure, document: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From turns to figures: per round first, then the median over rounds with the smallest and the largest.
+"""From turns to figures: per round first, then the median over rounds with its bootstrap interval.
 
 eta: goodput over what the same stages do in one process on the same core. cpu_tax: CPU time of the server per user, at the
 goodput, over theirs. stretch: latency of one request alone over theirs at batch 1. All are 1 for a server that costs nothing.
@@ -11,37 +11,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from trireme_perf.goodput.turn import Turn
+from trireme_perf.stats.bootstrap import estimate_median
 
 __all__ = ["Figure", "best_own", "contestant_figures", "goodput_ratios", "limit_figures"]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Median, smallest and largest over rounds; all None if no round has the figure."""
+    """A figure over rounds; all None if no round has it.
 
-    median: float | None
-    smallest: float | None
-    largest: float | None
+    interval: of the median, (low, high); None of one round. spread: largest minus smallest round over the median.
+    """
+
+    median: float | None = None
+    interval: tuple[float, float] | None = None
+    spread: float | None = None
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Figure:
-        """None among the values: that round has no such figure."""
-        known = [value for value in values if value is not None]
-        if not known:
-            return cls(None, None, None)
-        return cls(statistics.median(known), min(known), max(known))
-
-    @property
-    def spread(self) -> float | None:
-        """Largest minus smallest over the median."""
-        if not self.median or self.smallest is None or self.largest is None:
-            return None
-        return (self.largest - self.smallest) / self.median
+        """Returns the figure of the rounds that have it; None among the values: a round that does not."""
+        known = np.array([value for value in values if value is not None], np.float64)
+        if not known.size:
+            return cls()
+        median = float(np.median(known))
+        estimate = estimate_median(known) if known.size > 1 else None
+        interval = (estimate.low, estimate.high) if estimate else None
+        return cls(median, interval, float(np.ptp(known)) / median if median else None)
 
 
 def limit_figures(limits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The in-process limit: medians over rounds of users/s, µs per user, µs per stage, and µs per user at batch 1."""
+    """Returns the in-process limit: medians over rounds of users/s, µs per user, µs per stage, and µs per user at batch 1."""
     stages = {name: statistics.median(limit["stages"][name] for limit in limits) for name in limits[0]["stages"]}
     return {
         "users_per_s": statistics.median(limit["users_per_s"] for limit in limits),
@@ -52,13 +54,21 @@ def limit_figures(limits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def contestant_figures(turns: Sequence[Turn], limits: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """Every figure of one contestant; each round's against the limit of the same round."""
-    rounds = [_figures(turn, limit) for turn, limit in zip(turns, limits, strict=True)]
+    """Returns every figure of one contestant.
+
+    Args:
+        turns: its turns, one of each round.
+        limits: the limits of the same rounds, which its turns are set against; empty if they were not measured.
+    """
+    if limits:
+        rounds = [_figures(turn, limit) for turn, limit in zip(turns, limits, strict=True)]
+    else:
+        rounds = [_figures(turn, None) for turn in turns]
     return {name: Figure.of([figures[name] for figures in rounds]) for name in rounds[0]}
 
 
 def goodput_ratios(turns: Mapping[str, Sequence[Turn]], best: str, peers: Sequence[str]) -> dict[str, Figure]:
-    """Goodput of one contestant over that of another, by name, for the pairs that took part."""
+    """Returns goodput of one contestant over that of another, by name, for the pairs that took part."""
     pairs = {
         "fused_over_ensemble": ("fused", "ensemble"),
         "coalescing_over_fused": ("fused_coalescing", "fused"),
@@ -74,13 +84,14 @@ def goodput_ratios(turns: Mapping[str, Sequence[Turn]], best: str, peers: Sequen
 
 
 def best_own(turns: Mapping[str, Sequence[Turn]], own: Sequence[str]) -> str | None:
-    """The plan of this checkout with the highest median goodput."""
+    """Returns the plan of this checkout with the highest median goodput; None if no plan took part."""
     present = [name for name in own if name in turns]
     return max(present, key=lambda name: statistics.median(turn.goodput for turn in turns[name]), default=None)
 
 
-def _figures(turn: Turn, limit: Mapping[str, Any]) -> dict[str, float | None]:
+def _figures(turn: Turn, limit: Mapping[str, Any] | None) -> dict[str, float | None]:
     quoted, busy = turn.quoted, turn.at_goodput
+    users_per_s, us_per_user, alone_us = _of_limit(limit)
     cpu = busy.server_cpu_us_per_user if busy else None
     return {
         "goodput": turn.goodput,
@@ -91,16 +102,21 @@ def _figures(turn: Turn, limit: Mapping[str, Any]) -> dict[str, float | None]:
         "client_users_per_cpu_s": _ratio(1e6, busy.load_cpu_us_per_user) if busy else None,
         "alone_p50_ms": turn.alone_p50_ms,
         "alone_p99_ms": turn.alone_p99_ms,
-        "pss_mib": turn.pss_bytes / 2**20,
-        "eta": _ratio(turn.goodput, limit["users_per_s"]),
-        "cpu_tax": _ratio(cpu, limit["us_per_user"]) if cpu is not None else None,
-        "stretch": _ratio(turn.alone_p50_ms * 1e3, _alone_us(limit)),
+        "pss_mib": _ratio(turn.pss_bytes, 2**20),
+        "eta": _ratio(turn.goodput, users_per_s),
+        "cpu_tax": _ratio(cpu, us_per_user),
+        "stretch": _ratio(turn.alone_p50_ms * 1e3, alone_us),
     }
+
+
+def _of_limit(limit: Mapping[str, Any] | None) -> tuple[float | None, float | None, float | None]:
+    """Users/s, µs per user, and µs per user at batch 1."""
+    return (limit["users_per_s"], limit["us_per_user"], _alone_us(limit)) if limit else (None, None, None)
 
 
 def _alone_us(limit: Mapping[str, Any]) -> float:
     return next(float(row["us_per_user"]) for row in limit["batches"] if row["batch"] == 1)
 
 
-def _ratio(upper: float, lower: float) -> float | None:
-    return upper / lower if lower else None
+def _ratio(upper: float | None, lower: float | None) -> float | None:
+    return upper / lower if upper is not None and lower else None

@@ -1,4 +1,4 @@
-"""The search for goodput. Knows nothing of servers: it is given the answer to "is the SLO met at this rate?"."""
+"""The search for goodput. It knows nothing of servers: it asks a function whether the SLO is met at a rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLOWEST = 10.0  # requests/s; below it there is no goodput to speak of
 
 
 async def find_goodput(meets: Callable[[float], Awaitable[bool]], start: float, *, step: float) -> tuple[float, float]:
-    """The highest rate seen to meet the SLO, and the lowest seen to miss it, at most ``PRECISION`` apart.
+    """Returns the highest rate seen to meet the SLO, and the lowest seen to miss it, at most ``PRECISION`` apart.
 
     Moves away from ``start`` by ``step``, and by ever larger ones, until one rate is met and one missed, then halves
     the ratio between them. ``step`` is 1.5 for a guess, 1.1 where an earlier search was.

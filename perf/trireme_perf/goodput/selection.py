@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trireme_perf.errors import PerfError
-from trireme_perf.goodput.contestants import Contestant
+from trireme_perf.goodput.contestants import Contestant, baseline_plans, own_plans
 from trireme_perf.goodput.peers import find_peers
-from trireme_perf.goodput.triton import ENTRIES, baseline_plans, own_plans
+from trireme_perf.host.place import Place
+from trireme_perf.host.triton import ENTRIES
 from trireme_runtime.bundle import read_manifest
 
 __all__ = ["Selection", "select"]
@@ -17,30 +18,37 @@ __all__ = ["Selection", "select"]
 
 @dataclass(frozen=True)
 class Selection:
-    """funnel: version directory of the fused plan. left_out: why the others do not take part, by name."""
+    """funnel: version directory of the fused plan. left_out: by name, why the others do not take part."""
 
     funnel: Path
     contestants: list[Contestant]
     left_out: dict[str, str]
 
 
-def select(repository: Path, only: Sequence[str] = (), baseline: tuple[Path, Path] | None = None) -> Selection:
-    """The contestants that ``only`` names, or all that can run here.
+def select(
+    repository: Path, place: Place, only: Sequence[str] = (), baseline: tuple[Path, Path] | None = None
+) -> Selection:
+    """Returns the contestants that ``only`` names, or all that can run here.
 
     Args:
+        repository: whose plans take part.
+        place: where servers run.
+        only: names of contestants; empty for all.
         baseline: another checkout of this project, and a repository that it can serve.
 
     Raises:
-        BundleError: no model repository. PerfError: it has no fused plan; a name in ``only`` is unknown or cannot run.
+        BundleError: no model repository.
+        PerfError: it has no fused plan; a name in ``only`` is unknown or cannot run.
     """
     manifest = read_manifest(repository)
     if manifest.plan not in ENTRIES:
         raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: {', '.join(ENTRIES)}")
     funnel = repository / ENTRIES[manifest.plan]["fused"] / str(manifest.version)
-    peers, left_out = find_peers(funnel)
+    peers, left_out = find_peers(funnel, place)
     if "ensemble" not in ENTRIES[manifest.plan]:
         left_out["ensemble"] = f"{repository} has only the fused plan; `trireme export --plan both` writes both"
-    contestants = [*own_plans(repository, manifest.plan), *(baseline_plans(*baseline) if baseline else []), *peers]
+    own = own_plans(repository, manifest.plan, place)
+    contestants = [*own, *(baseline_plans(*baseline, place) if baseline else []), *peers]
     return Selection(funnel, *_choose(only, contestants, left_out))
 
 

@@ -89,7 +89,7 @@ def _stat(pid: int) -> list[str]:
 class Usage:
     """Between two moments: seconds on the clock, CPU seconds of server and load generator (this process), and of the
     time of all cores the shares that the host gave to others, and that other processes here used: a quiet machine has
-    neither."""
+    neither. Of a server whose processes are unknown, server_cpu_s is 0 and others_share includes it."""
 
     wall_s: float
     server_cpu_s: float
@@ -102,12 +102,12 @@ class Meter:
     """Reads the usage since it was made.
 
     Args:
-        root, marker: the server's processes, see ``family``.
+        root, marker: the server's processes, see ``family``; root None if they are unknown.
     """
 
-    def __init__(self, root: int, marker: bytes) -> None:
+    def __init__(self, root: int | None = None, marker: bytes = b"") -> None:
         self._root, self._marker = root, marker
-        self._server_cpu_s = cpu_seconds(family(root, marker))
+        self._server_cpu_s = self._read_server()
         self._machine = _machine_ticks()
         self._load_cpu_s, self._wall_s = time.process_time(), time.perf_counter()
 
@@ -115,9 +115,12 @@ class Meter:
         # Own clocks first: looking for the processes takes milliseconds, which are not the load generator's.
         wall, load = time.perf_counter() - self._wall_s, time.process_time() - self._load_cpu_s
         steal, busy, every = (now - before for now, before in zip(_machine_ticks(), self._machine, strict=True))
-        server = cpu_seconds(family(self._root, self._marker)) - self._server_cpu_s
+        server = self._read_server() - self._server_cpu_s
         others = max(0.0, busy - (server + load) * TICKS_PER_S)  # clocks of different grain: may be just below 0
         return Usage(wall, server, load, steal / max(1, every), others / max(1, every))
+
+    def _read_server(self) -> float:
+        return 0.0 if self._root is None else cpu_seconds(family(self._root, self._marker))
 
 
 def _machine_ticks() -> tuple[int, int, int]:

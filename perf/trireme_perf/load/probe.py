@@ -2,9 +2,9 @@
 
 The open loop sends at moments that were drawn before and never waits for an answer, and a latency counts from the
 moment at which the request was due, whether or not it could be sent then. A closed loop, or a latency that counts from
-the sending, leaves out those requests that a slow server kept from being sent, and with them the tail:
-"coordinated omission" (G. Tene, wrk2). That open and closed systems differ by an order of magnitude, and which of them
-is like independent users: Schroeder, Wierman, Harchol-Balter, Open Versus Closed: A Cautionary Tale, NSDI 2006.
+the sending, leaves out the requests that a slow server kept from being sent, and with them the tail: "coordinated
+omission" (G. Tene, wrk2). Open and closed systems differ by an order of magnitude, and independent users are an open
+one (Schroeder, Wierman, Harchol-Balter, Open Versus Closed: A Cautionary Tale, NSDI 2006).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from trireme_perf.errors import PerfError
 
-__all__ = ["Ask", "AskError", "Latencies", "closed_loop", "no_collection", "open_loop", "percentile", "run_precisely"]
+__all__ = ["Ask", "AskError", "Latencies", "closed_loop", "no_collection", "open_loop", "run_precisely"]
 
 Ask = Callable[[int], Awaitable[Any]]
 T = TypeVar("T")
 
 MISSES_ALLOWED = 0.01  # share of the requests that may be later than an SLO on p99
-DRAIN_S = 1.0  # after the last arrival; who is not answered by then is not answered
+DRAIN_S = 1.0  # after the last arrival; a request without an answer by then counts as unanswered
 
 
 class AskError(PerfError):
@@ -39,11 +39,11 @@ class AskError(PerfError):
 
 @dataclass(frozen=True)
 class Latencies:
-    """What one load did.
+    """The outcome of one load.
 
     seconds: float64 (sent,), from the moment each request was due to its answer; for one without an answer, to the
-    end of the probe, so less than the truth. planned, sent, answered: requests. aborted: it was certain
-    that the SLO is missed, so the rest was not sent. wall_s: from the start to the last answer.
+    end of the probe, so less than the truth. planned, sent, answered: requests. aborted: the SLO was certain to be
+    missed, so the rest was not sent. wall_s: from the start to the last answer.
     """
 
     seconds: NDArray[np.float64]
@@ -59,19 +59,13 @@ class Latencies:
         return len(self.seconds)
 
 
-def percentile(seconds: NDArray[np.float64], percent: float) -> float:
-    """The smallest latency that ``percent`` of all do not exceed. No interpolation: then "p99 <= SLO" says the same
-    as "at most 1 % are later than the SLO"."""
-    return float(np.percentile(seconds, percent, method="inverted_cdf"))
-
-
 async def open_loop(
     ask: Ask, users: Sequence[int], arrivals: NDArray[np.float64], slo_s: float, drain_s: float = DRAIN_S
 ) -> Latencies:
     """Asks for ``users[i]`` at ``arrivals[i]`` seconds from now, without waiting for answers.
 
-    Ends early when an SLO of p99 <= ``slo_s`` can no longer be met: a request failed, or more than 1 % of all that
-    are planned are late already. What is on its way then, or ``drain_s`` after the last arrival, is cancelled.
+    Ends early when an SLO of p99 <= ``slo_s`` can no longer be met: a request failed, or more than 1 % of all planned
+    requests are late already. Requests still on their way then, or ``drain_s`` after the last arrival, are cancelled.
     """
     return await _OpenLoop(ask, users, arrivals, slo_s, drain_s).run()
 
@@ -102,7 +96,7 @@ async def closed_loop(ask: Ask, users: Sequence[int], concurrency: int) -> Laten
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """A garbage collection of this process would be taken for the server's latency."""
+    """Keeps this process from collecting garbage, which would look like latency of the server."""
     gc.collect()
     gc.disable()
     try:

@@ -20,11 +20,12 @@ from trireme_perf.ab.blocks import Side, check_rounds
 from trireme_perf.ab.document import estimate_document
 from trireme_perf.ab.run import start, warm
 from trireme_perf.errors import PerfError
-from trireme_perf.goodput.triton import ENTRIES, ClientConnection, ready_address
 from trireme_perf.host.server import Command, Server
+from trireme_perf.host.triton import ENTRIES, ready_address
 from trireme_perf.host.usage import pinned
-from trireme_perf.load.arrivals import UserMix
+from trireme_perf.load.connections import ClientConnection
 from trireme_perf.load.probe import closed_loop, no_collection, run_precisely
+from trireme_perf.load.users import UserMix
 from trireme_perf.overhead.repositories import copy_with
 from trireme_perf.overhead.turns import Cost, Turns, median_ratio, take_turns
 from trireme_perf.stats.bootstrap import CONFIDENCE, Estimate

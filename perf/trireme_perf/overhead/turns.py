@@ -17,8 +17,8 @@ import numpy as np
 
 from trireme_perf.ab.blocks import Side, check_answered
 from trireme_perf.host.server import Server
-from trireme_perf.load.arrivals import UserMix
 from trireme_perf.load.probe import closed_loop, no_collection
+from trireme_perf.load.users import UserMix
 from trireme_perf.stats.bootstrap import Estimate, estimate_median
 
 __all__ = ["Cost", "Turns", "median_ratio", "take_turns"]

@@ -139,7 +139,7 @@ class _Pool:
         return result
 
     def percentile(self, drawn: NDArray[np.int64], percent: float) -> NDArray[np.float64]:
-        """As ``mean``: the smallest value that ``percent`` of all do not exceed; see ``probe.percentile``."""
+        """As ``mean``: the smallest value that ``percent`` of all do not exceed; see ``percentiles.percentile``."""
         rank = np.ceil((drawn @ self._sizes) * (percent / 100))[:, None]
         # First the step that holds the value of this rank, by a product of matrices, then its place there.
         below = drawn @ self._below

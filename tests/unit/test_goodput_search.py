@@ -1,4 +1,4 @@
-"""Arrivals, the mix of users, and the search for goodput on a simulated server."""
+"""The search for goodput on a simulated server."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trireme_perf.goodput.search import PRECISION, SLOWEST, find_goodput
-from trireme_perf.load.arrivals import UserMix, poisson_arrivals
-from trireme_perf.load.probe import percentile
+from trireme_perf.load.arrivals import poisson_arrivals
+from trireme_perf.stats.percentiles import percentile
 
 SERVICE_S = 0.001
 SLO_S = 0.020
@@ -59,26 +59,3 @@ async def test_a_good_guess_takes_three_probes() -> None:
 async def test_a_server_that_is_always_late_has_no_goodput() -> None:
     server = SimulatedServer(service_s=2 * SLO_S)
     assert await find_goodput(server.meets, 20.0, step=1.5) == (0, SLOWEST)
-
-
-def test_arrivals_are_as_many_as_offered_and_as_irregular_as_poisson() -> None:
-    arrivals = poisson_arrivals(1000, 20.0, np.random.default_rng(0))
-    assert len(arrivals) == 20_000
-    assert np.all(np.diff(arrivals) >= 0)
-    assert arrivals[0] >= 0
-    assert arrivals[-1] < 20
-    gaps = np.diff(arrivals)
-    assert np.std(gaps) / np.mean(gaps) == pytest.approx(1, abs=0.05)  # exponential gaps
-
-
-def test_arrivals_of_one_seed_are_the_same() -> None:
-    first, second = (poisson_arrivals(50, 2.0, np.random.default_rng(7)) for _ in range(2))
-    assert first.tolist() == second.tolist()
-
-
-def test_every_user_has_his_turn_before_one_comes_again() -> None:
-    mix = UserMix(np.arange(10), np.random.default_rng(3))
-    taken = [user for count in (3, 4, 8, 15) for user in mix.take(count)]
-    for start in (0, 10, 20):
-        assert sorted(taken[start : start + 10]) == list(range(10))
-    assert taken[:10] != taken[10:20]

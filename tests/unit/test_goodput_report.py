@@ -13,15 +13,19 @@ import pytest
 from tests.support.toy_repository import write_toy_repository
 from trireme_perf.errors import PerfError
 from trireme_perf.goodput.answers import DifferenceError, check_answer, check_rung
-from trireme_perf.goodput.contestants import Answer, Contestant
-from trireme_perf.goodput.peers import find_peers
+from trireme_perf.goodput.contestants import Contestant, baseline_plans, own_plans
+from trireme_perf.goodput.document import to_document
+from trireme_perf.goodput.peers import _command, find_peers
 from trireme_perf.goodput.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
-from trireme_perf.goodput.report import to_document, write_report
+from trireme_perf.goodput.report import write_report
 from trireme_perf.goodput.run import Measured, Settings
 from trireme_perf.goodput.selection import select
-from trireme_perf.goodput.triton import baseline_plans, own_plans
 from trireme_perf.goodput.turn import Probe, Turn
+from trireme_perf.host.place import Place
+from trireme_perf.load.connections import Answer
+from trireme_perf.stats.bootstrap import estimate_median
 
+PLACE = Place(0, Path("logs"))
 EXPECTED = Answer(np.array([10, 20, 30, 40, -1]), np.float32([3, 2, 2, 1, 0]), 0)
 
 
@@ -101,26 +105,43 @@ def limit(us: float) -> dict[str, Any]:
 
 def test_figures_by_hand() -> None:
     figures = contestant_figures([turn(1000), turn(2000)], [limit(200), limit(250)])
-    assert figures["goodput"] == Figure(1500, 1000, 2000)
-    assert figures["goodput"].spread == pytest.approx(1000 / 1500)
-    assert (figures["eta"].smallest, figures["eta"].largest) == pytest.approx((0.2, 0.5))
+    assert figures["goodput"] == Figure(1500, (1000, 2000), 1000 / 1500)
+    assert figures["eta"].interval == pytest.approx((0.2, 0.5))
     assert figures["cpu_tax"].median == pytest.approx((400 / 200 + 400 / 250) / 2)
-    assert figures["stretch"].largest == pytest.approx(1000 / 400)
+    assert figures["stretch"].median == pytest.approx((1000 / 400 + 1000 / 500) / 2)
     assert figures["p99_over_p50"].median == 4
     assert figures["client_users_per_cpu_s"].median == pytest.approx(8000)
     assert figures["pss_mib"].median == 512
 
 
+def test_intervals_are_those_of_the_bootstrap_over_rounds() -> None:
+    rounds = [float(goodput) for goodput in range(1000, 2000, 100)]
+    interval = Figure.of([None, *rounds]).interval
+    estimate = estimate_median(np.array(rounds))
+    assert interval == (estimate.low, estimate.high)
+    assert 1000 < estimate.low < 1450 < estimate.high < 1900
+    assert Figure.of([1000.0, None]) == Figure(1000, None, 0)
+
+
 def test_a_contestant_without_goodput_has_no_figures_at_80_percent() -> None:
     figures = contestant_figures([turn(0)], [limit(200)])
     assert figures["goodput"].median == 0
-    assert figures["p99_ms"] == figures["cpu_tax"] == Figure(None, None, None)
+    assert figures["p99_ms"] == figures["cpu_tax"] == Figure()
+
+
+def test_a_server_that_is_not_ours_has_no_figures_of_cpu_and_memory() -> None:
+    unknown = probe(1000, server_cpu_us_per_user=None, server_core_share=None, others_share=None)
+    figures = contestant_figures([turn(1000, at_goodput=unknown, quoted=unknown, pss_bytes=None)], [])
+    assert {name for name, figure in figures.items() if figure == Figure()} == {
+        "cpu_us_per_user", "pss_mib", "eta", "cpu_tax", "stretch",
+    }  # fmt: skip
+    assert figures["goodput"].median == 1000
 
 
 def test_ratios_are_taken_round_by_round() -> None:
     turns = {"fused": [turn(900), turn(1000)], "ensemble": [turn(300), turn(500)], "fastapi": [turn(100), turn(0)]}
     ratios = goodput_ratios(turns, "fused", ["fastapi"])
-    assert ratios == {"fused_over_ensemble": Figure(2.5, 2, 3), "best_over_fastapi": Figure(9, 9, 9)}
+    assert ratios == {"fused_over_ensemble": Figure(2.5, (2, 3), 0.4), "best_over_fastapi": Figure(9, None, 0)}
     assert best_own(turns, ["ensemble", "fused", "fused_coalescing"]) == "fused"
     assert best_own({}, ["fused"]) is None
 
@@ -132,8 +153,8 @@ def test_limit_is_the_median_of_the_rounds() -> None:
 
 
 def contestants() -> list[Contestant]:
-    peer = replace(own_plans(Path("r"), "both")[0], name="fastapi", kind="peer", about="one <call> per request")
-    return [*own_plans(Path("r"), "both"), peer]
+    own = own_plans(Path("r"), "both", PLACE)
+    return [*own, replace(own[0], name="fastapi", kind="peer", about="one <call> per request")]
 
 
 def test_report_is_complete(tmp_path: Path) -> None:
@@ -142,22 +163,26 @@ def test_report_is_complete(tmp_path: Path) -> None:
         "fused": [turn(900, limited_by_load_generator=True), turn(1000)],
         "fastapi": [turn(0)] * 2,
     }
-    measured = Measured(turns, [limit(200), limit(205)], {"fused_coalescing": "round 2: gone"}, 64, "")
+    measured = Measured(2, turns, [limit(200), limit(205)], {"fused_coalescing": "round 2: gone"}, 64)
     document = to_document(measured, contestants(), Settings(rounds=2), {"bentoml": "no environment"})
+    document["versions"] = {"numpy": "1"}
     write_report(document, measured, tmp_path)
     for name in ("goodput", "latency", "cpu"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    page = (tmp_path / "compare.html").read_text()
+    page = (tmp_path / "goodput.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert "one &lt;call&gt; per request" in page
     assert "no environment" in page
     assert "round 2: gone" in page
-    stored = json.loads((tmp_path / "compare.json").read_text())
+    stored = json.loads((tmp_path / "goodput.json").read_text())
     assert {key: stored[key] for key in document} == json.loads(json.dumps(document))
     assert len(stored["turns"]["fused"]) == len(stored["limits"]) == 2
     assert stored["best"] == "fused"
     assert stored["contestants"]["fused"]["limited_by_load_generator"]
     assert {"goodput", "p50_ms", "p99_ms", "cpu_us_per_user", "spread"} <= stored["contestants"]["fused"].keys()
+    assert stored["contestants"]["fused"]["interval"]["goodput"] == [900, 1000]
+    assert stored["ratio_intervals"]["fused_over_ensemble"] == pytest.approx([3, 1000 / 310])
+    assert stored["contestants"]["fastapi"]["interval"]["p99_ms"] is None
     assert {"users_per_s", "us_per_user", "stages"} <= stored["limit"].keys()
     assert {"eta", "cpu_tax", "stretch", "p99_over_p50", "fused_over_ensemble"} <= stored["ratios"].keys()
     assert stored["left_out"] == {"bentoml": "no environment", "fused_coalescing": "round 2: gone"}
@@ -181,37 +206,38 @@ def test_peers_without_their_environment_are_left_out_with_the_reason(
 ) -> None:
     monkeypatch.setattr("trireme_perf.goodput.peers.PEERS", tmp_path)
     monkeypatch.setattr("trireme_perf.goodput.peers.PYTHON", tmp_path / "python")
-    found, left_out = find_peers(tmp_path)
+    found, left_out = find_peers(tmp_path, PLACE)
     assert not found
     assert set(left_out) == {"fastapi", "litserve", "bentoml", "ray"}
-    (tmp_path / "peers.json").write_text(json.dumps({"fastapi": {"file": "f.py", "ready_s": 9, "tuning": "t"}}))
-    found, left_out = find_peers(tmp_path)
+    peer = {"file": "f.py", "ready_s": 9, "tuning": "t"}
+    (tmp_path / "peers.json").write_text(json.dumps({"fastapi": peer}))
+    found, left_out = find_peers(tmp_path, PLACE)
     assert list(left_out) == ["fastapi"]
     assert "python is missing" in left_out["fastapi"]
     (tmp_path / "python").touch()
-    found, left_out = find_peers(tmp_path)
+    found, left_out = find_peers(tmp_path, PLACE)
     assert [(one.name, one.kind, one.about) for one in found] == [("fastapi", "peer", "t")]
-    command = found[0].command(8123)
+    command = _command(peer, tmp_path, 8123)
     assert command.arguments[-4:] == ("--funnel", str(tmp_path), "--port", "8123")
     assert command.ready_s == 9
 
 
 def test_selection_names_what_is_allowed(tmp_path: Path) -> None:
     repository = write_toy_repository(tmp_path / "toy")  # its manifest says: plan fused
-    selection = select(repository, ["fused"])
+    selection = select(repository, PLACE, ["fused"])
     assert [one.name for one in selection.contestants] == ["fused"]
     assert selection.left_out["fused_coalescing"] == "not named by --only"
-    assert "only the fused plan" in select(repository).left_out["ensemble"]
+    assert "only the fused plan" in select(repository, PLACE).left_out["ensemble"]
     with pytest.raises(PerfError, match="--only names 'nosuch'; allowed: fused, fused_coalescing"):
-        select(repository, ["nosuch"])
+        select(repository, PLACE, ["nosuch"])
     with pytest.raises(PerfError, match="--only names 'ensemble', which cannot run"):
-        select(repository, ["ensemble"])
+        select(repository, PLACE, ["ensemble"])
 
 
 def test_a_baseline_needs_an_environment_and_both_plans(tmp_path: Path) -> None:
     with pytest.raises(PerfError, match=r"has no \.venv/bin/trireme"):
-        baseline_plans(tmp_path, tmp_path)
+        baseline_plans(tmp_path, tmp_path, PLACE)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "trireme").touch()
     with pytest.raises(PerfError, match="has no recommend; export it with --plan both"):
-        baseline_plans(tmp_path, tmp_path)
+        baseline_plans(tmp_path, tmp_path, PLACE)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.unit.test_compare_report import probe
+from tests.unit.test_goodput_report import probe
 from trireme_perf.goodput import turn
 from trireme_perf.goodput.turn import PATIENCE, TRIES, Load, Probe, _Measurement
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trireme_perf.errors import PerfError
@@ -12,20 +13,20 @@ from trireme_perf.goodput.run import Settings, _Run
 
 
 class Scripted(_Run):
-    """Rounds that take no servers: `fails` says in which one what is raised, after the first contestant's turn."""
+    """Rounds without servers; `fails` holds the errors by round, raised after the first contestant's turn."""
 
     def __init__(self, fails: dict[int, BaseException]) -> None:
-        self._settings, self._fails = Settings(rounds=3), fails
-        self._turns, self._failed, self._expected = {"fused": [], "ensemble": []}, {}, {}
         self.told: list[str] = []
-        self._tell = self.told.append
+        super().__init__(np.arange(1), Settings(rounds=3), self.told.append, None)
+        self._fails = fails
+        self._turns = {"fused": [], "ensemble": []}
 
-    async def _round(self, contestants: list[Any], number: int) -> dict[str, Any]:
+    async def _round(self, contestants: list[Any], number: int) -> None:
+        self._limits.append({"round": number})
         self._turns["fused"].append(number)  # type: ignore[arg-type]
         if number in self._fails:
             raise self._fails[number]
         self._turns["ensemble"].append(number)  # type: ignore[arg-type]
-        return {"round": number}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,7 @@ class Scripted(_Run):
 def test_complete_rounds_are_kept(error: BaseException, reason: str) -> None:
     run = Scripted({2: error})
     measured = asyncio.run(run.all([]))
+    assert measured.rounds == 2
     assert measured.limits == [{"round": 0}, {"round": 1}]
     assert measured.turns == {"fused": [0, 1], "ensemble": [0, 1]}
     assert measured.ended_early == reason
@@ -51,4 +53,4 @@ def test_a_failure_in_the_first_round_is_raised() -> None:
 
 def test_all_rounds_are_kept_when_nothing_fails() -> None:
     measured = asyncio.run(Scripted({}).all([]))
-    assert (len(measured.limits), measured.ended_early) == (3, "")
+    assert (measured.rounds, measured.ended_early) == (3, "")

@@ -1,0 +1,144 @@
+"""``trireme perf goodput``"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from trireme_cli.output import CommandError, Json, console, finish
+
+if TYPE_CHECKING:
+    from trireme_perf.goodput.run import Settings
+
+__all__ = ["goodput"]
+
+#: Figures in the table after the goodput: headings and digits.
+SHOWN = {
+    "eta": ("eta", 2),
+    "p50_ms": ("p50\nms", 2),
+    "p99_ms": ("p99\nms", 2),
+    "alone_p50_ms": ("alone\nms", 2),
+    "cpu_us_per_user": ("CPU\nµs", 0),
+    "cpu_tax": ("cpu\ntax", 2),
+    "pss_mib": ("PSS\nMiB", 0),
+}
+
+
+def goodput(
+    repository: Annotated[
+        Path, typer.Argument(help="A repository with a fused plan, better with both; with --url: whose users ask.")
+    ] = Path("build/model_repository"),
+    rounds: Annotated[int, typer.Option(help="Every contestant once per round, on a fresh server.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Length of one probe.")] = 3.0,
+    slo_ms: Annotated[float, typer.Option(help="The SLO: p99 at most this, in ms.")] = 20.0,
+    url: Annotated[
+        str | None, typer.Option(help="Measure only a server that is running: host:port of its gRPC endpoint.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="With --url: MODEL or MODEL+coalescing, may be repeated; default `recommend`."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="A contestant, may be repeated; default all that can run.")
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Another checkout of this project, after `make demo`.")] = None,
+    baseline_repository: Annotated[Path | None, typer.Option(help="The repository for that checkout to serve.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Where to write JSON, plots and the page; nothing is written with --url.")
+    ] = Path("build/goodput"),
+    as_json: Json = False,
+) -> None:
+    """Find the highest rate within the SLO: of the plans and of other servers with the same funnel, or of a running server."""
+    from trireme_perf.goodput.run import Settings
+
+    settings = Settings(rounds, seconds, slo_ms)
+    try:
+        if url is not None:
+            if only or baseline or baseline_repository:
+                raise CommandError("--url measures a server that is running; --only and --baseline do not go with it")
+            result, note = _running(url, model or ["recommend"], repository, settings)
+        else:
+            if model:
+                raise CommandError("--model goes with --url; --only names contestants that this command starts")
+            result, note = _compare(repository, out, settings, only or [], baseline, baseline_repository)
+    except asyncio.CancelledError:
+        raise CommandError("stopped in the first round; there are no figures") from None
+    ratios = [_ratios(result)] if result["ratios"] else []
+    finish(result, as_json, _figures(result), *ratios, *note)
+    if result["ended_early"]:
+        raise CommandError(f"the figures are of {result['rounds']} of {rounds} rounds: {result['ended_early']}")
+
+
+def _running(url: str, models: list[str], repository: Path, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+    from trireme_perf.goodput.running import measure_running
+
+    return measure_running(url, models, repository, settings, _tell), []
+
+
+def _compare(
+    repository: Path,
+    out: Path,
+    settings: Settings,
+    only: list[str],
+    baseline: Path | None,
+    baseline_repository: Path | None,
+) -> tuple[dict[str, Any], list[str]]:
+    from trireme_perf.goodput.compare import compare
+
+    if (baseline is None) != (baseline_repository is None):
+        raise CommandError("--baseline and --baseline-repository go together: a checkout, and the repository it serves")
+    pair = (baseline, baseline_repository) if baseline and baseline_repository else None
+    result = compare(repository, out, settings, only=only, baseline=pair, tell=_tell)
+    best = f"; the best plan is {result['best']}" if result["best"] else ""
+    return result, [f"page, plots and JSON in {out}{best}"]
+
+
+def _tell(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def _figures(result: dict[str, Any]) -> Table:
+    """A row per contestant; a figure that none of them has gets no column."""
+    contestants = result["contestants"]
+    shown = {key: how for key, how in SHOWN.items() if any(one[key] is not None for one in contestants.values())}
+    table = Table(title=_title(result), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("", no_wrap=True)
+    for column in ("users/s", "interval", *(heading for heading, _ in shown.values())):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, one in contestants.items():
+        at_least = "≥ " if one["limited_by_load_generator"] else ""
+        cells = (_number(one[key], digits) for key, (_, digits) in shown.items())
+        table.add_row(name, f"{at_least}{one['goodput']:,.0f}", _interval(one["interval"]["goodput"], 0), *cells)
+    table.caption = "\n".join(f"left out: {name}: {reason}" for name, reason in result["left_out"].items()) or None
+    table.caption_justify = "left"
+    return table
+
+
+def _title(result: dict[str, Any]) -> str:
+    title = f"goodput at p99 ≤ {result['slo_ms']:g} ms"
+    if limit := result["limit"]:
+        title += f" on one core\nin-process limit: {limit['users_per_s']:,.0f} users/s, {limit['us_per_user']:.0f} µs per user"
+    return f"{title}\np50 and p99 at 80 % of it; {result['confidence']:.0%} intervals over {result['rounds']} rounds"
+
+
+def _ratios(result: dict[str, Any]) -> Table:
+    title = f"ratios per round; the first four of {result['best']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("", "median", "interval"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, value in result["ratios"].items():
+        table.add_row(name, _number(value, 2), _interval(result["ratio_intervals"][name], 2))
+    return table
+
+
+def _interval(bounds: tuple[float, float] | None, digits: int) -> str:
+    return "–" if bounds is None else " … ".join(_number(bound, digits) for bound in bounds)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,90 @@
+"""The outcome of a goodput measurement as one JSON document."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from trireme_perf.goodput.contestants import Contestant
+from trireme_perf.goodput.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
+from trireme_perf.goodput.run import Measured, Settings
+from trireme_perf.stats.bootstrap import CONFIDENCE
+from trireme_perf.sweep.run import machine
+
+__all__ = ["to_document", "versions_of"]
+
+OF_BEST = ("eta", "cpu_tax", "stretch", "p99_over_p50")
+
+
+def to_document(
+    measured: Measured, contestants: Sequence[Contestant], settings: Settings, left_out: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the figures: rates in users/s, each a median over rounds.
+
+    ``interval`` and ``ratio_intervals`` hold [low, high] of those medians at ``confidence``, None of fewer than two rounds.
+    ``ratios`` holds eta, cpu_tax, stretch and p99_over_p50 of the plan of this checkout that has the highest goodput
+    (``best``), and goodput ratios between contestants. Without a limit, ``limit``, ``best`` and both kinds of ratios are None.
+    """
+    taking_part = [contestant for contestant in contestants if contestant.name in measured.turns]
+    figures = {one.name: contestant_figures(measured.turns[one.name], measured.limits) for one in taking_part}
+    probes = [probe for turns in measured.turns.values() for turn in turns for probe in turn.probes]
+    return {
+        "slo_ms": settings.slo_ms,
+        "rounds": measured.rounds,
+        "ended_early": measured.ended_early,
+        "seconds": settings.seconds,
+        "confidence": CONFIDENCE,
+        "machine": machine(),
+        "checked_users": measured.checked_users,
+        "steal_share": _median_and_largest(probe.steal_share for probe in probes),
+        "others_share": _median_and_largest(probe.others_share for probe in probes),
+        "contestants": {one.name: _contestant(one, figures[one.name], measured) for one in taking_part},
+        **_against_limit(measured, taking_part, figures),
+        "left_out": {**left_out, **measured.failed},
+    }
+
+
+def versions_of(distributions: Iterable[str]) -> dict[str, str]:
+    """Returns the installed versions by name."""
+    found = {}
+    for name in distributions:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _contestant(one: Contestant, figures: Mapping[str, Figure], measured: Measured) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "about": one.about,
+        **{name: figure.median for name, figure in figures.items()},
+        "spread": figures["goodput"].spread,
+        "interval": {name: figure.interval for name, figure in figures.items()},
+        "limited_by_load_generator": any(turn.limited_by_load_generator for turn in measured.turns[one.name]),
+    }
+
+
+def _against_limit(
+    measured: Measured, taking_part: Sequence[Contestant], figures: Mapping[str, Mapping[str, Figure]]
+) -> dict[str, Any]:
+    if not measured.limits:
+        return dict.fromkeys(("bundle_id", "limit", "best", "ratios", "ratio_intervals"))
+    best = best_own(measured.turns, [one.name for one in taking_part if one.kind == "own"])
+    ratios = {name: figures[best][name] for name in OF_BEST} if best else {}
+    ratios |= goodput_ratios(measured.turns, best or "", [one.name for one in taking_part if one.kind == "peer"])
+    return {
+        "bundle_id": measured.limits[0].get("bundle_id"),
+        "limit": limit_figures(measured.limits),
+        "best": best,
+        "ratios": {name: figure.median for name, figure in ratios.items()},
+        "ratio_intervals": {name: figure.interval for name, figure in ratios.items()},
+    }
+
+
+def _median_and_largest(shares: Iterable[float | None]) -> dict[str, float] | None:
+    known = [share for share in shares if share is not None]
+    return {"median": statistics.median(known), "largest": max(known)} if known else None

@@ -1,0 +1,85 @@
+"""The goodput of a server that somebody else has started: any Triton with an entry model, here or elsewhere.
+
+All that it needs is a client. The server's processes are unknown, so there are no figures of its CPU and memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trireme_client import TriremeError
+from trireme_export.perf_input import read_perf_input
+from trireme_perf.errors import PerfError
+from trireme_perf.goodput.contestants import Contestant, Running
+from trireme_perf.goodput.document import to_document, versions_of
+from trireme_perf.goodput.run import Settings, measure
+from trireme_perf.host.server import StartError
+from trireme_perf.load.connections import ClientConnection, Connection, RawConnection
+
+__all__ = ["COALESCING", "measure_running", "running_models"]
+
+COALESCING = "+coalescing"
+DISTRIBUTIONS = ("trireme-client", "tritonclient", "grpcio", "numpy")
+
+
+def measure_running(
+    url: str,
+    models: Sequence[str],
+    repository: Path,
+    settings: Settings,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Finds the goodput of entry models of a running server, one after another, and returns the document.
+
+    Args:
+        url: host:port of its gRPC endpoint.
+        models: names of entry models, each with ``+coalescing`` if users who wait at the same time shall share an RPC.
+        repository: a folder with perf_input.json, whose users ask.
+        settings: how long and against what.
+        tell: receives progress, line by line.
+
+    Raises:
+        PerfError: no users, a model that comes twice, or a server that does not answer.
+    """
+    contestants = running_models(url, models)
+    measured = measure(contestants, read_perf_input(repository), settings, tell)
+    return to_document(measured, contestants, settings, {}) | {"url": url, "versions": versions_of(DISTRIBUTIONS)}
+
+
+def running_models(url: str, models: Sequence[str]) -> list[Contestant]:
+    """Returns a contestant per model, see ``measure_running``. Raises: PerfError: a model comes twice."""
+    if len(set(models)) < len(models):
+        raise PerfError(f"--model names {', '.join(models)}; each may be named once")
+    return [Contestant(model, _about(model), "running", partial(_open, url, model)) for model in models]
+
+
+def _about(model: str) -> str:
+    if model.endswith(COALESCING):
+        return "trireme_client.AsyncClient puts users who wait at the same time into one RPC"
+    return "one user per RPC, gRPC's asyncio stub with prebuilt requests"
+
+
+@asynccontextmanager
+async def _open(url: str, model: str) -> AsyncIterator[Running]:
+    connection = await _connect(url, model)
+    try:
+        yield Running(None, connection)
+    finally:
+        await connection.close()
+
+
+async def _connect(url: str, model: str) -> Connection:
+    """Raises: StartError: there is no server at ``url``, or it has no such entry model."""
+    name = model.removesuffix(COALESCING)
+    try:
+        client = await ClientConnection.open(url, name, coalescing=name != model)
+    except TriremeError as error:
+        raise StartError(str(error)) from error
+    if name != model:
+        return client
+    await client.close()  # has shown that the model is there
+    return RawConnection(url, name)

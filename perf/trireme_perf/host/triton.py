@@ -1,0 +1,40 @@
+"""`trireme serve` as a server under measurement: its command, and where it listens once it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from trireme_perf.host.server import Command, Server
+
+__all__ = ["ENTRIES", "ready_address", "serve_command"]
+
+POLL_S = 0.05
+#: Entry models by what a repository was exported with (`--plan`).
+ENTRIES = {"both": {"ensemble": "recommend", "fused": "recommend_fused"}, "fused": {"fused": "recommend"}}
+
+
+def serve_command(
+    repository: Path,
+    trireme: tuple[str, ...] = (sys.executable, "-m", "trireme_cli"),
+    options: tuple[str, ...] = (),
+) -> Command:
+    """Returns how ``repository`` is served on free ports, by this installation or that of another ``trireme``."""
+    ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
+    return Command((*trireme, "serve", str(repository.absolute()), *ports, *options, "--json"), Path.cwd())
+
+
+async def ready_address(server: Server, key: str = "grpc_url") -> str:
+    """Returns where the server listens, once it is ready: `trireme serve --json` then prints a line of JSON.
+
+    Raises:
+        StartError: it ended, or is not ready in time.
+    """
+    while True:
+        for line in server.log().splitlines():
+            if line.startswith("{") and line.endswith("}"):
+                return str(json.loads(line)[key])
+        server.check_starting()
+        await asyncio.sleep(POLL_S)
