@@ -42,7 +42,6 @@ format: $(READY)
 # What the bare computation costs, and how the plans compare with other servers of the same funnel, which get an environment of
 # their own. Needs the repository of `make demo`, and an otherwise idle machine of at least two cores for half an hour.
 bench: $(READY) $(PEERS_READY)
-	$(PEERS)/bin/python perf/peers/check.py --funnel build/model_repository/recommend_fused/1
 	$(BIN)/trireme perf limit
 	$(BIN)/trireme perf goodput
 

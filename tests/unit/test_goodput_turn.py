@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from tests.unit.test_goodput_report import probe
 from trireme_perf.goodput import turn
-from trireme_perf.goodput.turn import PATIENCE, TRIES, Load, Probe, _Measurement
+from trireme_perf.goodput.turn import PATIENCE, TRIES, Load, Probe, _Measurement, _summary
+from trireme_perf.host.usage import Usage
+from trireme_perf.load.probe import Latencies
 
 
 class Scripted(_Measurement):
@@ -60,3 +63,20 @@ def test_without_a_quiet_moment_the_least_disturbed_probe_is_quoted() -> None:
     script = Scripted([probe(80, steal_share=0.5), probe(80, steal_share=0.1), probe(80, steal_share=0.3)])
     assert asyncio.run(script._undisturbed(80)).steal_share == 0.1
     assert script.made == PATIENCE + 1
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "wall_s", "meets"),
+    [
+        (np.full(300, 0.15), 3.15, True),
+        (np.linspace(0.0, 0.19, 300), 3.19, False),
+        (np.full(300, 0.25), 3.25, False),
+    ],
+    ids=["slow but steady", "falls behind", "late"],
+)
+def test_a_slow_server_keeps_up_and_an_overloaded_one_does_not(
+    latency_s: np.ndarray, wall_s: float, meets: bool
+) -> None:
+    latencies = Latencies(latency_s, 300, 300, aborted=False, wall_s=wall_s, errors=0, first_error="")
+    usage = Usage(wall_s, 0.1, 0.1, 0.0, 0.0)
+    assert _summary(100, 3.0, 0.2, latencies, usage).meets_slo is meets

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from trireme_cli.output import CommandError, Json, console, finish
+from trireme_cli.output import CommandError, Json, finish
+from trireme_cli.perf.tables import figures, interval, number, tell
 
 if TYPE_CHECKING:
     from trireme_perf.goodput.run import Settings
@@ -77,7 +77,7 @@ def goodput(
 def _running(url: str, models: list[str], repository: Path, settings: Settings) -> tuple[dict[str, Any], list[str]]:
     from trireme_perf.goodput.running import measure_running
 
-    return measure_running(url, models, repository, settings, _tell), []
+    return measure_running(url, models, repository, settings, tell), []
 
 
 def _compare(
@@ -93,29 +93,21 @@ def _compare(
     if (baseline is None) != (baseline_repository is None):
         raise CommandError("--baseline and --baseline-repository go together: a checkout, and the repository it serves")
     pair = (baseline, baseline_repository) if baseline and baseline_repository else None
-    result = compare(repository, out, settings, only=only, baseline=pair, tell=_tell)
+    result = compare(repository, out, settings, only=only, baseline=pair, tell=tell)
     best = f"; the best plan is {result['best']}" if result["best"] else ""
     return result, [f"page, plots and JSON in {out}{best}"]
-
-
-def _tell(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)
 
 
 def _figures(result: dict[str, Any]) -> Table:
     """A row per contestant; a figure that none of them has gets no column."""
     contestants = result["contestants"]
     shown = {key: how for key, how in SHOWN.items() if any(one[key] is not None for one in contestants.values())}
-    table = Table(title=_title(result), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("", no_wrap=True)
-    for column in ("users/s", "interval", *(heading for heading, _ in shown.values())):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = figures(_title(result), ["users/s", "interval", *(heading for heading, _ in shown.values())])
     for name, one in contestants.items():
-        at_least = "≥ " if one["limited_by_load_generator"] else ""
-        cells = (_number(one[key], digits) for key, (_, digits) in shown.items())
-        table.add_row(name, f"{at_least}{one['goodput']:,.0f}", _interval(one["interval"]["goodput"], 0), *cells)
+        goodput = ("≥ " if one["limited_by_load_generator"] else "") + number(one["goodput"], 0)
+        cells = (number(one[key], digits) for key, (_, digits) in shown.items())
+        table.add_row(name, goodput, interval(one["interval"]["goodput"], 0), *cells)
     table.caption = "\n".join(f"left out: {name}: {reason}" for name, reason in result["left_out"].items()) or None
-    table.caption_justify = "left"
     return table
 
 
@@ -127,18 +119,7 @@ def _title(result: dict[str, Any]) -> str:
 
 
 def _ratios(result: dict[str, Any]) -> Table:
-    title = f"ratios per round; the first four of {result['best']}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("", "median", "interval"):
-        table.add_column(column, justify="right" if column else "left")
+    table = figures(f"ratios per round; the first four of {result['best']}", ["median", "interval"])
     for name, value in result["ratios"].items():
-        table.add_row(name, _number(value, 2), _interval(result["ratio_intervals"][name], 2))
+        table.add_row(name, number(value, 2), interval(result["ratio_intervals"][name], 2))
     return table
-
-
-def _interval(bounds: tuple[float, float] | None, digits: int) -> str:
-    return "–" if bounds is None else " … ".join(_number(bound, digits) for bound in bounds)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"

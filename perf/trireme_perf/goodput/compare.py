@@ -23,7 +23,8 @@ from trireme_runtime.stages.chain import Funnel
 
 __all__ = ["compare"]
 
-CHECKED = 64  # users whose answers are compared
+CHECKED = 64  # users whose answers are compared, one of them unknown
+UNKNOWN = np.iinfo(np.int64).max
 SEED = 20060508
 DISTRIBUTIONS = (
     "trireme-recsys", "nvidia-pytriton", "tritonclient", "grpcio", "aiohttp", "numpy", "onnxruntime", "faiss-cpu",
@@ -73,8 +74,9 @@ def compare(
 
 
 def expected_answers(funnel: Path, user_ids: NDArray[np.int64]) -> dict[int, Answer]:
-    """Returns the funnel's own answers for up to ``CHECKED`` of the users."""
-    chosen = np.random.default_rng(SEED).permutation(user_ids)[:CHECKED]
+    """Returns the funnel's own answers to an unknown user and to some of the given ones, ``CHECKED`` at most."""
+    known = np.random.default_rng(SEED).permutation(user_ids)[: CHECKED - 1]
+    chosen = np.append(known, UNKNOWN)
     slate = Funnel.load(funnel)(chosen[:, None])
     rows = zip(chosen.tolist(), slate.item_id, slate.score, slate.rung[:, 0].tolist(), strict=True)
     return {user_id: Answer(item_id, score, rung) for user_id, item_id, score, rung in rows}
