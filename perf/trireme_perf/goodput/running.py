@@ -18,11 +18,10 @@ from trireme_perf.goodput.contestants import Contestant, Running
 from trireme_perf.goodput.document import to_document, versions_of
 from trireme_perf.goodput.run import Settings, measure
 from trireme_perf.host.server import StartError
-from trireme_perf.load.connections import ClientConnection, Connection, RawConnection
+from trireme_perf.load.connections import COALESCING, ClientConnection, Connection, RawConnection
 
-__all__ = ["COALESCING", "measure_running", "running_models"]
+__all__ = ["measure_running", "running_models"]
 
-COALESCING = "+coalescing"
 DISTRIBUTIONS = ("trireme-client", "tritonclient", "grpcio", "numpy")
 
 

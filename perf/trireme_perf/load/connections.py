@@ -12,8 +12,10 @@ from tritonclient.grpc import service_pb2
 from trireme_client import AsyncClient, Coalescing, Telemetry
 from trireme_perf.errors import PerfError
 
-__all__ = ["Answer", "ClientConnection", "Connection", "RawConnection"]
+__all__ = ["COALESCING", "Answer", "ClientConnection", "Connection", "RawConnection"]
 
+#: After a model's name: the client lets users who wait at the same time share an RPC.
+COALESCING = "+coalescing"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 TIMEOUT_S = 30.0  # other connections wait as long as it takes: a probe judges by latency, not by errors
 
