@@ -25,7 +25,14 @@ PIPELINE = PipelineConfig.model_validate(
             "tower": {"dim": 32, "heads": 2, "hidden": 32, "max_epochs": 3, "batch_size": 128},
             "ranker": {"dim": 16, "hidden": 16, "history": 8, "heads": 2, "candidates": 40, "max_epochs": 2},
         },
-        "serving": {"candidates": 60, "list_length": 40, "max_batch_size": 32, "instances": 1},
+        # Not precision auto: which one is faster depends on what else the machine does.
+        "serving": {
+            "candidates": 60,
+            "list_length": 40,
+            "max_batch_size": 32,
+            "instances": 1,
+            "precision": "float32",
+        },
     }
 )
 
