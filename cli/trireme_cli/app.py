@@ -32,7 +32,7 @@ for command in (train, export, serve, recommend, evaluate, ledger, console, demo
 app.add_typer(data, name="data")
 app.add_typer(perf, name="perf")
 
-#: Modules whose errors tell the user all that he needs; looked up only if the module is loaded, so that
+#: Modules whose errors explain themselves to a user; looked up only if the module is loaded, so that
 #: `trireme recommend` does not import torch to learn what may go wrong in training.
 EXPECTED = {
     "trireme_export.data.errors": "DataError",

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from trireme_export.errors import ExportError
+from trireme_runtime.bundle import PERF_INPUT
 
-__all__ = ["PERF_INPUT", "read_perf_input", "write_perf_input"]
-
-PERF_INPUT = "perf_input.json"
+__all__ = ["read_perf_input", "write_perf_input"]
 
 
 def write_perf_input(repository: Path, user_id: np.ndarray) -> None:

@@ -25,8 +25,9 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_client import Client
-from trireme_export.perf_input import PERF_INPUT, read_perf_input
+from trireme_export.perf_input import read_perf_input
 from trireme_perf.errors import PerfError
+from trireme_runtime.bundle import PERF_INPUT
 
 __all__ = ["Server", "artifact_bytes", "funnel_memory", "measure_instances", "process_memory", "tree", "tree_memory"]
 

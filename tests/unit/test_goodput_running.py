@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from tests.support.fake_triton import FakeTriton
 from trireme_cli.app import app
 from trireme_cli.output import CommandError
+from trireme_export.errors import ExportError
 from trireme_perf.errors import PerfError
 from trireme_perf.goodput import turn
 
@@ -98,7 +99,7 @@ def test_a_model_that_the_server_does_not_have(url: str, users: Path) -> None:
 
 def test_a_repository_without_users(url: str, tmp_path: Path) -> None:
     done = invoke(tmp_path, "--url", url)
-    assert isinstance(done.exception, PerfError)
+    assert isinstance(done.exception, ExportError)
     assert "perf_input.json: cannot be read" in str(done.exception)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from trireme_export.errors import ExportError
-from trireme_export.perf_input import PERF_INPUT, read_perf_input, write_perf_input
+from trireme_export.perf_input import read_perf_input, write_perf_input
+from trireme_runtime.bundle import PERF_INPUT
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
