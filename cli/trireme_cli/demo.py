@@ -13,7 +13,7 @@ from trireme_cli.dataset import open_data
 from trireme_cli.evaluate import evaluation, evaluation_tables
 from trireme_cli.ledger import ledger_table
 from trireme_cli.output import CommandError, console
-from trireme_cli.perf import entry_models, run_sweep, sweep_table
+from trireme_cli.perf.sweep import entry_models, run_sweep, sweep_table
 from trireme_cli.recommend import recommendations_table
 
 __all__ = ["demo"]

@@ -38,7 +38,7 @@ def ledger(
         ),
     ] = "",
     watch: Annotated[
-        bool, typer.Option("--watch", help=f"Refresh every --seconds ({WATCH_S:g} unless told) until Ctrl-C.")
+        bool, typer.Option("--watch", help=f"Refresh every --seconds (default {WATCH_S:g}) until Ctrl-C.")
     ] = False,
     since: Annotated[
         Path | None, typer.Option(help="Read what was answered since this reading, which --save wrote.")
@@ -50,9 +50,11 @@ def ledger(
     from trireme_perf.ledger import LedgerReader, Reading, follow_ledger
 
     if since and (seconds or watch):
-        raise CommandError(f"--since {since} goes without {'--watch' if watch else '--seconds'}: it ends now")
+        raise CommandError(
+            f"--since {since} cannot be combined with {'--watch' if watch else '--seconds'}: it reads up to now"
+        )
     if save and watch:
-        raise CommandError(f"--save {save} goes without --watch: it writes one moment")
+        raise CommandError(f"--save {save} cannot be combined with --watch: it writes one moment")
     before = Reading.load(since) if since else None
     with LedgerReader(url, model, metrics_url) as reader:
         if watch:
@@ -123,7 +125,7 @@ def percentiles_table(result: dict[str, Any]) -> Table:
     for column in ("batches", "p50", "p95", "p99", "share", "budget of p99"):
         table.add_column(column, justify="right")
     for stage in result["percentiles"]:
-        spent = (f"{stage[name]:.0f}" for name in ("p50_us", "p95_us", "p99_us"))
+        spent = ("–" if stage[name] is None else f"{stage[name]:.0f}" for name in ("p50_us", "p95_us", "p99_us"))
         table.add_row(stage["stage"], str(stage["batches"]), *spent, f"{stage['share']:.1%}", _verdict(stage))
     return table
 
@@ -141,5 +143,7 @@ def cold_start_table(result: dict[str, Any]) -> Table:
 def _verdict(stage: dict[str, Any]) -> str:
     if stage["budget_us"] is None:
         return "–"
+    if stage["within_budget"] is None:
+        return f"{stage['budget_us']:.0f}"
     colour, word = ("green", "kept") if stage["within_budget"] else ("red", "over")
     return f"[{colour}]{stage['budget_us']:.0f} {word}[/{colour}]"

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["CommandError", "Json", "console", "fail", "figures_table", "finish", "results"]
+__all__ = ["REPOSITORY", "CommandError", "Json", "Repository", "console", "fail", "figures_table", "finish", "results"]
 
 #: Progress and remarks; standard output belongs to results.
 console = Console(stderr=True, highlight=False)
 results = Console(highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON document on the last line.")]
+
+
+#: Where `trireme export` writes unless another place is named.
+REPOSITORY = Path("build/model_repository")
+Repository = Annotated[Path, typer.Argument(help="A repository that `trireme export` wrote.")]
 
 
 class CommandError(Exception):

@@ -11,7 +11,6 @@ import tritonclient.grpc
 from tests.e2e.conftest import PLANS, Served
 from tests.e2e.test_answers import assert_same_answer, history_ids
 from trireme_client import AsyncClient, CallLedger, Client, Coalescing, Recommendations, Request
-from trireme_perf.client_cost import measure_client_cost
 
 
 def rpcs(served: Served, plan: str) -> int:
@@ -68,22 +67,6 @@ def test_threads_get_the_answers_of_calls_alone_in_fewer_rpcs(served: Served) ->
         found = [call.result() for call in calls]
     assert rpcs(served, "recommend_fused") - before < len(asked)
     assert_answers_of_calls_alone(served, "recommend_fused", asked, found)
-
-
-@pytest.mark.parametrize("requests", [96])
-def test_the_cost_of_a_call_is_measured_for_every_client(served: Served, requests: int) -> None:
-    measured = measure_client_cost(served.url, served.repository, "recommend_fused", requests=requests, rounds=2)
-    assert {key: measured[key] for key in ("model", "requests", "rounds")} == {
-        "model": "recommend_fused",
-        "requests": requests,
-        "rounds": 2,
-    }
-    clients = measured["clients"]
-    assert list(clients) == ["tritonclient", "async", "async_coalescing", "threads_coalescing"]
-    assert all(row["us_per_user"] > 0 and row["spread"] >= 0 and row["ratio"] > 0 for row in clients.values())
-    assert clients["tritonclient"]["ratio"] == clients["tritonclient"]["users_per_rpc"] == 1
-    assert clients["async"]["users_per_rpc"] == 1
-    assert clients["async_coalescing"]["users_per_rpc"] > 8
 
 
 def assert_accounted(ledgers: list[CallLedger | None]) -> None:

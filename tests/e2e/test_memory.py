@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.e2e.conftest import Served
 from tests.e2e.test_commands import document, trireme
-from trireme_perf.memory import INSTANCES, artifact_bytes, measure_instances
+from trireme_perf.host.memory import artifact_bytes
+from trireme_perf.memory import INSTANCES, measure_instances
 from trireme_server import TritonServer
 
 
@@ -41,24 +42,24 @@ def test_the_repository_that_is_served_is_left_as_it_was(served: Served) -> None
     assert {path: path.stat().st_mtime_ns for path in served.repository.rglob("*")} == before
 
 
-def test_growth_and_synthetic_are_commands(tmp_path: Path) -> None:
-    result = document(trireme("perf", "growth", "--quick", "--axis", "batch", "--out", tmp_path / "growth", "--json"))
+def test_the_limit_of_made_up_catalogues(tmp_path: Path) -> None:
+    sizes = ("--catalogue", 500, "--candidates", 20, "--history", 10, "--batch", 1, "--batch", 8, "--rounds", 2)
+    folders = ("--out", tmp_path / "limit", "--keep", tmp_path / "kept")
+    result = document(trireme("perf", "limit", *sizes, *folders, "--json"))
     rows = result["axes"]["batch"]["rows"]
-    assert [row["point"]["batch"] for row in rows] == [1, 8, 32]
+    assert [row["point"]["batch"] for row in rows] == [1, 8]
     assert all(row["recall"] > 0.9 for row in rows)
-    assert sorted(path.name for path in (tmp_path / "growth").iterdir()) == ["growth.csv", "growth.json", "growth.png"]
-    sizes = ("--items", 500, "--users", 50, "--candidates", 20)
-    result = document(trireme("perf", "synthetic", *sizes, "--out", tmp_path / "checkpoint", "--json"))
-    assert result["name"] == "synthetic-500"
-    exported = trireme("export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repository", "--json")
+    assert sorted(path.name for path in (tmp_path / "limit").iterdir()) == ["growth.csv", "growth.json", "growth.png"]
+    (kept,) = (tmp_path / "kept").iterdir()
+    exported = trireme("export", "--checkpoint", kept, "--out", tmp_path / "repository", "--json")
     assert document(exported)["version"] == 1
 
 
 def test_what_a_user_can_do_wrong_is_one_line(tmp_path: Path) -> None:
     for arguments, words in (
         (["perf", "memory", "nowhere"], "nowhere: no such directory"),
-        (["perf", "growth", "--axis", "users"], "axis is 'users', allowed: items, candidates, history, batch"),
-        (["perf", "synthetic", "--items", "5"], "items is 5, allowed are 100 to"),
+        (["perf", "limit", "--candidates", "5"], "--catalogue is missing"),
+        (["perf", "limit", "--catalogue", "5"], "items is 5, allowed are 100 to"),
     ):
         done = trireme(*arguments, cwd=tmp_path)
         assert done.returncode == 1

@@ -6,13 +6,10 @@ before each batch.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
-import shutil
 from pathlib import Path
 
-from trireme_runtime.bundle import MANIFEST, Manifest, describe_file
+from trireme_perf.repositories import append_code, copy_repository
 
 CONTROL = "slow_stage.json"
 
@@ -56,16 +53,10 @@ class SlowStage:
 
     def __init__(self, original: Path, repository: Path) -> None:
         self.repository = repository
-        # Links: a bundle is never written to, and may be large.
-        shutil.copytree(original, repository, copy_function=os.link)
+        copy_repository(original, repository)
         self._control = repository.parent / f"{repository.name}.{CONTROL}"
         self.clear()
-        for file in repository.glob("*/[0-9]*/model.py"):
-            code = file.read_text() + DELAYED.format(control=str(self._control))
-            file.unlink()
-            file.write_text(code)
-        for file in repository.glob(f"*/[0-9]*/{MANIFEST}"):
-            _describe_anew(repository, file)
+        append_code(repository, DELAYED.format(control=str(self._control)))
 
     def set(self, stage: str, *, ms: float = 0.0, factor: float = 0.0) -> None:
         """From the next batch on, ``stage`` computes ``ms`` and ``factor`` times its own time longer; the others do not."""
@@ -79,14 +70,3 @@ class SlowStage:
         draft = self._control.with_suffix(".new")
         draft.write_text(json.dumps(settings))
         draft.replace(self._control)  # at once: it is being read
-
-
-def _describe_anew(repository: Path, file: Path) -> None:
-    """Puts the checksums of the changed models into a manifest."""
-    manifest = Manifest.from_json(file.read_text())
-    artifacts = {
-        path: describe_file(repository / path) if path.endswith("/model.py") else entry
-        for path, entry in manifest.artifacts.items()
-    }
-    file.unlink()
-    file.write_text(dataclasses.replace(manifest, artifacts=artifacts).to_json())

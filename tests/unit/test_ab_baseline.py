@@ -28,6 +28,7 @@ def document() -> dict[str, Any]:
             "a": {"text": "build/a", "model": "recommend", "bundle_id": "a1", **variant},
             "b": {"text": "build/b", "model": "recommend_fused", "bundle_id": "b1", **variant},
         },
+        "metric": "p50",
         "rate": 312.5,
         "rate_given": False,
         "latency_ms": {"p50": {"ratio": interval(0.5)}, "p99": {"ratio": interval(0.6)}},
@@ -115,6 +116,18 @@ def test_another_experiment_is_refused(
     with pytest.raises(PerfError, match="another experiment") as raised:
         check_baseline(baseline, other)
     assert message in str(raised.value)
+
+
+def test_cpu_time_is_kept_where_it_decides(document: dict[str, Any], tmp_path: Path) -> None:
+    document |= {"metric": "server_cpu", "server_us_per_user": {"ratio": interval(1.1)}, "concurrency": 1}
+    save_baseline(document, tmp_path / "baseline.json")
+    baseline = read_baseline(tmp_path / "baseline.json")
+    assert states(baseline, document) == dict.fromkeys(("server_cpu_ratio", "overlap", "ndcg@10"), "kept")
+    document["server_us_per_user"]["ratio"] = interval(1.2)
+    assert states(baseline, document)["server_cpu_ratio"] == "regressed"
+    document["metric"] = "p50"
+    with pytest.raises(PerfError, match="did not measure server_cpu_ratio: the metric that decides is 'p50'"):
+        check_baseline(baseline, document)
 
 
 def test_another_experiment_is_refused_before_it_is_made(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from trireme_perf.ab.blocks import Block, Load, Side, check_rounds, contrast_client_cpu, contrast_server_cpu, in_turn
+from trireme_perf.ab.blocks import Block, Course, Load, Side, check_rounds, in_turn
 from trireme_perf.errors import PerfError
-from trireme_perf.load.probe import closed_loop, open_loop
+from trireme_perf.host.usage import Usage
+from trireme_perf.load.probe import open_loop
 
 
 def side(name: str, log: list[tuple[str, int]]) -> Side:
@@ -25,7 +27,7 @@ async def run_rounds(rounds: int, log: list[tuple[str, int]]) -> list[tuple[Bloc
 
     def draw() -> Load:
         chosen = [next(users), next(users)]
-        return lambda ask: closed_loop(ask, chosen, 1)
+        return lambda side: side.closed_loop(chosen, 1)
 
     return await in_turn(
         (side("A", log), side("B", log)), rounds, np.random.default_rng(0), draw, lambda number, blocks: None
@@ -48,12 +50,49 @@ async def test_both_sides_get_the_same_work_in_random_order() -> None:
     assert set(first) == {"A", "B"}
 
 
+class Server:
+    """Stands for processes whose CPU time grows by ``us`` with every user who is asked."""
+
+    def __init__(self, us: float) -> None:
+        self._us = us
+        self.asked: list[int] = []
+
+    async def ask(self, user_id: int) -> None:
+        self.asked.append(user_id)
+
+    def check(self) -> None:
+        """It lives."""
+
+    def meter(self) -> Server:
+        self._before = len(self.asked)
+        return self
+
+    def read(self) -> Usage:
+        spent = (len(self.asked) - self._before) * self._us / 1e6
+        return Usage(1.0, spent, 0.0, 0.01, 0.0)
+
+
+async def test_turns_of_a_round_are_one_block_and_each_server_pays_for_its_own() -> None:
+    servers = Server(700), Server(721)
+    sides: Any = tuple(Side(name, server.ask, server) for name, server in zip("AB", servers, strict=True))  # type: ignore[arg-type]
+    users = iter(range(1000))
+
+    def draw() -> Load:
+        chosen = [next(users) for _ in range(5)]
+        return lambda side: side.closed_loop(chosen, 2)
+
+    rounds = await in_turn(sides, 3, np.random.default_rng(0), draw, lambda number, blocks: None, Course(4, 0.0))
+    assert sorted(servers[0].asked) == sorted(servers[1].asked) == list(range(3 * 4 * 5))
+    for a, b in rounds:
+        assert len(a.seconds) == len(b.seconds) == 4 * 5
+        assert (a.server_us, b.server_us) == pytest.approx((700, 721))
+        assert a.client_us > 0
+
+
 async def test_the_cpu_of_a_server_that_is_not_ours_is_unknown() -> None:
-    rounds = await run_rounds(10, [])
-    assert contrast_server_cpu(rounds) is None
-    client = contrast_client_cpu(rounds)
-    assert client is not None
-    assert client.a > 0
+    rounds = await run_rounds(2, [])
+    assert {(block.server_us, block.steal_share) for pair in rounds for block in pair} == {(None, None)}
+    assert all(block.client_us > 0 for pair in rounds for block in pair)
 
 
 def failing(after_s: float, error: Exception | None) -> Callable[[int], Awaitable[None]]:
@@ -76,7 +115,7 @@ async def test_a_request_without_answer_ends_the_experiment(
     after_s: float, error: Exception | None, message: str
 ) -> None:
     def draw() -> Load:
-        return lambda ask: open_loop(ask, [1, 2], np.array([0.0, 0.001]), float("inf"))
+        return lambda side: open_loop(side.ask, [1, 2], np.array([0.0, 0.001]), float("inf"))
 
     sides = (Side("A", failing(0.0, None), None), Side("B", failing(after_s, error), None))
     with pytest.raises(PerfError) as raised:

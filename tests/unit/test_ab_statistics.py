@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from trireme_perf.stats.bootstrap import FEWEST_ROUNDS, METRICS, Contrast, contrast, estimate_mean, estimate_median
+from trireme_perf.stats.bootstrap import (
+    FEWEST_ROUNDS,
+    METRICS,
+    Contrast,
+    contrast,
+    contrast_pairs,
+    estimate_mean,
+    estimate_median,
+)
 from trireme_perf.stats.percentiles import percentile
 
 Rounds = list[np.ndarray]
@@ -128,3 +136,13 @@ def test_mean_of_independent_values(values: np.ndarray) -> None:
     assert found.error == pytest.approx(values.std() / len(values) ** 0.5, rel=0.1, abs=1e-9)
     assert found.low <= found.value + 1e-9
     assert found.high >= found.value - 1e-9
+
+
+def test_figures_of_a_round_are_compared_before_rounds_are() -> None:
+    """The machine is twice as slow in half of the rounds: the ratio of two medians would know nothing of that."""
+    rng = np.random.default_rng(3)
+    phases = np.where(rng.random(21) < 0.5, 700.0, 1400.0)
+    found = contrast_pairs([(phase * rng.normal(1, 0.001), 1.02 * phase * rng.normal(1, 0.001)) for phase in phases])
+    assert found.ratio.value == pytest.approx(1.02, abs=0.001)
+    assert 1.018 < found.ratio.low <= found.ratio.value <= found.ratio.high < 1.022
+    assert found.difference.low > 0

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.toy_repository import write_toy_repository
+from trireme_cli.perf.ab import PRESETS as NAMED
 from trireme_perf.ab import Settings, experiment
+from trireme_perf.ab.presets import PRESETS, preset_variants
 from trireme_perf.ab.variants import parse_variant
 from trireme_perf.errors import PerfError
 from trireme_runtime.errors import BundleError
@@ -31,7 +33,13 @@ def test_a_repository(repository: Path, rest: str, model: str, coalescing: bool)
     variant = parse_variant(f"{repository}{rest}")
     assert (variant.repository, variant.model, variant.coalescing) == (repository, model, coalescing)
     described = variant.describe()
-    assert described == {"model": model, "coalescing": coalescing, "plan": "fused", "bundle_id": "toy-1"}
+    assert described == {
+        "model": model,
+        "coalescing": coalescing,
+        "options": None,
+        "plan": "fused",
+        "bundle_id": "toy-1",
+    }
 
 
 @pytest.mark.parametrize(
@@ -65,14 +73,16 @@ def test_no_repository(tmp_path: Path) -> None:
 
 def test_two_running_servers_need_users() -> None:
     with pytest.raises(PerfError, match="--users must name a model repository"):
-        experiment("grpc://localhost:1", "grpc://localhost:2", Settings())
+        experiment(parse_variant("grpc://localhost:1"), parse_variant("grpc://localhost:2"), Settings())
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"rate": 0.0}, "rate is 0, must be more than 0"),
-        ({"metric": "p95"}, "metric is 'p95', allowed: p50, p99, mean"),
+        ({"metric": "p95"}, "metric is 'p95', allowed: p50, p99, mean, server_cpu, client_cpu"),
+        ({"concurrency": 0}, "concurrency is 0, must be at least 1"),
+        ({"rate": 9.0, "concurrency": 2}, "rate is 9 and concurrency 2: only one of them may be given"),
         ({"k": 0}, "k is 0, must be at least 1"),
         ({"repeats": 0}, "repeats is 0, must be at least 1"),
         ({"rounds": 3}, "rounds is 3, must be at least 10"),
@@ -81,3 +91,56 @@ def test_two_running_servers_need_users() -> None:
 def test_settings(settings: dict, message: str) -> None:
     with pytest.raises(PerfError, match=message):
         Settings(**settings)
+
+
+def test_options(repository: Path) -> None:
+    text = f"{repository}:recommend_fused+coalescing+threads+ledger+traced=0.01+without-metrics"
+    variant = parse_variant(text)
+    assert (variant.coalescing, variant.client, variant.ledger) == (True, "threads", True)
+    assert (variant.traced, variant.models) == (0.01, "without-metrics")
+    assert variant.text == text
+    assert variant.describe()["options"] == ["threads", "ledger", "traced=0.01", "without-metrics"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grpc://localhost:1+traced=0.1", "must name a REPOSITORY"),
+        ("grpc://localhost:1+without-ledger", "must name a REPOSITORY"),
+        ("grpc://localhost:1+tritonclient+coalescing", "is plain tritonclient"),
+    ],
+)
+def test_options_that_do_not_fit(text: str, message: str) -> None:
+    with pytest.raises(PerfError, match=message):
+        parse_variant(text)
+
+
+def test_a_share_that_is_none(repository: Path) -> None:
+    with pytest.raises(PerfError, match="has traced=2, must be from 0 to 1"):
+        parse_variant(f"{repository}+traced=2")
+
+
+@pytest.mark.parametrize(
+    ("preset", "a", "b"),
+    [
+        ("ledger-off", "+coalescing+without-ledger", "+coalescing+without-metrics"),
+        ("ledger-on", "+coalescing", "+coalescing+ledger"),
+        ("metrics", "+coalescing+without-metrics", "+coalescing"),
+        ("tracing-0", "+coalescing", "+coalescing+traced=0"),
+        ("tracing-1", "+coalescing", "+coalescing+traced=0.01"),
+        ("tracing-100", "+coalescing", "+coalescing+traced=1"),
+        ("client", "+tritonclient", "+coalescing"),
+    ],
+)
+def test_a_preset_is_two_variants(repository: Path, preset: str, a: str, b: str) -> None:
+    found = preset_variants(preset, parse_variant(f"{repository}+coalescing"))
+    assert [variant.text for variant in found] == [f"{repository}{a}", f"{repository}{b}"]
+
+
+def test_an_unknown_preset(repository: Path) -> None:
+    with pytest.raises(PerfError, match="preset is 'tracing', allowed: ledger-off, ledger-on, metrics, tracing-0"):
+        preset_variants("tracing", parse_variant(str(repository)))
+
+
+def test_the_help_names_every_preset() -> None:
+    assert tuple(PRESETS) == NAMED

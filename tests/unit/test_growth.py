@@ -12,7 +12,8 @@ import pytest
 
 from tests.support import toy
 from trireme_perf.errors import PerfError
-from trireme_perf.limit.growth import Built, Plan, Point, Row, exponent, measure_growth, write_growth
+from trireme_perf.limit.growth import Built, Plan, Point, Row, exponent, measure_growth
+from trireme_perf.limit.report import write_growth
 
 PLAN = Plan(
     Point(items=toy.ITEMS, candidates=toy.DIMS.candidates, history=toy.DIMS.history, batch=4),
@@ -40,7 +41,7 @@ class Builder:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Builder, list[Row]]:
     build, rows = Builder(tmp_path_factory.mktemp("growth")), []
-    return measure_growth(PLAN, ["items", "batch"], build, rows.append), build, rows
+    return measure_growth(PLAN, build, rows.append), build, rows
 
 
 def test_every_point_is_measured_once_and_every_size_built_once(measured: tuple[dict, Builder, list[Row]]) -> None:
@@ -53,7 +54,7 @@ def test_every_point_is_measured_once_and_every_size_built_once(measured: tuple[
 
 def test_a_row_holds_cost_recall_and_memory(measured: tuple[dict, Builder, list[Row]]) -> None:
     for row in measured[2]:
-        assert row.us_per_user > 0
+        assert 0 < row.low <= row.us_per_user <= row.high
         assert all(cost > 0 for cost in row.stages.values())
         assert row.recall == 1.0  # the toy's search is exact
         assert row.memory["pss"] > row.artifact_bytes > 0
@@ -67,7 +68,7 @@ def test_an_axis_has_exponents(measured: tuple[dict, Builder, list[Row]]) -> Non
 
 def test_recall_is_against_the_vectors_given(tmp_path: Path) -> None:
     wrong = Builder(tmp_path, vectors=-toy.item_vectors())
-    result = measure_growth(replace(PLAN, axes={"batch": (4,)}), ["batch"], wrong)
+    result = measure_growth(replace(PLAN, axes={"batch": (4,)}), wrong)
     assert result["axes"]["batch"]["rows"][0]["recall"] < 0.5
 
 
@@ -87,9 +88,14 @@ def test_the_report_is_json_csv_and_png(measured: tuple[dict, Builder, list[Row]
     assert (tmp_path / "new" / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_unknown_axis_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PerfError, match="axis is 'users', allowed: items, batch"):
-        measure_growth(PLAN, ["users"], Builder(tmp_path))
+def test_the_first_size_is_the_base_and_several_are_an_axis() -> None:
+    plan = Plan.around({"items": [300, 100], "candidates": [50], "history": [20], "batch": [8, 1, 8]})
+    assert plan.base == Point(300, 50, 20, 8)
+    assert plan.axes == {"items": [100, 300], "batch": [1, 8]}
+    alone = Plan.around({"items": [300], "candidates": [50], "history": [20], "batch": [8]})
+    assert alone.axes == {"items": [300]}
+    with pytest.raises(PerfError, match="candidates is 0, must be at least 1"):
+        Plan.around({"items": [300], "candidates": [0], "history": [20], "batch": [8]})
 
 
 @pytest.mark.parametrize(

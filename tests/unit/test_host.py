@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from trireme_perf.errors import PerfError
+from trireme_perf.host.memory import pss_bytes
 from trireme_perf.host.place import own_place
+from trireme_perf.host.processes import alive, cpu_seconds, family
 from trireme_perf.host.server import Command, Server, StartError
-from trireme_perf.host.usage import Meter, alive, cpu_seconds, family, pinned, pss_bytes
+from trireme_perf.host.usage import Meter, pinned
 
 
 def test_family_finds_a_daemon_that_left_the_tree(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from trireme_perf.sweep import run as sweep_module
 from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
 from trireme_perf.sweep.perf_analyzer import Load, Measurement, Windows, command_line, read_measurement
-from trireme_perf.sweep.run import Plan, Row, sweep, to_dict, write_report
+from trireme_perf.sweep.rows import Row
+from trireme_perf.sweep.run import Plan, sweep, to_dict, write_report
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "perf_analyzer"
 EIGHT = Load("concurrency", 8)

@@ -7,36 +7,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from trireme_cli.output import CommandError, Json, console, finish
-from trireme_cli.perf import perf
+from trireme_cli.output import REPOSITORY, CommandError, Json, finish
+from trireme_cli.perf.tables import bounds, figures, interval, number, tell
 
 if TYPE_CHECKING:
     import numpy as np
 
     from trireme_perf.ab import Judge
+    from trireme_perf.ab.variants import Variant
 
 __all__ = ["ab"]
 
+#: As in ``trireme_perf.ab``, which is too heavy to be imported for a help text.
+PRESETS = ("ledger-off", "ledger-on", "metrics", "tracing-0", "tracing-1", "tracing-100", "client")
 #: Escaped: help texts are markup, in which [/MODEL] would end something.
 VARIANT = escape(
-    "REPOSITORY[:MODEL][+coalescing], or grpc://HOST:PORT[/MODEL][+coalescing] for a server that runs already."
+    "REPOSITORY[:MODEL], or grpc://HOST:PORT[/MODEL] for a server that runs already; then +OPTIONs: coalescing, threads, "
+    "tritonclient, ledger, traced=SHARE, without-ledger, without-metrics."
 )
 
 
-@perf.command()
 def ab(
-    a: Annotated[str, typer.Argument(help=f"The reference: {VARIANT}")],
-    b: Annotated[str, typer.Argument(help="What is compared with it; the same form.")],
-    rounds: Annotated[int, typer.Option(help="Each is a block of traffic on both, in random order.")] = 20,
-    seconds: Annotated[float, typer.Option(help="Length of a block.")] = 1.0,
+    a: Annotated[str, typer.Argument(help=f"The reference: {VARIANT}")] = str(REPOSITORY),
+    b: Annotated[str | None, typer.Argument(help="What is compared with it; the same form. Not with --preset.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help=f"Two ways to serve and ask A, instead of A and B: {', '.join(PRESETS)}.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Each is traffic on both, in random order.")] = 20,
+    seconds: Annotated[float, typer.Option(help="How long either is asked in a round.")] = 1.0,
     rate: Annotated[
         float | None, typer.Option(help="Users per second, Poisson; default 40 % of what the slower variant can.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="Of the latency, what decides: p50, p99 or mean.")] = "p50",
+    concurrency: Annotated[
+        int | None, typer.Option(help="So many callers in a closed loop, instead of a rate; default of most presets 1.")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="What decides: p50, p99 or mean of the latency, server_cpu or client_cpu; default p50."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="So many first items of the answers are compared.")] = 10,
     repeats: Annotated[
         int,
@@ -51,28 +62,43 @@ def ab(
     against: Annotated[Path | None, typer.Option(help="Fail on a regression against this baseline file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two variants under the same interleaved traffic: latency with intervals, and answers."""
+    """Compare two variants under the same interleaved traffic: latency and CPU time with intervals, and answers."""
     from trireme_perf.ab import Settings, experiment
     from trireme_perf.ab.baseline import check_baseline, check_same, planned, read_baseline, save_baseline
-    from trireme_perf.ab.variants import parse_variant
+    from trireme_perf.ab.presets import PRESETS
 
-    settings = Settings(rounds, seconds, rate, metric, k, repeats)
+    variants = _variants(a, b, preset)
+    if preset:
+        chosen = PRESETS[preset]
+        tell(f"{preset}: {chosen.about}")
+        concurrency = concurrency or (None if rate else chosen.concurrency)
+        metric = metric or chosen.metric
+    settings = Settings(rounds, seconds, rate, metric or "p50", k, repeats, concurrency)
     baseline = read_baseline(against) if against else None
     judge = _judge(data, checkpoint) if data else None
     if baseline:  # before anything is measured for nothing
-        plan = planned(parse_variant(a), parse_variant(b), settings, judge.data if judge else None)
-        check_same(baseline, plan)
+        check_same(baseline, planned(*variants, settings, judge.data if judge else None))
     try:
-        result = experiment(a, b, settings, users=users, judge=judge, tell=_tell)
+        result = experiment(*variants, settings, users=users, judge=judge, tell=tell)
     except asyncio.CancelledError:
-        raise CommandError("stopped; of an experiment that is not complete nothing is reported") from None
+        raise CommandError("stopped; nothing is reported of an experiment that is not complete") from None
     checks = check_baseline(baseline, result) if baseline else []
     shown = [_check_table(checks)] if checks else []
-    finish({**result, "against": checks}, as_json, _latency_table(result), _accuracy(result), *shown)
+    finish({**result, "preset": preset, "against": checks}, as_json, _table(result), _accuracy(result), *shown)
     if regressed := [_regression(check) for check in checks if check["state"] == "regressed"]:
         raise CommandError(f"regression against {against}: {'; '.join(regressed)}")
     if save:  # last: a regression must not become the baseline
         save_baseline(result, save)
+
+
+def _variants(a: str, b: str | None, preset: str | None) -> tuple[Variant, Variant]:
+    from trireme_perf.ab.presets import preset_variants
+    from trireme_perf.ab.variants import parse_variant
+
+    if (b is None) == (preset is None):
+        raise CommandError("A is compared with B, or in two ways by --preset: give exactly one of B and --preset")
+    first = parse_variant(a)
+    return preset_variants(preset, first) if preset else (first, parse_variant(b or ""))
 
 
 def _judge(data: str, checkpoint: Path) -> Judge:
@@ -93,45 +119,60 @@ def _judge(data: str, checkpoint: Path) -> Judge:
     return Judge(dataset.name, ndcg)
 
 
-def _latency_table(result: dict[str, Any]) -> Table:
-    a, b = (result["variants"][name]["text"] for name in "ab")
+def _table(result: dict[str, Any]) -> Table:
+    columns = ("A", "B", "B - A", f"{result['confidence']:.0%} interval", "%", "interval")
+    table = figures(_title(result), columns)
+    for name, (one, digits) in _rows(result).items():
+        if one:
+            table.add_row(name, *_contrast_cells(one, digits))
+    return table
+
+
+def _rows(result: dict[str, Any]) -> dict[str, tuple[dict[str, Any] | None, int]]:
+    """By the name of the metric: what was found, and digits."""
+    rows = {f"{metric} ms": (one, 2) for metric, one in result["latency_ms"].items()}
+    return rows | {f"{side} CPU µs": (result[f"{side}_us_per_user"], 0) for side in ("server", "client")}
+
+
+def _title(result: dict[str, Any]) -> str:
+    variants = result["variants"]
+    closed, rpc = result["concurrency"], [variants[name]["users_per_rpc"] for name in "ab"]
+    load = (
+        f"{closed} at once, {rpc[0]:.1f} and {rpc[1]:.1f} users per RPC" if closed else f"{result['rate']:,.0f} users/s"
+    )
     title = (
-        f"A  {a}\nB  {b}\n{result['requests']} requests each, {result['rate']:,.0f} users/s, {result['rounds']} rounds\n"
+        f"A  {variants['a']['text']}\nB  {variants['b']['text']}\n"
+        f"{result['requests']} requests each, {load}, {result['rounds']} rounds\n"
         f"{result['metric']} decides: {_conclusion(result)}"
     )
     if (repeats := sum(result["repeats"].values())) > 1:
         counted = ", ".join(f"{verdict} {count}" for verdict, count in result["repeats"].items())
         title += f"\nof {repeats} repetitions, each by itself: {counted}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    for column in ("", "A", "B", "B - A", f"{result['confidence']:.0%} interval", "%", "interval"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    rows = {f"{name} ms": one for name, one in result["latency_ms"].items()}
-    rows |= {f"{side} CPU µs": result[f"{side}_us_per_user"] for side in ("server", "client")}
-    for name, one in rows.items():
-        if one:
-            table.add_row(name, *_contrast_cells(one, 2 if name.endswith("ms") else 0))
-    return table
+    return title
 
 
 def _contrast_cells(one: dict[str, Any], digits: int) -> list[str]:
     difference, ratio = one["difference"], one["ratio"]
     return [
-        *(f"{value:,.{digits}f}" for value in (one["a"], one["b"])),
-        f"{difference['value']:+,.{digits}f}",
-        f"{difference['low']:+,.{digits}f} … {difference['high']:+,.{digits}f}",
+        *(number(value, digits) for value in (one["a"], one["b"])),
+        number(difference["value"], digits, "+"),
+        interval(bounds(difference), digits, "+"),
         f"{ratio['value'] - 1:+.1%}",
         f"{ratio['low'] - 1:+.1%} … {ratio['high'] - 1:+.1%}",
     ]
 
 
 def _conclusion(result: dict[str, Any]) -> str:
-    one = result["latency_ms"][result["metric"]]
+    metric = result["metric"]
+    side = metric.removesuffix("_cpu")
+    one, unit = (result["latency_ms"].get(metric), "ms") if side == metric else (result[f"{side}_us_per_user"], "µs")
+    if one is None:
+        return "no verdict; it could not be measured"
     if result["verdict"] != "no verdict":
-        return (
-            f"B is {result['verdict']} by {abs(one['difference']['value']):.3f} ms ({one['ratio']['value'] - 1:+.1%})"
-        )
+        by = abs(one["difference"]["value"])
+        return f"B is {result['verdict']} by {by:.3f} {unit} ({one['ratio']['value'] - 1:+.1%})"
     share = one["detectable"] / one["a"]
-    return f"no verdict; {one['detectable']:.3f} ms ({share:.1%}) would have been seen with a chance of 80 %"
+    return f"no verdict; {one['detectable']:.3f} {unit} ({share:.1%}) would have been seen with a chance of 80 %"
 
 
 def _accuracy(result: dict[str, Any]) -> str:
@@ -153,12 +194,10 @@ def _accuracy(result: dict[str, Any]) -> str:
 
 
 def _check_table(checks: list[dict[str, Any]]) -> Table:
-    table = Table(title="against the baseline", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    for column in ("", "now", "interval", "allowed", ""):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    table = figures("against the baseline", ("now", "interval", "allowed", ""))
     for one in checks:
         colour = {"kept": "green", "unclear": "yellow", "regressed": "red"}[one["state"]]
-        cells = (f"{one['value']:.4f}", f"{one['low']:.4f} … {one['high']:.4f}", f"{one['allowed']:.4f}")
+        cells = (number(one["value"], 4), interval(bounds(one), 4), number(one["allowed"], 4))
         table.add_row(one["metric"], *cells, f"[{colour}]{one['state']}[/{colour}]")
     return table
 
@@ -169,7 +208,3 @@ def _regression(check: dict[str, Any]) -> str:
         f"{check['metric']} is {check['value']:.4f} ({check['low']:.4f} … {check['high']:.4f}), allowed {sign} "
         f"{check['allowed']:.4f} ({check['expected']:.4f}, tolerance {check['tolerance']:.1%})"
     )
-
-
-def _tell(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 
 from trireme_cli.output import console
 
-__all__ = ["figures", "interval", "number", "tell"]
+__all__ = ["MIB", "bounds", "figures", "interval", "number", "tell"]
+
+MIB = 2**20
 
 
 def figures(title: str, columns: Sequence[str]) -> Table:
@@ -21,12 +23,17 @@ def figures(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
+def number(value: float | None, digits: int = 0, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign},.{digits}f}"
 
 
-def interval(bounds: Sequence[float] | None, digits: int) -> str:
-    return "–" if bounds is None else " … ".join(number(bound, digits) for bound in bounds)
+def interval(bounds: Sequence[float] | None, digits: int = 0, sign: str = "") -> str:
+    return "–" if bounds is None else " … ".join(number(bound, digits, sign) for bound in bounds)
+
+
+def bounds(estimate: Mapping[str, float]) -> tuple[float, float]:
+    """Returns the ends of the interval of an estimate."""
+    return estimate["low"], estimate["high"]
 
 
 def tell(line: str) -> None:

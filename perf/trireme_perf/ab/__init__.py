@@ -1,4 +1,4 @@
-"""Two variants under the same interleaved traffic: does B differ from A in latency, and do its answers?"""
+"""Two variants under the same interleaved traffic: does B differ from A in latency or CPU time, and do its answers?"""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from trireme_export.perf_input import read_perf_input
 from trireme_perf.ab.document import to_document
 from trireme_perf.ab.run import Judge, Settings, measure
-from trireme_perf.ab.variants import parse_variant
+from trireme_perf.ab.variants import Variant
 from trireme_perf.errors import PerfError
 
 __all__ = ["Judge", "Settings", "experiment"]
 
 
 def experiment(
-    a: str,
-    b: str,
+    a: Variant,
+    b: Variant,
     settings: Settings,
     *,
     users: Path | None = None,
@@ -30,14 +30,13 @@ def experiment(
         a, b: see ``variants.parse_variant``; A is the reference.
         users: a repository whose users ask; None for that of A, or else of B.
         judge: where accuracy is to be measured too.
-        tell: is told how it goes, line by line.
+        tell: is given a line about every step.
 
     Raises:
-        PerfError: a variant is wrong, nobody is there to ask, or see ``run.measure``.
+        PerfError: a variant is wrong, there are no users to ask for, or see ``run.measure``.
     """
-    variants = parse_variant(a), parse_variant(b)
-    repository = users or variants[0].repository or variants[1].repository
+    repository = users or a.repository or b.repository
     if repository is None:
         raise PerfError("both servers run already: --users must name a model repository, whose users ask")
-    measured = measure(*variants, read_perf_input(repository), settings, judge, tell)
-    return to_document(*variants, measured, settings, judge.data if judge else None)
+    measured = measure(a, b, read_perf_input(repository), settings, judge, tell)
+    return to_document(a, b, measured, settings, judge.data if judge else None)

@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trireme_perf.ab.run import Settings
+from trireme_perf.ab.run import CPU_METRICS, Settings
 from trireme_perf.ab.variants import Variant
 from trireme_perf.errors import PerfError
 
@@ -38,9 +38,16 @@ __all__ = ["check_baseline", "check_same", "planned", "read_baseline", "save_bas
 FORMAT = {"format": "trireme-ab-baseline", "format_version": 1}
 SECTIONS = ("reference", "candidate", "settings")
 #: Metrics and the tolerances that a new file gets.
-TOLERANCES = {"p50_ratio": 0.05, "p99_ratio": 0.2, "overlap": 0.01, "ndcg@10": 0.005}
-REFERENCE = ("model", "coalescing", "plan", "bundle_id", "list_length")
-CANDIDATE = ("model", "coalescing", "plan", "list_length")
+TOLERANCES = {
+    "p50_ratio": 0.05,
+    "p99_ratio": 0.2,
+    "server_cpu_ratio": 0.05,
+    "client_cpu_ratio": 0.05,
+    "overlap": 0.01,
+    "ndcg@10": 0.005,
+}
+REFERENCE = ("model", "coalescing", "options", "plan", "bundle_id", "list_length")
+CANDIDATE = ("model", "coalescing", "options", "plan", "list_length")
 
 
 def save_baseline(document: Mapping[str, Any], file: Path) -> None:
@@ -94,7 +101,7 @@ def planned(a: Variant, b: Variant, settings: Settings, data: str | None) -> dic
     return {
         "reference": {field: found_a[field] for field in REFERENCE if field in found_a},
         "candidate": {field: found_b[field] for field in CANDIDATE if field in found_b},
-        "settings": {"rate": settings.rate, "k": settings.k, "data": data},
+        "settings": {"rate": settings.rate, "concurrency": settings.concurrency, "k": settings.k, "data": data},
     }
 
 
@@ -107,6 +114,10 @@ def check_baseline(baseline: Mapping[str, Any], document: Mapping[str, Any]) -> 
     """
     check_same(baseline, _kind(document))
     found = _found(document)
+    if missing := [name for name in baseline["metrics"] if name not in found]:
+        raise PerfError(
+            f"the experiment did not measure {', '.join(missing)}: the metric that decides is {document['metric']!r}"
+        )
     return [_check(name, metric, found[name]) for name, metric in baseline["metrics"].items()]
 
 
@@ -125,10 +136,11 @@ def _kind(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What two experiments must have in common to be compared."""
     a, b, ndcg = document["variants"]["a"], document["variants"]["b"], document["ndcg"] or {}
     return {
-        "reference": {field: a[field] for field in REFERENCE},
-        "candidate": {field: b[field] for field in CANDIDATE},
+        "reference": {field: a.get(field) for field in REFERENCE},
+        "candidate": {field: b.get(field) for field in CANDIDATE},
         "settings": {
             "rate": document["rate"] if document["rate_given"] else None,
+            "concurrency": document.get("concurrency"),
             "k": document["answers"]["k"],
             "data": ndcg.get("data"),
             "labelled_users": ndcg.get("users"),
@@ -137,10 +149,14 @@ def _kind(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _found(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    latency, ndcg = document["latency_ms"], document["ndcg"]
-    found = {f"{metric}_ratio": latency[metric]["ratio"] for metric in ("p50", "p99")}
+    """The ratios of the latency, or of the CPU time if that decides, and what the answers are worth."""
+    ratios = {"p50": document["latency_ms"]["p50"], "p99": document["latency_ms"]["p99"]}
+    if document["metric"] in CPU_METRICS:
+        side = document["metric"].removesuffix("_cpu")
+        ratios = {document["metric"]: document[f"{side}_us_per_user"]}
+    found = {f"{name}_ratio": contrast["ratio"] for name, contrast in ratios.items() if contrast}
     found["overlap"] = _exact(document["answers"]["overlap"])
-    if ndcg:
+    if ndcg := document["ndcg"]:
         found["ndcg@10"] = _exact(ndcg["b"]["value"])
     return found
 

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trireme_perf.ab.answers import compare_answers
-from trireme_perf.ab.blocks import Block, Load, Side, check_rounds, in_turn
+from trireme_perf.ab.blocks import Block, Course, Load, Side, check_rounds, in_turn
+from trireme_perf.ab.serving import Opened, open_variant
 from trireme_perf.ab.variants import Variant
 from trireme_perf.errors import PerfError
-from trireme_perf.host.server import Server
-from trireme_perf.host.triton import ready_address, serve_command
-from trireme_perf.host.usage import pinned
+from trireme_perf.host.place import Place, own_place
+from trireme_perf.ledger.statistics import StatisticsReader
 from trireme_perf.load.arrivals import poisson_arrivals
-from trireme_perf.load.connections import Answer, ClientConnection
-from trireme_perf.load.probe import closed_loop, no_collection, open_loop, run_precisely
+from trireme_perf.load.preparation import answers_to, warm_up
+from trireme_perf.load.probe import no_collection, open_loop, run_precisely
 from trireme_perf.load.users import UserMix
 from trireme_perf.stats.bootstrap import METRICS
-from trireme_perf.stats.percentiles import percentile
+from trireme_perf.stats.percentiles import FEWEST_FOR_P99, percentile
 
-__all__ = ["Judge", "Measured", "Settings", "measure", "start", "warm"]
+__all__ = ["CPU_METRICS", "Judge", "Measured", "Settings", "measure"]
 
 CHECKED = 256  # users whose answers are compared
 CHECKED_AT_ONCE = 8
-WARM, WARM_CONCURRENCY = 300, 16
 CAPACITY, CAPACITY_CONCURRENCY = 400, 4
 LOAD = 0.4  # of the slower variant's capacity, unless a rate is given: some have to queue, and a hiccup passes
 DRAIN_S = 10.0  # a machine that stands still for seconds is a latency, and no reason to give up
+TURN_S = 0.1  # of a closed loop
+SETTLE_S = 1.2  # spans and metrics are sent in batches, so long after their calls at most
 SEED = 20060508
+
+#: What may decide beside the latencies: CPU time per user of the server's processes, and of the client's.
+CPU_METRICS = ("server_cpu", "client_cpu")
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,12 @@ class Judge:
 
 @dataclass(frozen=True)
 class Settings:
-    """``rounds`` of one block of ``seconds`` on each variant; ``rate`` in users/s, None for 40 % of what the slower one can;
-    ``metric`` of the latency decides; the first ``k`` items of answers are compared. All that ``repeats`` times, one after
-    another, on the same servers."""
+    """Traffic and what is looked at.
+
+    ``rounds`` of ``seconds`` on each variant: open-loop traffic at ``rate`` users/s, None for 40 % of what the slower one can;
+    or with a ``concurrency`` a closed loop of so many callers. ``metric`` decides; the first ``k`` items of answers are
+    compared. All that ``repeats`` times, one after another, on the same servers.
+    """
 
     rounds: int = 20
     seconds: float = 1.0
@@ -60,28 +64,32 @@ class Settings:
     metric: str = "p50"
     k: int = 10
     repeats: int = 1
+    concurrency: int | None = None
 
     def __post_init__(self) -> None:
         check_rounds(self.rounds, self.seconds)
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise PerfError(f"rate is {self.rate:g}, must be more than 0")
-        if self.metric not in METRICS:
-            raise PerfError(f"metric is {self.metric!r}, allowed: {', '.join(METRICS)}")
-        if self.k < 1:
-            raise PerfError(f"k is {self.k}, must be at least 1")
-        if self.repeats < 1:
-            raise PerfError(f"repeats is {self.repeats}, must be at least 1")
+        if self.rate is not None and self.concurrency is not None:
+            raise PerfError(f"rate is {self.rate:g} and concurrency {self.concurrency}: only one of them may be given")
+        if self.metric not in (*METRICS, *CPU_METRICS):
+            raise PerfError(f"metric is {self.metric!r}, allowed: {', '.join((*METRICS, *CPU_METRICS))}")
+        for name, value in (("k", self.k), ("repeats", self.repeats), ("concurrency", self.concurrency)):
+            if value is not None and value < 1:
+                raise PerfError(f"{name} is {value}, must be at least 1")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """rate: users/s that were offered. answers: of ``compare_answers``. ndcg: by user, of both; None without labels."""
+    """rate: users/s that were offered; in a closed loop, of the slower variant. answers: of ``compare_answers``. ndcg: by
+    user, of both; None without labels. users_per_rpc: of both, in a closed loop before the rounds."""
 
     rate: float
     rounds: list[tuple[Block, Block]]
     answers: dict[str, Any]
     list_lengths: tuple[int, int]
     ndcg: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    users_per_rpc: tuple[float, float] = (1.0, 1.0)
 
 
 def measure(
@@ -98,118 +106,110 @@ def measure(
     Args:
         users: int64 (users,), who ask.
         judge: where accuracy is to be measured too.
-        tell: is told how it goes, line by line.
+        tell: is given a line about every step.
 
     Raises:
-        PerfError: fewer than two cores, a server did not start, or a request failed.
+        PerfError: fewer than two cores, a server did not start, a request failed, or the metric needs more requests.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise PerfError("this process may use 1 core; 2 are needed, one for the servers and one for the load")
-    with tempfile.TemporaryDirectory(prefix="trireme-ab-") as logs, pinned(cores[0]):
-        return run_precisely(_run((a, b), users, settings, judge, tell, cores[-1], Path(logs)))
+    with own_place() as place:
+        return run_precisely(_Experiment((a, b), users, settings, judge, tell, place).run())
 
 
-async def start(
-    stack: AsyncExitStack,
-    repository: Path,
-    core: int,
-    log: Path,
-    options: tuple[str, ...] = (),
-    environment: Mapping[str, str] = {},
-) -> tuple[Server, str]:
-    """A server on ``core``, ready, and its address; it is stopped with the ``stack``. ``options``: of `trireme serve`;
-    ``environment``: added to ours.
+class _Experiment:
+    def __init__(
+        self,
+        variants: tuple[Variant, Variant],
+        user_ids: NDArray[np.int64],
+        settings: Settings,
+        judge: Judge | None,
+        tell: Callable[[str], None],
+        place: Place,
+    ) -> None:
+        self._variants, self._settings, self._judge, self._tell = variants, settings, judge, tell
+        self._place = place
+        self._checked = min(CHECKED, len(user_ids))
+        self._rng = np.random.default_rng(SEED)
+        self._users = UserMix(user_ids, self._rng)
 
-    Raises: StartError.
-    """
-    command = replace(serve_command(repository, options=options), environment=environment)
-    server = Server(command, core, log)
-    stack.callback(server.stop)
-    return server, await ready_address(server)
-
-
-async def warm(side: Side, users: UserMix) -> None:
-    """Raises: AskError: a request failed."""
-    await closed_loop(side.ask, users.take(WARM), WARM_CONCURRENCY)
-
-
-async def _run(
-    variants: tuple[Variant, Variant],
-    user_ids: NDArray[np.int64],
-    settings: Settings,
-    judge: Judge | None,
-    tell: Callable[[str], None],
-    core: int,
-    logs: Path,
-) -> Measured:
-    rng = np.random.default_rng(SEED)
-    users = UserMix(user_ids, rng)
-    async with AsyncExitStack() as stack:
-        sides, connections, scores = [], [], []
-        for name, variant in zip("AB", variants, strict=True):
-            tell(f"{name}: {variant.text}")
-            server, url = (
-                await start(stack, variant.repository, core, logs / name) if variant.repository else (None, variant.url)
+    async def run(self) -> Measured:
+        async with AsyncExitStack() as stack:
+            first, second = [await self._open(stack, name, one) for name, one in zip("AB", self._variants, strict=True)]
+            ndcg = self._ndcg(first, second)
+            sides = (first.side, second.side)
+            answers = await self._answers(sides)
+            for side in sides:
+                await warm_up(side.ask, self._users)
+            capacities, users_per_rpc = zip(
+                *[await self._capacity(one, i) for i, one in enumerate((first, second))], strict=True
             )
-            connection = await ClientConnection.open(url, variant.model, variant.coalescing)
-            stack.push_async_callback(connection.close)
-            connections.append(connection)
-            sides.append(Side(name, connection.ask, server))
-            if judge:
-                tell(f"  {judge.data}: the lists of {name}")
-                scores.append(judge.ndcg(url, variant.model))
-        answers = await _answers(sides, users, min(CHECKED, len(user_ids)))
-        for side in sides:
-            await warm(side, users)
-        rate = settings.rate or LOAD * min([await _capacity(side, users) for side in sides])
+            rate = self._settings.rate or min(capacities) * (1.0 if self._settings.concurrency else LOAD)
+            rounds = await self._rounds(sides, rate)
+        return Measured(rate, rounds, answers, (first.list_length, second.list_length), ndcg, users_per_rpc)
+
+    async def _open(self, stack: AsyncExitStack, name: str, variant: Variant) -> Opened:
+        self._tell(f"{name}: {variant.text}")
+        return await open_variant(stack, name, variant, self._place)
+
+    def _ndcg(self, *opened: Opened) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        if self._judge is None:
+            return None
+        self._tell(f"{self._judge.data}: the lists of A and B")
+        a, b = (self._judge.ndcg(one.url, variant.model) for one, variant in zip(opened, self._variants, strict=True))
+        return a, b
+
+    async def _answers(self, sides: tuple[Side, Side]) -> dict[str, Any]:
+        chosen = self._users.take(self._checked)
+        a, b = [await answers_to(side.ask, chosen, CHECKED_AT_ONCE) for side in sides]
+        return compare_answers([a[user] for user in chosen], [b[user] for user in chosen], self._settings.k)
+
+    async def _capacity(self, opened: Opened, which: int) -> tuple[float, float]:
+        """Users/s in a closed loop, and how many of them share an RPC."""
+        concurrency = self._settings.concurrency or CAPACITY_CONCURRENCY
+        model = self._variants[which].model
+        with StatisticsReader(opened.url, model) as reader:
+            before = reader.read()
+            with no_collection():
+                crowd = await opened.side.closed_loop(self._users.take(CAPACITY), concurrency)
+            after = reader.read_after(before)
+        users, rpcs = (after[model][key] - before[model].get(key, 0) for key in ("users", "requests"))
+        return crowd.answered / crowd.wall_s, users / max(1, rpcs)
+
+    async def _rounds(self, sides: tuple[Side, Side], rate: float) -> list[tuple[Block, Block]]:
+        settings = self._settings
+        if settings.metric == "p99" and (requests := rate * settings.seconds * settings.rounds) < FEWEST_FOR_P99:
+            raise PerfError(
+                f"metric is 'p99' and {requests:.0f} requests are planned, at least {FEWEST_FOR_P99} are needed: "
+                "more rounds, or longer ones"
+            )
         number = settings.rounds * settings.repeats
-        tell(f"{rate:,.0f} users/s, {number} rounds of 2 × {settings.seconds:g} s")
-        rounds = await in_turn(
-            (sides[0], sides[1]),
-            number,
-            rng,
-            partial(_draw, rate, settings.seconds, users, rng),
-            partial(_tell_round, tell, number),
-        )
-    return Measured(
-        rate,
-        rounds,
-        compare_answers(*answers, settings.k),
-        (connections[0].list_length, connections[1].list_length),
-        (scores[0], scores[1]) if judge else None,
-    )
+        load = f"{settings.concurrency} at once" if settings.concurrency else f"{rate:,.0f} users/s"
+        self._tell(f"{load}, {number} rounds of 2 × {settings.seconds:g} s")
+        draw = partial(self._closed, rate) if settings.concurrency else partial(self._open_loop, rate)
+        return await in_turn(sides, number, self._rng, draw, partial(self._tell_round, number), self._course())
+
+    def _course(self) -> Course:
+        settle = SETTLE_S if self._settings.metric in CPU_METRICS else 0.0
+        if self._settings.concurrency:
+            return Course(max(1, round(self._settings.seconds / TURN_S)), 0.0, settle)
+        return Course(settle_s=settle)
+
+    def _open_loop(self, rate: float) -> Load:
+        """Users who come at random moments; the same for all who are given this load."""
+        arrivals = poisson_arrivals(rate, self._settings.seconds, self._rng)
+        chosen = self._users.take(len(arrivals))
+        return lambda side: open_loop(side.ask, chosen, arrivals, float("inf"), DRAIN_S)
+
+    def _closed(self, rate: float) -> Load:
+        """As many users as the slower side answers in a turn."""
+        concurrency = self._settings.concurrency or 1
+        chosen = self._users.take(max(concurrency, round(rate * min(TURN_S, self._settings.seconds))))
+        return lambda side: side.closed_loop(chosen, concurrency)
+
+    def _tell_round(self, rounds: int, number: int, blocks: tuple[Block, Block]) -> None:
+        shown = (f"{name} {_round_figure(block)}" for name, block in zip("AB", blocks, strict=True))
+        self._tell(f"  round {number + 1} of {rounds}: {', '.join(shown)}")
 
 
-def _draw(rate: float, seconds: float, users: UserMix, rng: np.random.Generator) -> Load:
-    """Users who come at random moments; the same for all who are given this load."""
-    arrivals = poisson_arrivals(rate, seconds, rng)
-    chosen = users.take(len(arrivals))
-    return lambda ask: open_loop(ask, chosen, arrivals, float("inf"), DRAIN_S)
-
-
-async def _answers(sides: list[Side], users: UserMix, count: int) -> tuple[list[Answer], list[Answer]]:
-    """Of every side to the same users."""
-    chosen = users.take(count)
-    every = []
-    for side in sides:
-        found: dict[int, Answer] = {}
-
-        async def remember(user_id: int, side: Side = side, found: dict[int, Answer] = found) -> None:
-            found[user_id] = await side.ask(user_id)
-
-        await closed_loop(remember, chosen, CHECKED_AT_ONCE)
-        every.append([found[user_id] for user_id in chosen])
-    return every[0], every[1]
-
-
-async def _capacity(side: Side, users: UserMix) -> float:
-    """Users/s that it answers in a closed loop."""
-    with no_collection():
-        crowd = await closed_loop(side.ask, users.take(CAPACITY), CAPACITY_CONCURRENCY)
-    return crowd.answered / crowd.wall_s
-
-
-def _tell_round(tell: Callable[[str], None], rounds: int, number: int, blocks: tuple[Block, Block]) -> None:
-    p50 = [f"{name} {percentile(block.seconds, 50) * 1e3:.2f}" for name, block in zip("AB", blocks, strict=True)]
-    tell(f"  round {number + 1} of {rounds}: p50 {', '.join(p50)} ms")
+def _round_figure(block: Block) -> str:
+    cpu = "" if block.server_us is None else f", {block.server_us:.0f} µs of server CPU"
+    return f"p50 {percentile(block.seconds, 50) * 1e3:.2f} ms{cpu}"

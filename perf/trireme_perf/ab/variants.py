@@ -3,56 +3,109 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trireme_perf.errors import PerfError
 from trireme_runtime.bundle import read_manifest
 from trireme_runtime.schema import ENTRY, FUSED
 
-__all__ = ["Variant", "parse_variant"]
+__all__ = ["MIXINS", "OPTIONS", "Variant", "parse_variant"]
 
-FORM = "REPOSITORY[:MODEL][+coalescing] or grpc://HOST:PORT[/MODEL][+coalescing]"
-COALESCING = "+coalescing"
+#: Options of a variant and what they mean, for people.
+OPTIONS = {
+    "coalescing": "users who wait at the same time share an RPC",
+    "threads": "the client of threads instead of asyncio's",
+    "tritonclient": "plain tritonclient with asyncio",
+    "ledger": "every request asks for its ledger",
+    "traced=SHARE": "client and server trace that share of the calls, 0 to 1",
+    "without-ledger": "models that have no ledger and look at no clock, and no metrics",
+    "without-metrics": "models that publish no metrics",
+}
+FORM = f"REPOSITORY[:MODEL] or grpc://HOST:PORT[/MODEL], then any of {', '.join(f'+{name}' for name in OPTIONS)}"
+VARIANT = re.compile(
+    r"(?P<source>[^+].*?)"
+    r"(?P<options>(?:\+(?:coalescing|threads|tritonclient|ledger|traced=[\d.]+|without-ledger|without-metrics))*)"
+)
 RUNNING = re.compile(r"grpc://(?P<url>[^/]+:\d+)(?:/(?P<model>[\w.-]+))?")
 REPOSITORY = re.compile(r"(?P<repository>.+?)(?::(?P<model>[\w.-]+))?")
+#: Classes of ``ab.models`` by the option that puts them in front of a bundle's own.
+MIXINS = {"without-ledger": "WithoutLedger", "without-metrics": "WithoutMetrics"}
+
+ClientKind = Literal["asyncio", "threads", "tritonclient"]
 
 
 @dataclass(frozen=True)
 class Variant:
     """
-    text: as it was written. repository: to be served for the experiment; None for a server that runs already, at ``url``
-    (host:port). model: the entry model. coalescing: whether the client lets users who wait at the same time share an RPC.
+    source: as it was written, without options. repository: to be served for the experiment; None for a server that runs
+    already, at ``url`` (host:port). model: the entry model. coalescing: whether the client lets users who wait at the same time
+    share an RPC. client: which client asks. ledger: whether every request asks for its ledger. traced: share of the calls
+    that are traced; None: neither client nor server knows of tracing. models: a key of ``MIXINS``; "" for the bundle's own.
+
+    Raises:
+        PerfError: the options contradict each other, or need a server of our own.
     """
 
-    text: str
+    source: str
     repository: Path | None
     url: str
     model: str
-    coalescing: bool
+    coalescing: bool = False
+    client: ClientKind = "asyncio"
+    ledger: bool = False
+    traced: float | None = None
+    models: str = ""
+
+    def __post_init__(self) -> None:
+        if self.traced is not None and not 0 <= self.traced <= 1:
+            raise PerfError(f"the variant {self.text!r} has traced={self.traced:g}, must be from 0 to 1")
+        if self.repository is None and (self.models or self.traced is not None):
+            raise PerfError(f"the variant {self.text!r} changes how it is served: it must name a REPOSITORY")
+        if self.client == "tritonclient" and (self.coalescing or self.ledger or self.traced is not None):
+            raise PerfError(f"the variant {self.text!r} is plain tritonclient: allowed beside it: {', '.join(MIXINS)}")
+
+    @property
+    def text(self) -> str:
+        return "+".join([self.source, *self.options()])
+
+    def options(self) -> Iterator[str]:
+        if self.coalescing:
+            yield "coalescing"
+        if self.client != "asyncio":
+            yield self.client
+        if self.ledger:
+            yield "ledger"
+        if self.traced is not None:
+            yield f"traced={self.traced:g}"
+        if self.models:
+            yield self.models
 
     def describe(self) -> dict[str, Any]:
-        """What it is, apart from where it lies: nothing is known of the bundle behind a server that runs already."""
+        """Returns what it is, apart from where it lies: nothing is known of the bundle behind a server that runs already."""
         manifest = read_manifest(self.repository) if self.repository else None
         return {
             "model": self.model,
             "coalescing": self.coalescing,
+            "options": [option for option in self.options() if option != "coalescing"] or None,
             "plan": manifest and manifest.plan,
             "bundle_id": manifest and manifest.bundle_id,
         }
 
 
 def parse_variant(text: str) -> Variant:
-    """Reads ``REPOSITORY[:MODEL][+coalescing]`` or ``grpc://HOST:PORT[/MODEL][+coalescing]``; MODEL is `recommend` unless named.
+    """Reads ``REPOSITORY[:MODEL]`` or ``grpc://HOST:PORT[/MODEL]`` with ``+OPTION``s; MODEL is `recommend` unless named.
 
     Raises:
         PerfError: it is neither, or the repository has no such entry model. BundleError: no model repository.
     """
-    coalescing = text.endswith(COALESCING)
-    source = text.removesuffix(COALESCING)
+    whole = VARIANT.fullmatch(text)
+    source = whole["source"] if whole else ""
+    options = _read_options(whole["options"]) if whole else {}
     if running := RUNNING.fullmatch(source):
-        return Variant(text, None, running["url"], running["model"] or ENTRY, coalescing)
+        return Variant(source, None, running["url"], running["model"] or ENTRY, **options)
     found = None if "://" in source else REPOSITORY.fullmatch(source)
     if not found:
         raise PerfError(f"the variant is {text!r}; allowed: {FORM}")
@@ -61,4 +114,18 @@ def parse_variant(text: str) -> Variant:
     entries = [name for name in (ENTRY, FUSED) if (repository / name).is_dir()]
     if model not in entries:
         raise PerfError(f"the variant {text!r} names the model {model!r}; {repository} has: {', '.join(entries)}")
-    return Variant(text, repository, "", model, coalescing)
+    return Variant(source, repository, "", model, **options)
+
+
+def _read_options(text: str) -> dict[str, Any]:
+    """Returns fields of ``Variant``; of several that set the same, the last counts."""
+    fields: dict[str, Any] = {}
+    for option in text.split("+")[1:]:
+        name, _, value = option.partition("=")
+        if name in ("threads", "tritonclient"):
+            fields["client"] = name
+        elif name in MIXINS:
+            fields["models"] = name
+        else:
+            fields[name] = float(value) if value else True
+    return fields

@@ -10,8 +10,8 @@ from typing import Any
 from trireme_perf.goodput.contestants import Contestant
 from trireme_perf.goodput.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
 from trireme_perf.goodput.run import Measured, Settings
+from trireme_perf.host.machine import machine
 from trireme_perf.stats.bootstrap import CONFIDENCE
-from trireme_perf.sweep.run import machine
 
 __all__ = ["to_document", "versions_of"]
 

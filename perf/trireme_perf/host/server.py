@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trireme_perf.errors import PerfError
-from trireme_perf.host.usage import Meter, alive, family, pinned, pss_bytes
+from trireme_perf.host.memory import pss_bytes
+from trireme_perf.host.processes import alive, family
+from trireme_perf.host.usage import Meter, pinned
 
 __all__ = ["Command", "Server", "StartError"]
 

@@ -9,6 +9,7 @@ from typing import Any
 from trireme_perf.errors import PerfError
 from trireme_perf.ledger.histograms import Histograms
 from trireme_perf.ledger.statistics import PARTS, Statistics
+from trireme_perf.stats.percentiles import FEWEST_FOR_P99
 from trireme_runtime.schema import STAGES, STEPS
 
 __all__ = ["ColdStart", "Ledger", "StagePercentiles", "StageTime", "ledger_between"]
@@ -88,9 +89,15 @@ class Ledger:
     """Of every model; empty where the metrics were not read."""
 
     def to_dict(self) -> dict[str, Any]:
+        """Returns it for JSON; a p99 of too few batches is None there, and so is its verdict."""
         stages = [{**asdict(stage), "within_budget": stage.within_budget} for stage in self.stages]
-        percentiles = [{**asdict(stage), "within_budget": stage.within_budget} for stage in self.percentiles]
+        percentiles = [_percentiles_document(stage) for stage in self.percentiles]
         return {**asdict(self), "stages": stages, "percentiles": percentiles}
+
+
+def _percentiles_document(stage: StagePercentiles) -> dict[str, Any]:
+    document = {**asdict(stage), "within_budget": stage.within_budget}
+    return document if stage.batches >= FEWEST_FOR_P99 else {**document, "p99_us": None, "within_budget": None}
 
 
 def ledger_between(

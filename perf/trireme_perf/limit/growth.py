@@ -1,38 +1,29 @@
-"""How cost and memory grow: with the catalogue, the candidates, the history, and the users per RPC; one axis at a time.
+"""How cost and memory of made-up catalogues grow with their sizes and the users per RPC, one axis at a time.
 
-Every point is a funnel of its own, computed in this process on one core; its memory is that of a fresh process. How a funnel
-of given sizes comes about is not known here: the caller builds it.
+Every point is a funnel of its own, computed in this process on one core; its memory is that of a fresh process. The caller
+builds the funnels.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from trireme_perf.errors import PerfError
-from trireme_perf.limit.in_process import measure_funnel
-from trireme_perf.memory import artifact_bytes, funnel_memory
-from trireme_perf.sweep.run import machine
+from trireme_perf.host.machine import machine
+from trireme_perf.host.memory import artifact_bytes
+from trireme_perf.limit.footprint import funnel_memory
+from trireme_perf.limit.in_process import ROUNDS, measure_funnel
+from trireme_runtime.schema import STAGES
+from trireme_runtime.stages.chain import Funnel
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+__all__ = ["Build", "Built", "Plan", "Point", "Row", "exponent", "measure_growth", "memory_figures", "time_figures"]
 
-__all__ = ["FULL", "QUICK", "Built", "Plan", "Point", "exponent", "measure_growth", "write_growth"]
-
-#: What an axis is, for people.
-AXES = {
-    "items": "items in the catalogue",
-    "candidates": "candidates",
-    "history": "length of the history",
-    "batch": "users per RPC",
-}
 #: Users that are asked, and those of them whose candidates are compared with exact search.
 ASKED = 512
 COMPARED = 256
@@ -52,37 +43,29 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """One axis varied at a time around ``base``; ``users`` known users; ``rounds`` as of ``limit.measure_funnel``."""
+    """One axis varied at a time around ``base``; ``users`` known users; ``rounds`` as of ``in_process.measure_funnel``."""
 
     base: Point
     axes: Mapping[str, Sequence[int]]
-    users: int
-    rounds: int
+    users: int = 20_000
+    rounds: int = ROUNDS
+
+    @classmethod
+    def around(cls, sizes: Mapping[str, Sequence[int]], rounds: int = ROUNDS) -> Plan:
+        """Returns the plan of one or more sizes per axis: the first is the base, and several are an axis.
+
+        Raises:
+            PerfError: a size is less than 1.
+        """
+        for axis, values in sizes.items():
+            if min(values) < 1:
+                raise PerfError(f"{axis} is {min(values)}, must be at least 1")
+        base = Point(**{axis: values[0] for axis, values in sizes.items()})
+        axes = {axis: sorted(set(values)) for axis, values in sizes.items() if len(set(values)) > 1}
+        return cls(base, axes or {"items": [base.items]}, rounds=rounds)
 
     def points(self, axis: str) -> list[Point]:
-        """Raises: PerfError: there is no such axis."""
-        if axis not in self.axes:
-            raise PerfError(f"axis is {axis!r}, allowed: {', '.join(self.axes)}")
         return [replace(self.base, **{axis: value}) for value in self.axes[axis]]
-
-
-FULL = Plan(
-    Point(items=100_000, candidates=200, history=100, batch=32),
-    {
-        "items": (10_000, 30_000, 100_000, 300_000, 1_000_000),
-        "candidates": (100, 200, 500, 1_000),
-        "history": (10, 30, 100, 200),
-        "batch": (1, 2, 4, 8, 16, 32, 64),
-    },
-    users=20_000,
-    rounds=9,
-)
-QUICK = Plan(
-    Point(items=2_000, candidates=50, history=20, batch=8),
-    {"items": (1_000, 2_000, 4_000), "candidates": (25, 50, 100), "history": (10, 20, 40), "batch": (1, 8, 32)},
-    users=1_000,
-    rounds=3,
-)
 
 
 @dataclass(frozen=True)
@@ -90,7 +73,7 @@ class Built:
     """What exact search needs to know of a funnel.
 
     vectors float32 [items, Q]; user_ids int64 [users], ascending; seen_offsets int64 [users + 1 or more] and seen_items int32:
-    what each user must not be shown, his history included.
+    what each user must not be shown, their history included.
     """
 
     vectors: np.ndarray
@@ -105,7 +88,8 @@ Build = Callable[[Point, int, Path], Built]
 
 @dataclass(frozen=True)
 class Row:
-    """One point. Times in µs per user, memory in bytes; ``memory`` as of ``memory.funnel_memory``.
+    """One point. Times in µs per user, memory in bytes; ``memory`` as of ``footprint.funnel_memory``. low, high: of the interval
+    of ``us_per_user``.
 
     recall: share of the exact C best items that are among the candidates, over users.
     """
@@ -113,7 +97,8 @@ class Row:
     point: Point
     us_per_user: float
     stages: dict[str, float]
-    spread: float
+    low: float
+    high: float
     recall: float
     artifact_bytes: int
     memory: dict[str, int] = field(default_factory=dict)
@@ -121,14 +106,13 @@ class Row:
     def flat(self) -> dict[str, Any]:
         """For CSV."""
         stages = {f"{name}_us": value for name, value in self.stages.items()}
-        rest = {"spread": self.spread, "recall": self.recall, "artifact_bytes": self.artifact_bytes}
+        names = ("low", "high", "recall", "artifact_bytes")
+        rest = {name: getattr(self, name) for name in names}
         return {**asdict(self.point), "us_per_user": self.us_per_user, **stages, **rest, **self.memory}
 
 
-def measure_growth(
-    plan: Plan, axes: Sequence[str], build: Build, on_row: Callable[[Row], None] = lambda row: None
-) -> dict[str, Any]:
-    """Measures every point of the ``axes``, each once; ``on_row`` sees each row as it comes.
+def measure_growth(plan: Plan, build: Build, on_row: Callable[[Row], None] = lambda row: None) -> dict[str, Any]:
+    """Measures every point of the plan, each once; ``on_row`` sees each row as it comes.
 
     Returns:
         ``{"machine", "base", "users", "rounds", "axes": {axis: {"rows": [Row as dict, …], "exponents": {…}}}}``; the
@@ -136,13 +120,12 @@ def measure_growth(
         (``loaded_pss``), and of ``artifact_bytes`` over the axis.
 
     Raises:
-        PerfError: an axis is unknown, or a funnel does not load.
+        PerfError: a funnel does not load.
     """
-    wanted = {axis: plan.points(axis) for axis in axes}
+    points = {axis: plan.points(axis) for axis in plan.axes}
     batches: dict[Point, set[int]] = {}
-    for points in wanted.values():
-        for point in points:
-            batches.setdefault(replace(point, batch=0), set()).add(point.batch)
+    for point in (point for some in points.values() for point in some):
+        batches.setdefault(replace(point, batch=0), set()).add(point.batch)
     measured: dict[Point, Row] = {}
     for sizes, some in batches.items():
         for row in _measure_sizes(plan, sizes, sorted(some), build):
@@ -153,7 +136,7 @@ def measure_growth(
         "base": asdict(plan.base),
         "users": plan.users,
         "rounds": plan.rounds,
-        "axes": {axis: _summary(axis, [measured[point] for point in points]) for axis, points in wanted.items()},
+        "axes": {axis: _summary(axis, [measured[point] for point in some]) for axis, some in points.items()},
     }
 
 
@@ -164,22 +147,8 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float | None:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def write_growth(result: dict[str, Any], out: Path) -> None:
-    """Writes ``growth.json``, ``growth.csv`` and ``growth.png`` into ``out`` (made if missing)."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "growth.json").write_text(json.dumps(result, indent=2) + "\n")
-    rows = [{"axis": axis, **_row(row).flat()} for axis, part in result["axes"].items() for row in part["rows"]]
-    with (out / "growth.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    _plot(result, out / "growth.png")
-
-
 def _measure_sizes(plan: Plan, sizes: Point, batches: Sequence[int], build: Build) -> list[Row]:
     """Rows of one funnel."""
-    from trireme_runtime.stages.chain import Funnel
-
     with tempfile.TemporaryDirectory(prefix="trireme-growth-") as scratch:
         folder = Path(scratch)
         built = build(sizes, plan.users, folder)
@@ -195,7 +164,8 @@ def _measure_sizes(plan: Plan, sizes: Point, batches: Sequence[int], build: Buil
             replace(sizes, batch=cost["batch"]),
             cost["us_per_user"],
             cost["stages"],
-            cost["spread"],
+            cost["interval"]["low"],
+            cost["interval"]["high"],
             recall,
             size,
             memory[cost["batch"]],
@@ -212,8 +182,6 @@ def _recall(funnel: Any, built: Built, users: np.ndarray) -> float:
 
 def _recalls(funnel: Any, built: Built, users: np.ndarray) -> np.ndarray:
     """float64 [n] of the users int64 [n, 1]: share of the exact candidates that retrieval has found."""
-    from trireme_runtime.schema import STAGES
-
     tensors: dict[str, Any] = {"user_id": users}
     for stage in funnel.stages[:3]:
         inputs = {tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs}
@@ -233,67 +201,22 @@ def _recalls(funnel: Any, built: Built, users: np.ndarray) -> np.ndarray:
 
 def _summary(axis: str, rows: Sequence[Row]) -> dict[str, Any]:
     values = [getattr(row.point, axis) for row in rows]
-    figures = {**_times(rows), **_memory(rows)}
+    figures = {**time_figures(rows), **memory_figures(rows)}
     return {
         "rows": [asdict(row) for row in rows],
         "exponents": {name: exponent(values, figure) for name, figure in figures.items()},
     }
 
 
-def _times(rows: Sequence[Row]) -> dict[str, list[float]]:
+def time_figures(rows: Sequence[Row]) -> dict[str, list[float]]:
     stages = {stage: [row.stages[stage] for row in rows] for stage in rows[0].stages}
     return {"us_per_user": [row.us_per_user for row in rows], **stages}
 
 
-def _memory(rows: Sequence[Row]) -> dict[str, list[float]]:
+def memory_figures(rows: Sequence[Row]) -> dict[str, list[float]]:
     """Bytes; ``loaded_pss`` is what the funnel adds to a process that has only its libraries."""
     return {
         "pss": [float(row.memory["pss"]) for row in rows],
         "loaded_pss": [float(row.memory["pss"] - row.memory["libraries_pss"]) for row in rows],
         "artifact_bytes": [float(row.artifact_bytes) for row in rows],
     }
-
-
-def _row(document: dict[str, Any]) -> Row:
-    return Row(**{**document, "point": Point(**document["point"])})
-
-
-def _plot(result: dict[str, Any], path: Path) -> None:
-    """Two panels per axis, all log-log: µs per user by stage above, memory below."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    axes = result["axes"]
-    figure = Figure(figsize=(5.2 * len(axes), 9.0), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(2, len(axes), squeeze=False)
-    for column, (axis, part) in enumerate(axes.items()):
-        rows = [_row(row) for row in part["rows"]]
-        values = [getattr(row.point, axis) for row in rows]
-        memory = {name: [size / 2**20 for size in sizes] for name, sizes in _memory(rows).items()}
-        _draw(panels[0, column], values, _times(rows), part["exponents"])
-        _draw(panels[1, column], values, memory, part["exponents"])
-        panels[0, column].set_title(AXES[axis], fontsize=10)
-    panels[0, 0].set_ylabel("µs per user, one core")
-    panels[1, 0].set_ylabel("MiB")
-    base = ", ".join(f"{name} {value:,}" for name, value in result["base"].items())
-    figure.suptitle(f"Growth, one axis at a time around {base}\n{result['machine']}", fontsize=11)
-    figure.savefig(path)
-
-
-def _draw(
-    panel: Axes, x: Sequence[float], lines: Mapping[str, Sequence[float]], exponents: Mapping[str, float | None]
-) -> None:
-    for name, y in lines.items():
-        power = exponents[name]
-        label = name if power is None else f"{name} ~ x^{power:.2f}"
-        whole = name in ("us_per_user", "pss")
-        panel.plot(x, y, "o-", linewidth=2.4 if whole else 1.2, markersize=4, label=label)
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    # The sizes that were measured, and no other ticks between them.
-    panel.set_xticks(x, [f"{value:,}" for value in x])
-    panel.set_xticks([], minor=True)
-    panel.grid(visible=True, which="major", alpha=0.25)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))

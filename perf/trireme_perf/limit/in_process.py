@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +14,39 @@ from threadpoolctl import threadpool_limits
 
 from trireme_export.perf_input import read_perf_input
 from trireme_perf.errors import PerfError
+from trireme_perf.host.triton import ENTRIES
+from trireme_perf.host.usage import pinned
+from trireme_perf.stats.bootstrap import estimate_median
+from trireme_runtime.bundle import read_manifest
+from trireme_runtime.schema import STAGES
+from trireme_runtime.stages.chain import Funnel
 
-__all__ = ["measure_funnel", "measure_limit"]
+__all__ = ["BATCHES", "ROUNDS", "measure_funnel", "measure_limit"]
 
 BATCHES = (1, 8, 32, 64)
 ROUNDS = 9
 
 
-def measure_limit(repository: Path) -> dict[str, Any]:
-    """µs per user and per stage by batch size: medians of interleaved rounds over real users.
+def measure_limit(repository: Path, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Measures µs per user and per stage by batch size: medians of interleaved rounds over real users.
+
+    Args:
+        batches, rounds: see ``measure_funnel``.
 
     Raises:
         PerfError: the repository has no fused plan.
     """
-    # Imported here: the sweep, in the same package, must work beside a server without the stages' libraries.
-    from trireme_runtime.bundle import read_manifest
-    from trireme_runtime.stages.chain import Funnel
-
     manifest = read_manifest(repository)
-    entry = {"both": "recommend_fused", "fused": "recommend"}.get(manifest.plan)
-    if entry is None:
+    if manifest.plan not in ENTRIES:
         raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: fused, both")
+    entry = ENTRIES[manifest.plan]["fused"]
     funnel = Funnel.load(repository / entry / str(manifest.version))
     users = read_perf_input(repository)[:, None]
-    rows = measure_funnel(funnel, users)
+    rows = measure_funnel(funnel, users, batches, rounds)
     best = min(rows, key=lambda row: row["us_per_user"])
     return {
         "bundle_id": manifest.bundle_id,
-        "rounds": ROUNDS,
+        "rounds": rounds,
         "batch": best["batch"],
         "users_per_s": best["users_per_s"],
         "us_per_user": best["us_per_user"],
@@ -54,15 +58,20 @@ def measure_limit(repository: Path) -> dict[str, Any]:
 def measure_funnel(
     funnel: Any, users: np.ndarray, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS
 ) -> list[dict[str, Any]]:
-    """µs per user and per stage for every batch size, on one core with one thread: medians of interleaved rounds.
+    """Measures µs per user and per stage for every batch size, on one core with one thread: medians of interleaved rounds.
 
     Args:
         funnel: a ``trireme_runtime.stages.chain.Funnel``.
         users: int64 [n, 1], ids that are asked for, drawn with a fixed seed.
         batches: users per call.
-        rounds: measured; one more warms caches and allocators.
+        rounds: measured, at least 2; one more warms caches and allocators.
+
+    Raises:
+        PerfError: too few rounds, or an empty batch.
     """
-    with _one_core(), threadpool_limits(1):
+    if rounds < 2 or min(batches) < 1:
+        raise PerfError(f"rounds is {rounds}, batch {min(batches)}: at least 2 rounds and batches of 1 are needed")
+    with pinned(max(os.sched_getaffinity(0))), threadpool_limits(1):
         samples: dict[int, list[dict[str, float]]] = {batch: [] for batch in batches}
         for turn in range(rounds + 1):
             for batch in batches:
@@ -74,8 +83,6 @@ def measure_funnel(
 
 def _round(funnel: Any, users: np.ndarray, batch: int) -> dict[str, float]:
     """Seconds per user by stage, over at least 128 users."""
-    from trireme_runtime.schema import STAGES
-
     rng = np.random.default_rng(batch)
     calls = max(1, 128 // batch)
     spent = dict.fromkeys((stage.name for stage in funnel.stages), 0.0)
@@ -91,22 +98,11 @@ def _round(funnel: Any, users: np.ndarray, batch: int) -> dict[str, float]:
 
 
 def _summary(batch: int, samples: list[dict[str, float]]) -> dict[str, Any]:
-    totals = [sum(sample.values()) for sample in samples]
-    middle = statistics.median(totals)
+    whole = estimate_median(np.array([sum(sample.values()) for sample in samples]))
     return {
         "batch": batch,
         "stages": {name: statistics.median(sample[name] for sample in samples) * 1e6 for name in samples[0]},
-        "us_per_user": middle * 1e6,
-        "users_per_s": 1 / middle,
-        "spread": (max(totals) - min(totals)) / middle,
+        "us_per_user": whole.value * 1e6,
+        "users_per_s": 1 / whole.value,
+        "interval": {"low": whole.low * 1e6, "high": whole.high * 1e6},
     }
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)

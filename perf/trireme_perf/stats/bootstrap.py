@@ -31,6 +31,7 @@ __all__ = [
     "Contrast",
     "Estimate",
     "contrast",
+    "contrast_pairs",
     "estimate_mean",
     "estimate_median",
 ]
@@ -89,6 +90,18 @@ def contrast(a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]],
     of_a, of_b = figure(_Pool(a), drawn), figure(_Pool(b), drawn)
     difference, ratio = _estimate(of_b - of_a, len(a)), _estimate(of_b / of_a, len(a))
     return Contrast(float(of_a[0]), float(of_b[0]), difference, ratio)
+
+
+def contrast_pairs(pairs: Sequence[tuple[float, float]]) -> Contrast:
+    """Compares figures that a round has one of: medians over rounds of both, and of what B is to A in the same round.
+
+    Both of a round saw the same phase of the machine, so they are set against each other before anything is averaged.
+
+    Args:
+        pairs: of A and of B by round, at least two.
+    """
+    a, b = np.array(pairs, dtype=np.float64).T
+    return Contrast(float(np.median(a)), float(np.median(b)), estimate_median(b - a), estimate_median(b / a))
 
 
 def estimate_mean(values: NDArray[np.float64]) -> Estimate:

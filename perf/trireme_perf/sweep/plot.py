@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from trireme_perf.sweep.run import Row
+    from trireme_perf.sweep.rows import Row
 
 COLOURS = ("#0b6e99", "#d1603d", "#4b8b3b", "#7a4f9a", "#8a6d3b", "#444444")
 PANELS = {

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from trireme_perf.host.machine import machine
 from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
-from trireme_perf.sweep.perf_analyzer import Load, Measurement, Mode, Status, Windows, measure
+from trireme_perf.sweep.perf_analyzer import Load, Windows, measure
+from trireme_perf.sweep.rows import Row
 
 
 @dataclass(frozen=True)
@@ -37,33 +37,6 @@ class Plan:
 
 QUICK = Plan((1, 8, 32), Windows(300, 3, 25.0), rate_shares=(0.4, 0.7))
 FULL = Plan((1, 2, 4, 8, 16, 32, 64), Windows(2000, 3, 10.0), rate_shares=(0.2, 0.4, 0.6, 0.8, 0.9))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One load on one model: `load` is in requests for mode concurrency, in requests/s for poisson; times in µs.
-
-    `errors` is empty or says what failed; see `Measurement` for `status`.
-    """
-
-    model: str
-    mode: Mode
-    load: float
-    throughput_users_per_s: float
-    p50_us: float | None
-    p90_us: float | None
-    p95_us: float | None
-    p99_us: float | None
-    server_queue_us: float | None
-    server_compute_us: float | None
-    status: Status
-    errors: str
-
-    @classmethod
-    def of(cls, model: str, load: Load, measured: Measurement) -> Row:
-        """Joins a measurement with what was measured."""
-        figures = asdict(measured)
-        return cls(model=model, mode=load.mode, load=load.value, errors=figures.pop("error"), **figures)
 
 
 def sweep(
@@ -98,19 +71,6 @@ def sweep(
             if rate > 0:
                 run(model, Load("poisson", rate))
     return rows
-
-
-def machine() -> str:
-    """The machine in a few words: usable cores and processor."""
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} {'core' if cores == 1 else 'cores'}, {_processor()}"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def write_report(rows: Sequence[Row], out: Path, *, url: str = "") -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""What being watched costs: the variants lack what they say, and the command measures them on real servers."""
+"""Variants and presets of an experiment on real servers: they lack what they say, and ask as they say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +19,12 @@ from typer.testing import CliRunner
 
 from tests.e2e.conftest import Served
 from tests.support.otlp_receiver import receiving
-from trireme_cli import perf_overhead
 from trireme_cli.app import app
 from trireme_client import Client, Request
+from trireme_perf.ab import run
+from trireme_perf.ab.serving import with_mixin
+from trireme_perf.ab.tracing import sampling
 from trireme_perf.load.connections import ClientConnection
-from trireme_perf.overhead import run, turns
-from trireme_perf.overhead.repositories import copy_with
-from trireme_perf.overhead.tracing import sampling
 from trireme_runtime.bundle import verify_repository
 from trireme_runtime.triton.metrics import COMPUTE
 from trireme_server import TritonServer
@@ -32,7 +32,7 @@ from trireme_server import TritonServer
 
 @pytest.mark.parametrize("mixin", ["WithoutMetrics", "WithoutLedger"])
 def test_a_copy_answers_alike_and_lacks_what_it_says(served: Served, tmp_path: Path, mixin: str) -> None:
-    copy = copy_with(mixin, served.repository, tmp_path / "copy")
+    copy = with_mixin(mixin, served.repository, tmp_path / "copy")
     verify_repository(copy)
     users = [Request(int(user), 20) for user in served.dataset.user_ids[:50]]
     users += [Request(None, 20), Request(None, 20, served.dataset.item_ids[:3])]
@@ -70,7 +70,7 @@ async def test_a_share_of_the_calls_is_traced(served: Served, share: float, span
 
 @pytest.fixture
 def sink() -> Iterator[str]:
-    process = subprocess.Popen([sys.executable, "-m", "trireme_perf.overhead.sink"], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-m", "trireme_perf.ab.sink"], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["otlp_url"]
@@ -89,33 +89,60 @@ def test_the_sink_takes_both_forms(sink: str) -> None:
         assert json.load(answer) == {}
 
 
-def test_command(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    # How exact the figures are is not tested here.
-    monkeypatch.setattr(turns, "SETTLE_S", 0.01)
-    monkeypatch.setattr(run, "PACE", 50)
-    options = ["--rounds", "10", "--seconds", "0.02", "--only", "ledger_on", "--only", "tracing_1", "--json"]
-    done = CliRunner().invoke(app, ["perf", "overhead", str(served.repository), *options])
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How exact the figures are is not tested here."""
+    monkeypatch.setattr(run, "SETTLE_S", 0.0)
+    monkeypatch.setattr(run, "CAPACITY", 64)
+
+
+def ab(*arguments: object) -> dict[str, Any]:
+    options = ["--rounds", "10", "--seconds", "0.02", "--json"]
+    done = CliRunner().invoke(app, ["perf", "ab", *map(str, arguments), *options])
     assert done.exit_code == 0, (done.output, done.exception)
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["rounds"], result["seconds"], result["confidence"]) == (10, 0.02, 0.99)
-    targets = {name: comparison["target"] for name, comparison in result["comparisons"].items()}
-    assert targets == {"ledger_on": 1.1, "tracing_1": 1.02}
-    for comparison in result["comparisons"].values():
-        assert set(comparison["loads"]) == {"alone", "coalesced"}
-        for load in comparison["loads"].values():
-            assert load["users"] > 0
-            assert load["state"] in ("kept", "unclear", "exceeded")
-            for cost in (load["server_us_per_user"], load["client_us_per_user"]):
-                assert cost["a"] > 0
-                assert cost["ratio"]["low"] <= cost["ratio"]["value"] <= cost["ratio"]["high"]
-    # What was copied and logged is gone.
-    assert not list(served.repository.parent.glob(".trireme-overhead-*"))
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def test_the_help_names_every_comparison() -> None:
-    assert tuple(run.COMPARISONS) == perf_overhead.COMPARISONS
+@pytest.mark.parametrize(
+    ("preset", "options"),
+    [("ledger-off", (["without-ledger"], ["without-metrics"])), ("tracing-1", (None, ["traced=0.01"]))],
+)
+def test_what_being_watched_costs(
+    served: Served, quick: None, preset: str, options: tuple[list[str] | None, list[str]]
+) -> None:
+    result = ab(f"{served.repository}:recommend_fused", "--preset", preset)
+    assert (result["preset"], result["metric"], result["concurrency"]) == (preset, "server_cpu", 1)
+    assert [result["variants"][name]["options"] for name in "ab"] == list(options)
+    assert sum(result["repeats"].values()) == 1
+    assert set(result["repeats"]) == {"no verdict", "dearer", "cheaper"}
+    for side in ("server", "client"):
+        cost = result[f"{side}_us_per_user"]
+        assert cost["a"] > 0
+        assert cost["ratio"]["low"] <= cost["ratio"]["value"] <= cost["ratio"]["high"]
+    assert (result["answers"]["overlap"], result["answers"]["same_rungs"]) == (1, 1)
 
 
-def test_an_unknown_comparison_is_refused(served: Served) -> None:
-    done = CliRunner().invoke(app, ["perf", "overhead", str(served.repository), "--only", "ledgers"])
-    assert "only names 'ledgers'; allowed: ledger_off, ledger_on, histograms" in str(done.exception)
+def test_what_a_client_costs(served: Served, quick: None) -> None:
+    url = f"grpc://{served.url}/recommend_fused"
+    result = ab(f"{url}+coalescing+threads", "--preset", "client", "--users", served.repository)
+    assert (result["metric"], result["concurrency"]) == ("client_cpu", 64)
+    assert [result["variants"][name]["options"] for name in "ab"] == [["tritonclient"], ["threads"]]
+    assert result["variants"]["a"]["users_per_rpc"] == 1
+    assert result["variants"]["b"]["users_per_rpc"] > 2
+    assert result["client_us_per_user"]["ratio"]["value"] > 0
+    assert result["server_us_per_user"] is None
+    assert result["answers"]["same_lists"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "ledgers"], "preset is 'ledgers', allowed: ledger-off, ledger-on, metrics"),
+        ([], "give exactly one of B and --preset"),
+        (["other", "--preset", "metrics"], "give exactly one of B and --preset"),
+    ],
+)
+def test_what_is_no_preset(served: Served, arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["perf", "ab", str(served.repository), *arguments])
+    assert message in str(done.exception)

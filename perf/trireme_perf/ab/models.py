@@ -1,4 +1,4 @@
-"""Models as they would be without the ledger, or without metrics. Run inside the server, for ``trireme perf overhead`` alone."""
+"""Models as they would be without the ledger, or without metrics. Run inside the server, for ``trireme perf ab`` alone."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class BareAdapter(Adapter):
 
 
 class WithoutLedger(WithoutMetrics):
-    """Neither publishes nor tells, and measures nothing."""
+    """Publishes nothing, reports no ledger and looks at no clock."""
 
     chain = BareChain
     adapter = BareAdapter

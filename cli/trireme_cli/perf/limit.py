@@ -1,0 +1,101 @@
+"""``trireme perf limit``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, finish
+from trireme_cli.perf.tables import MIB, bounds, figures, interval, number, tell
+
+if TYPE_CHECKING:
+    from trireme_perf.limit.growth import Row
+
+__all__ = ["limit"]
+
+
+def limit(
+    repository: Repository = REPOSITORY,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Users per call, may be repeated; default 1, 8, 32, 64; of catalogues 32.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Figures are medians over so many.")] = 9,
+    catalogue: Annotated[
+        list[int] | None, typer.Option(help="Measure a made-up catalogue of so many items instead; may be repeated.")
+    ] = None,
+    candidates: Annotated[
+        list[int] | None, typer.Option(help="With --catalogue: items handed to ranking, may be repeated; default 200.")
+    ] = None,
+    history: Annotated[
+        list[int] | None, typer.Option(help="With --catalogue: items of a history, may be repeated; default 100.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="With --catalogue: where to write CSV, JSON and the plot.")] = Path(
+        "build/limit"
+    ),
+    keep: Annotated[
+        Path | None, typer.Option(help="With --catalogue: keep the made-up checkpoints here, for `trireme export`.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What the bare computation costs: the same stages in this process, on one core.
+
+    Of a repository with a fused plan by batch size; or of made-up catalogues, with their memory: the first of several
+    sizes of a kind is the base, around which the others are measured one kind at a time.
+    """
+    if not catalogue:
+        if candidates or history or keep:
+            raise CommandError(
+                "--candidates, --history and --keep describe a made-up catalogue: --catalogue is missing"
+            )
+        _limit_of(repository, batch, rounds, as_json)
+        return
+    sizes = {"items": catalogue, "candidates": candidates or [200], "history": history or [100], "batch": batch or [32]}
+    _growth_of(sizes, rounds, keep, out, as_json)
+
+
+def _limit_of(repository: Path, batches: list[int] | None, rounds: int, as_json: bool) -> None:
+    from trireme_perf.limit.in_process import BATCHES, measure_limit
+
+    result = measure_limit(repository, batches or BATCHES, rounds)
+    stages = list(result["batches"][0]["stages"])
+    columns = (*stages, "all", "interval", "users/s")
+    table = figures(f"in-process limit, one core, µs per user by batch size, medians of {rounds} rounds", columns)
+    for row in result["batches"]:
+        costs = (row["stages"][stage] for stage in stages)
+        whole = (number(row["us_per_user"]), interval(bounds(row["interval"])), number(row["users_per_s"]))
+        table.add_row(number(row["batch"]), *map(number, costs), *whole)
+    finish(result, as_json, table)
+
+
+def _growth_of(sizes: dict[str, list[int]], rounds: int, keep: Path | None, out: Path, as_json: bool) -> None:
+    from trireme_perf.limit.growth import Plan, measure_growth
+    from trireme_perf.limit.made_up import builder
+    from trireme_perf.limit.report import write_growth
+
+    result = measure_growth(Plan.around(sizes, rounds), builder(keep), _tell_row)
+    write_growth(result, out)
+    tables = [_growth_table(axis, part) for axis, part in result["axes"].items()]
+    finish(result, as_json, *tables, f"plot, CSV and JSON in {out}")
+
+
+def _tell_row(row: Row) -> None:
+    sizes = ", ".join(f"{name} {value:,}" for name, value in vars(row.point).items())
+    tell(f"{sizes}: {row.us_per_user:.0f} µs per user, {row.memory['pss'] / MIB:.0f} MiB")
+
+
+def _growth_table(axis: str, part: dict[str, Any]) -> Table:
+    stages = list(part["rows"][0]["stages"])
+    columns = [*(stage.replace("_", "_\n") for stage in stages), "all", "recall", "artifacts", "PSS"]
+    table = figures(f"{axis}: µs per user, one core; memory in MiB", columns)
+    for row in part["rows"]:
+        costs = [*(row["stages"][stage] for stage in stages), row["us_per_user"]]
+        sizes = [row["artifact_bytes"] / MIB, row["memory"]["pss"] / MIB]
+        cells = (*map(number, costs), number(row["recall"], 4), *map(number, sizes))
+        table.add_row(number(row["point"][axis]), *cells)
+    names = [*stages, "us_per_user", None, "artifact_bytes", "pss"]
+    if len(part["rows"]) > 1:
+        table.add_row("x^", *("" if name is None else number(part["exponents"][name], 2) for name in names))
+    return table

@@ -1,0 +1,64 @@
+"""``trireme perf sweep``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, finish
+from trireme_cli.perf.tables import figures, number, tell
+
+if TYPE_CHECKING:
+    from trireme_perf.sweep.rows import Row
+    from trireme_perf.sweep.run import Plan
+
+__all__ = ["entry_models", "run_sweep", "sweep", "sweep_table"]
+
+
+def sweep(
+    repository: Repository = REPOSITORY,
+    url: Annotated[str, typer.Option(help="host:port of the gRPC endpoint of its server.")] = "localhost:8001",
+    model: Annotated[
+        list[str] | None, typer.Option(help="Entry model, may be repeated; default all of the repository.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where to write CSV, JSON and the plot.")] = Path("build/sweep"),
+    quick: Annotated[bool, typer.Option("--quick", help="Few loads, short windows: a first impression.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sweep concurrency and request rate with the real perf_analyzer; write CSV, JSON and a plot."""
+    from trireme_perf.sweep.run import FULL, QUICK
+
+    result = run_sweep(url, model or entry_models(repository), repository, out, QUICK if quick else FULL)
+    finish(result, as_json, sweep_table(result), f"plot, CSV and JSON in {out}")
+
+
+def run_sweep(url: str, models: list[str], repository: Path, out: Path, plan: Plan) -> dict[str, Any]:
+    """Measures with a progress line per load, writes CSV, JSON and plot to ``out``, and returns the JSON."""
+    from trireme_perf.sweep.run import sweep, to_dict, write_report
+
+    def tell_row(row: Row) -> None:
+        tell(f"{row.model} {row.mode} {row.load:g}: {row.throughput_users_per_s:.0f} users/s")
+
+    rows = sweep(url, models, repository / "perf_input.json", plan=plan, on_row=tell_row)
+    write_report(rows, out, url=url)
+    return to_dict(rows, url=url)
+
+
+def entry_models(repository: Path) -> list[str]:
+    """Returns the entry models of a repository, the ensemble first."""
+    models = [name for name in ("recommend", "recommend_fused") if (repository / name).is_dir()]
+    if not models:
+        raise CommandError(f"{repository} has no entry model; `trireme export` writes a model repository")
+    return models
+
+
+def sweep_table(result: dict[str, Any]) -> Table:
+    table = figures(f"perf_analyzer · {result['machine']}", ("load", "users/s", "p50 µs", "p99 µs", ""))
+    for row in result["rows"]:
+        load = f"{row['load']:.0f} {'at once' if row['mode'] == 'concurrency' else 'per s, Poisson'}"
+        measured = (row["throughput_users_per_s"], row["p50_us"], row["p99_us"])
+        table.add_row(row["model"], load, *map(number, measured), "" if row["status"] == "ok" else row["status"])
+    return table

@@ -1,0 +1,114 @@
+"""How a variant is asked: by the clients of this project, or by plain tritonclient."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
+
+import numpy as np
+import tritonclient.grpc
+import tritonclient.grpc.aio
+
+from trireme_client import Client, Coalescing, Recommendations, Telemetry
+from trireme_perf.ab.variants import Variant
+from trireme_perf.load.connections import Answer, ClientConnection
+from trireme_perf.load.probe import AskError, Latencies, closed_loop
+
+__all__ = ["Asker", "connect"]
+
+OUTPUTS = ("item_id", "score", "rung")
+TIMEOUT_S = 60.0
+THREADS = 32
+
+
+class Asker:
+    """Asks one variant. ``list_length``: of the model.
+
+    Args:
+        ask: returns the answer to a user.
+        close: ends the connection.
+    """
+
+    def __init__(
+        self, ask: Callable[[int], Awaitable[Answer]], close: Callable[[], Awaitable[None]], list_length: int
+    ) -> None:
+        self.ask, self.close, self.list_length = ask, close, list_length
+
+    async def closed_loop(self, users: Sequence[int], concurrency: int) -> Latencies:
+        """Asks for all users, ``concurrency`` at a time. Raises: AskError: a request failed."""
+        return await closed_loop(self.ask, users, concurrency)
+
+
+async def connect(stack: AsyncExitStack, variant: Variant, url: str, telemetry: Telemetry | None = None) -> Asker:
+    """Opens the connection of a variant to the server at ``url``; it is closed with the ``stack``."""
+    if variant.client == "tritonclient":
+        asker = await _plain(url, variant.model)
+    elif variant.client == "threads":
+        asker = _Threads(variant, url, telemetry)
+    else:
+        opened = await ClientConnection.open(url, variant.model, variant.coalescing, telemetry)
+        asker = Asker(partial(opened.ask, ledger=variant.ledger), opened.close, opened.list_length)
+    stack.push_async_callback(asker.close)
+    return asker
+
+
+async def _plain(url: str, model: str) -> Asker:
+    """tritonclient.grpc.aio, used as it is documented."""
+    client = tritonclient.grpc.aio.InferenceServerClient(url)
+
+    async def ask(user_id: int) -> Answer:
+        tensor = tritonclient.grpc.InferInput("user_id", [1, 1], "INT64")
+        tensor.set_data_from_numpy(np.array([[user_id]], np.int64))
+        outputs = [tritonclient.grpc.InferRequestedOutput(name) for name in OUTPUTS]
+        found = await client.infer(model, [tensor], outputs=outputs)
+        item_id, score, rung = (found.as_numpy(name)[0] for name in OUTPUTS)
+        return Answer(item_id, score, int(rung[0]))
+
+    return Asker(ask, client.close, len((await ask(-1)).item_id))
+
+
+class _Threads(Asker):
+    """The client of threads: its closed loop runs in threads of its own, as many as there are callers."""
+
+    def __init__(self, variant: Variant, url: str, telemetry: Telemetry | None) -> None:
+        coalescing = Coalescing() if variant.coalescing else None
+        self._client = Client(url, model=variant.model, timeout=TIMEOUT_S, coalescing=coalescing, telemetry=telemetry)
+        self._pool = ThreadPoolExecutor(THREADS)
+        self._ledger = variant.ledger
+        super().__init__(self._ask, self._close, self._client.model_info().list_length)
+
+    async def closed_loop(self, users: Sequence[int], concurrency: int) -> Latencies:
+        start = time.perf_counter()
+        with ThreadPoolExecutor(concurrency) as pool:
+            mine = [users[first::concurrency] for first in range(concurrency)]
+            each = await asyncio.gather(
+                *(asyncio.wrap_future(pool.submit(self._one_after_another, one)) for one in mine)
+            )
+        seconds = np.array([spent for one in each for spent in one])
+        return Latencies(seconds, len(users), len(seconds), False, time.perf_counter() - start, 0, "")
+
+    def _one_after_another(self, users: Sequence[int]) -> list[float]:
+        seconds = []
+        for user in users:
+            sent = time.perf_counter()
+            try:
+                self._recommend(user)
+            except Exception as error:
+                raise AskError(f"user {user}: {type(error).__name__}: {error}") from error
+            seconds.append(time.perf_counter() - sent)
+        return seconds
+
+    def _recommend(self, user_id: int) -> Recommendations:
+        return self._client.recommend(user_id, self.list_length, ledger=self._ledger)
+
+    async def _ask(self, user_id: int) -> Answer:
+        found = await asyncio.get_running_loop().run_in_executor(self._pool, self._recommend, user_id)
+        return Answer(found.item_ids, found.scores, int(found.rung))
+
+    async def _close(self) -> None:
+        self._pool.shutdown()
+        self._client.close()
