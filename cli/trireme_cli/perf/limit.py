@@ -61,7 +61,7 @@ def _limit_of(repository: Path, batches: list[int] | None, rounds: int, as_json:
 
     result = measure_limit(repository, batches or BATCHES, rounds)
     stages = list(result["batches"][0]["stages"])
-    columns = (*stages, "all", "interval", "users/s")
+    columns = (*_headings(stages), "all", "interval", "users/s")
     table = figures(f"in-process limit, one core, µs per user by batch size, medians of {rounds} rounds", columns)
     for row in result["batches"]:
         costs = (row["stages"][stage] for stage in stages)
@@ -88,7 +88,7 @@ def _tell_row(row: Row) -> None:
 
 def _growth_table(axis: str, part: dict[str, Any]) -> Table:
     stages = list(part["rows"][0]["stages"])
-    columns = [*(stage.replace("_", "_\n") for stage in stages), "all", "recall", "artifacts", "PSS"]
+    columns = (*_headings(stages), "all", "recall", "artifacts", "PSS")
     table = figures(f"{axis}: µs per user, one core; memory in MiB", columns)
     for row in part["rows"]:
         costs = [*(row["stages"][stage] for stage in stages), row["us_per_user"]]
@@ -99,3 +99,8 @@ def _growth_table(axis: str, part: dict[str, Any]) -> Table:
     if len(part["rows"]) > 1:
         table.add_row("x^", *("" if name is None else number(part["exponents"][name], 2) for name in names))
     return table
+
+
+def _headings(stages: list[str]) -> list[str]:
+    """Returns the names of the stages, short enough for all of them."""
+    return [stage.replace("_", "_\n") for stage in stages]
