@@ -1,7 +1,7 @@
 """Errors of this package.
 
 PerfError               a measurement cannot be made
-└── PerfAnalyzerError   … by perf_analyzer (in perf_analyzer_binary)
+└── PerfAnalyzerError   … by perf_analyzer (in sweep.binary)
 """
 
 from __future__ import annotations

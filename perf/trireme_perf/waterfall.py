@@ -52,7 +52,7 @@ class Waterfall:
 
 
 def measure_call(url: str, model: str, ask: Callable[[], Recommendations]) -> tuple[Recommendations, Waterfall]:
-    """Makes one call and tells where its time went.
+    """Makes one call and reports where its time went.
 
     Args:
         ask: calls ``recommend(..., ledger=True)`` of a client of this server and model.

@@ -83,10 +83,14 @@ def test_the_ledger_has_percentiles_of_every_stage(served: Served, model: str, t
         document(trireme(*ledger, "--save", reading))
         for _ in range(120):
             client.recommend(user, 10)
-    rows = document(trireme(*ledger, "--since", reading))["percentiles"]
+    rows: list[dict] = []
+    for _ in range(20):  # metrics are published a moment after an answer
+        rows = document(trireme(*ledger, "--since", reading))["percentiles"]
+        if rows and min(row["batches"] for row in rows) >= 100:
+            break
     assert [row["stage"] for row in rows] == list(STAGES)
     for row in rows:
-        # One request at a time is a batch of its own; metrics are published a moment after an answer.
+        # One request at a time is a batch of its own; the first may have been published after the first reading.
         assert 100 <= row["batches"] <= 121
         assert 0 < row["p50_us"] <= row["p95_us"] <= row["p99_us"]
         assert row["within_budget"] == (row["p99_us"] <= row["budget_us"])

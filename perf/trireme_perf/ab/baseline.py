@@ -1,4 +1,4 @@
-"""A baseline file: what an experiment once found, and how much worse a later one of the same kind may be.
+"""A baseline file: the findings of an experiment, and how much worse a later one of the same kind may be.
 
 Milliseconds of another machine, or of another hour, say nothing; so the file holds only what carries over: the latency of the
 candidate (B) *relative to a pinned reference* (A) that runs beside it each time, and what the answers are worth::

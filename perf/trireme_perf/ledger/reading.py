@@ -114,8 +114,8 @@ class LedgerReader:
         """What was answered between two readings; without the first, since the server started.
 
         Raises:
-            PerfError: nothing was answered; the readings are of different servers or models, as far as that can be told of
-                different runs of one, or only the second one has histograms.
+            PerfError: nothing was answered; the counts show that the readings are of different servers, models or runs; or only
+                the second one has histograms.
         """
         if before is not None:
             _check_same_run(before, after)
@@ -136,13 +136,11 @@ def _check_same_run(before: Reading, after: Reading) -> None:
     moment = f"{before.taken:%Y-%m-%d %H:%M:%S} UTC"
     for model, figures in before.statistics.items():
         for name, count in figures.items():
-            # Triton tells no start; what it counts never falls.
+            # Triton does not report when it started, but its counts never fall.
             if (now := after.statistics.get(model, {}).get(name, 0)) < count:
-                raise PerfError(
-                    f"the server was started anew after {moment}: {name} of {model!r} is {now}, {count} then"
-                )
+                raise PerfError(f"the server was restarted after {moment}: {name} of {model!r} is {now}, {count} then")
     if after.histograms and not before.histograms:
-        raise PerfError(f"the reading of {moment} was taken without --metrics-url: leave it out here, too")
+        raise PerfError(f"the reading of {moment} was taken without --metrics-url: leave it out here too")
 
 
 def _cold_start(families: Iterable[Metric]) -> dict[str, ColdStart]:

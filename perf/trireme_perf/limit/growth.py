@@ -83,7 +83,7 @@ class Built:
 
 
 Build = Callable[[Point, int, Path], Built]
-"""Called with the sizes, the number of users and a folder; leaves there what ``Funnel.save`` writes."""
+"""Is given the sizes, the number of users and a folder, and saves the funnel there as ``Funnel.save`` does."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Triton's own load generator: where it is, one run of it, and what it reported.
 
-`perf_analyzer` ends with code 2 and writes nothing when its windows differ too much. So it is told to accept any
-windows, prints them (`-v`), and whether they agree is judged here: a noisy figure stays, marked as unstable.
+`perf_analyzer` ends with code 2 and writes nothing when its windows differ too much. So it is made to accept
+any windows and to print them (`-v`); whether they agree is judged here, and a noisy figure stays, marked as unstable.
 """
 
 from __future__ import annotations
