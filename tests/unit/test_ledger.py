@@ -121,7 +121,7 @@ def test_a_reading_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"statistics": {"m": figures(3, 250), "a": figures(10, 100)}},
-         "anew after 2026-01-02 03:04:05 UTC: requests of 'm' is 3, 10 then"),
+         "restarted after 2026-01-02 03:04:05 UTC: requests of 'm' is 3, 10 then"),
         # As many requests, which took less: others.
         ({"statistics": {"m": figures(30, 50), "a": figures(30, 20)}}, "success of 'm' is 1500000, 2500000 then"),
         ({"statistics": {"m": figures(30, 250)}}, "requests of 'a' is 0, 10 then"),
