@@ -57,7 +57,7 @@ def measure_instances(repository: Path, start_server: StartServer) -> dict[str, 
         "extra_artifact_pss", "ratio"}}}``: what the second instances add, in bytes, and that over the artifacts on disk.
 
     Raises:
-        PerfError: the repository has no users to ask with.
+        trireme_export.errors.ExportError: the repository has no users to ask with.
         trireme_runtime.errors.BundleError: it is not a repository.
     """
     manifest = read_manifest(repository)

@@ -8,16 +8,15 @@ from pathlib import Path
 from tests.e2e.conftest import Served
 from tests.e2e.test_commands import document, trireme
 from trireme_perf.host.memory import artifact_bytes
-from trireme_perf.memory import INSTANCES, measure_instances
-from trireme_server import TritonServer
-
-
-def start(repository: Path) -> TritonServer:
-    return TritonServer(repository, grpc_port=0, http_port=0, metrics_port=0)
+from trireme_perf.memory import INSTANCES
 
 
 def test_a_second_instance_shares_what_is_mapped(served: Served) -> None:
-    result = measure_instances(served.repository, start)
+    before = {path: path.stat().st_mtime_ns for path in served.repository.rglob("*")}
+    result = document(trireme("perf", "memory", served.repository, "--json"))
+    assert result["bundle_id"] == json.loads(next(served.repository.glob("*/*/manifest.json")).read_text())["bundle_id"]
+    # What is served is left as it was.
+    assert {path: path.stat().st_mtime_ns for path in served.repository.rglob("*")} == before
     assert list(result["plans"]) == ["fused", "both"]
     for plan, models in (("fused", 1), ("both", 1 + steps(served.repository))):
         measured = result["plans"][plan]
@@ -33,13 +32,6 @@ def test_a_second_instance_shares_what_is_mapped(served: Served) -> None:
     # Both plans hold the same files by hard links: the copies that are measured must, too.
     assert sizes["both"] <= artifact_bytes(served.repository)
     assert sizes["both"] < 1.5 * sizes["fused"]
-
-
-def test_the_repository_that_is_served_is_left_as_it_was(served: Served) -> None:
-    before = {path: path.stat().st_mtime_ns for path in served.repository.rglob("*")}
-    result = document(trireme("perf", "memory", served.repository, "--json"))
-    assert result["bundle_id"] == json.loads(next(served.repository.glob("*/*/manifest.json")).read_text())["bundle_id"]
-    assert {path: path.stat().st_mtime_ns for path in served.repository.rglob("*")} == before
 
 
 def test_the_limit_of_made_up_catalogues(tmp_path: Path) -> None:
