@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: demo test test-unit debian-packages check format bench pictures clean
+.PHONY: demo test test-unit debian-packages check format bench docs pictures clean
 
 $(READY): pyproject.toml client/pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,10 @@ format: $(READY)
 bench: $(READY) $(PEERS_READY)
 	$(BIN)/trireme perf limit
 	$(BIN)/trireme perf goodput
+
+# The generated pages: the commands, pipeline.yaml and the benchmarks.
+docs: $(READY)
+	$(BIN)/python -m docs.generate
 
 # Of the console and of the terminal, for docs/. Needs the repository of `make demo`; takes about two minutes.
 pictures: $(READY) debian-packages
