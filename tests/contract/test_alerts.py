@@ -72,7 +72,7 @@ def test_an_alert_says_what_happened_how_urgent_it_is_and_what_to_do(alertname: 
 
 
 def test_the_runbook_has_no_alert_that_is_gone() -> None:
-    assert set(re.findall(r"^## (Trireme\w+)$", (ROOT / "docs/alerts.md").read_text(), flags=re.MULTILINE)) == set(
+    assert set(re.findall(r"^## (Trireme\w+)$", (ROOT / "docs/observe/alerts.md").read_text(), flags=re.MULTILINE)) == set(
         ALERTS
     )
 

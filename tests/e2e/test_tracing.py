@@ -30,7 +30,7 @@ from trireme_client import AsyncClient, Client, Coalescing, Recommendations, Tel
 from trireme_runtime.schema import ENTRY, FUSED, STAGES, STEPS
 from trireme_server import TritonServer
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "tracing.md"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "observe" / "tracing.md"
 RPC = "inference.GRPCInferenceService/ModelInfer"
 ROOT = "InferRequest"  # Triton's name for the span of a request
 
