@@ -1,7 +1,7 @@
-"""Takes the pictures of the console and of the terminal: ``make pictures``.
+"""Takes the pictures of the console and of the terminal for docs/: ``make pictures``.
 
-Needs the repository of ``make demo`` (build/model_repository) and Debian's chromium. What is shown is served, asked and measured
-while the pictures are taken; the slow stage of one of them is slowed on purpose, by tests/support/slow_stage.py.
+Needs the repository of ``make demo`` (build/model_repository) and Debian's chromium. The pictures show a server under load;
+for one of them, tests/support/slow_stage.py slows a stage down on purpose.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ REPOSITORY = ROOT / "build" / "model_repository"
 MODEL = "recommend_fused"
 TRIREME = [sys.executable, "-m", "trireme_cli"]
 CALLERS = 4
-#: Users per second and caller, Poisson: moderate for two shared cores.
+#: Users per second and caller, Poisson: a moderate load for two shared cores.
 RATE = 12.0
-#: How long the load runs before the first picture, and for how long a stage is slow before the second. Seconds.
+#: Seconds of load before the first picture, and of a slow stage before the second.
 CALM_S, SLOW_S = 55.0, 15.0
-#: On a machine that is busy otherwise, some stage is over its budget all the time: then there is no picture.
+#: Seconds to wait for all stages to be within their budgets; on a machine that is busy otherwise, some never are.
 CALM_WITHIN_S = 120.0
 SLOW_MS = 6.0
 COLUMNS = 100
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def users() -> list[int]:
-    """Known users, and one in ten of whom nothing is known."""
+    """Returns the known users, and one unknown user for every ten of them."""
     rows = json.loads((REPOSITORY / "perf_input.json").read_text())["data"]
     known = sorted({row["user_id"][0] for row in rows} - {-1})
     return known + [10**12 + number for number in range(len(known) // 10 + 1)]
@@ -66,12 +66,12 @@ def users() -> list[int]:
 def take(server: TritonServer, slow: SlowStage, asking: list[int]) -> None:
     with console(server) as address, load(server.grpc_url, asking), browser_page() as page:
         time.sleep(CALM_S)
-        page.goto(address)  # not before: painting it takes from the server, which has the same cores
+        page.goto(address)  # not before: painting the page takes CPU time from the server on the same cores
         headline = page.locator(".headline")
         try:
             expect(headline).to_contain_text("All stages are within their budgets", timeout=CALM_WITHIN_S * 1000)
         except AssertionError:
-            raise SystemExit(f"too busy a machine for a calm picture: {headline.inner_text()!r}") from None
+            raise SystemExit(f"the machine is too busy for a calm picture: {headline.inner_text()!r}") from None
         page.fill("input[name=user]", str(asking[0]))
         page.keyboard.press("Enter")
         expect(page.locator(".item")).to_have_count(10, timeout=30_000)
@@ -95,7 +95,7 @@ def where(server: TritonServer) -> list[str]:
 
 @contextmanager
 def console(server: TritonServer) -> Iterator[str]:
-    """The console of ``server``; gives the address of its page."""
+    """Runs the console of ``server``; yields the address of its page."""
     command = [*TRIREME, "console", *where(server), "--metrics-url", server.metrics_url, "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -107,7 +107,7 @@ def console(server: TritonServer) -> Iterator[str]:
 
 @contextmanager
 def browser_page() -> Iterator[Page]:
-    """A page of the size of a wall's screen."""
+    """Yields a page of the size of a wall screen."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         yield browser.new_page(viewport={"width": 1920, "height": 1080})
@@ -116,7 +116,7 @@ def browser_page() -> Iterator[Page]:
 
 @contextmanager
 def load(url: str, asking: list[int]) -> Iterator[None]:
-    """Callers that ask for anybody, each at moments of its own."""
+    """Runs callers that ask for random users, each at its own random moments."""
     ended = threading.Event()
 
     def ask(seed: int) -> None:
@@ -136,14 +136,16 @@ def load(url: str, asking: list[int]) -> Iterator[None]:
 
 
 def picture(name: str, shown: str, *arguments: str) -> None:
-    """What a command prints, as an SVG. ``shown`` is its title: the command at the default ports."""
+    """Writes what a command prints as an SVG; its title ``shown`` is the command at the default ports."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS)}
-    said = subprocess.run([*TRIREME, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+    printed = subprocess.run(
+        [*TRIREME, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment
+    ).stdout
     with Path(os.devnull).open("w") as nowhere:
         terminal = Console(record=True, width=COLUMNS, file=nowhere)
-        terminal.print(Text.from_ansi(said.rstrip()))
+        terminal.print(Text.from_ansi(printed.rstrip()))
     svg = terminal.export_svg(title=shown, unique_id=name)
-    # Rich has the fonts fetched from elsewhere; any monospaced one will do.
+    # Without the fonts that Rich would fetch from elsewhere; any monospaced one will do.
     (DOCS / f"{name}.svg").write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
 

@@ -1,4 +1,4 @@
-"""A web page for the wall: what a server answers, how fast each stage is against its budget, and one call in detail.
+"""The page of ``trireme console``: what a server answers, how fast each stage is against its budget, and one call in detail.
 
-Reads only: statistics, metrics and configuration of the server, and ordinary calls of ``recommend``.
+It only reads statistics, metrics and the configuration of the server, and makes ordinary calls of ``recommend``.
 """

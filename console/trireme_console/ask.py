@@ -1,4 +1,4 @@
-"""One question of a person at the page: what the client answers, and where its time went."""
+"""Asks what somebody typed into the page, and measures where the time of the call went."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ ANONYMOUS = "anonymous"
 
 @dataclass(frozen=True)
 class Asked:
-    """The answer to one question."""
+    """The answer to one question; ``at``: seconds since the epoch."""
 
     at: float
-    """Seconds since the epoch."""
     answer: Recommendations
     waterfall: Waterfall
 
 
 class Asker:
-    """One client for all browsers. ``ask`` blocks and is safe from any thread."""
+    """One client for all browsers.
+
+    Args:
+        url: host:port of the server's gRPC endpoint.
+        model: entry model.
+    """
 
     def __init__(self, url: str, model: str) -> None:
         self._url = url
@@ -34,11 +38,11 @@ class Asker:
         self._warm = False
 
     def ask(self, user: str, history: str) -> Asked:
-        """The best items for what was typed in.
+        """Returns the best items for what was typed in. Blocks; may be called from any thread.
 
         Raises:
             TriremeError: an input is wrong, or the server did not answer; one line for the reader.
-            PerfError: its statistics cannot be read.
+            PerfError: the server's statistics cannot be read.
         """
         user_id, items = parse_user(user), parse_history(history)
         if not self._warm:  # connects, and warms what the first call of a process pays for
@@ -56,10 +60,10 @@ class Asker:
 
 
 def parse_user(text: str) -> int | None:
-    """An id; None for ``anonymous`` or nothing.
+    """Returns a user id; None for ``anonymous`` or an empty text.
 
     Raises:
-        ValidationError: it is neither.
+        ValidationError: the text is neither.
     """
     text = text.strip()
     if not text or text.lower() == ANONYMOUS:
@@ -70,10 +74,10 @@ def parse_user(text: str) -> int | None:
 
 
 def parse_history(text: str) -> list[int] | None:
-    """Item ids, newest last, separated by commas or blanks; None for nothing: the stored history stands.
+    """Returns item ids, newest last, from a text with commas or blanks; None for an empty text: the stored history counts.
 
     Raises:
-        ValidationError: naming the part that is no id.
+        ValidationError: a part is not an id; the message names it.
     """
     parts = text.replace(",", " ").split()
     for part in parts:

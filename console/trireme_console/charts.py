@@ -1,4 +1,4 @@
-"""Options of the charts over time, for Apache ECharts."""
+"""The charts over time, as options for Apache ECharts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from trireme_runtime.schema import STAGES
 
 __all__ = ["CHARTS", "RUNG_COLOURS", "STAGE_COLOURS", "TIME_COLOURS"]
 
-#: The same everywhere on the page; told apart by people with any kind of colour vision, on dark.
+#: The same everywhere on the page, on a dark ground; people with any kind of colour vision can distinguish them.
 STAGE_COLOURS = dict(zip(STAGES, ("#6cb6ff", "#b59cff", "#f2b84b", "#3fd0c9", "#f48fb1"), strict=True))
 TIME_COLOURS = {"mean": "#dfe7f1", "queue": "#7f8ea3", "callers p50": "#8ddb8c", "callers p99": "#ff9e64"}
 RUNG_COLOURS = dict(zip(Rung, ("#9db8f2", "#6d86bf", "#4b5d8a", "#35415f"), strict=True))
 
 INK, FAINT, GRID = "#c3cedb", "#8493a7", "#222c38"
-#: The shortest of these that holds all that there is, so that the first minutes fill the picture, too. Seconds.
+#: Seconds. The shortest that holds all spans is shown, so that the first minutes fill the chart as well.
 RANGES = (60, 120, 300, 900)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A figure over time; ``value`` gives None where there is none, which leaves a gap."""
+    """A figure over time; ``value`` returns None where there is no figure, which leaves a gap."""
 
     name: str
     colour: str
@@ -42,7 +42,7 @@ def throughput(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def server_time(snapshot: Snapshot) -> dict[str, Any]:
-    """ms; of the server means, of the callers percentiles, because that is what each of them publishes."""
+    """Draws ms: means of the server and percentiles of the callers, because these are what each of them publishes."""
     lines = [
         Line("mean", TIME_COLOURS["mean"], lambda span: _ms(span.ledger.end_to_end_us if span.ledger else math.nan)),
         Line("queue", TIME_COLOURS["queue"], lambda span: _ms(span.queue_us)),
@@ -56,7 +56,7 @@ def server_time(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def stage_time(snapshot: Snapshot) -> dict[str, Any]:
-    """ms per batch, p99 solid and p50 dotted, on a logarithmic scale: stages differ by factors of ten."""
+    """Draws ms per batch, p99 solid and p50 dotted, on a logarithmic scale: stages differ by factors of ten."""
     lines = []
     for stage, colour in STAGE_COLOURS.items():
         lines.append(Line(f"{stage} p99", colour, _stage_value(stage, "p99_us")))
@@ -65,7 +65,7 @@ def stage_time(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def rungs(snapshot: Snapshot) -> dict[str, Any]:
-    """% of the users, by rung."""
+    """Draws the percentage of users by rung."""
     lines = [
         Line(rung_word(rung), colour, _rung_share(rung), filled=True, stacked=True)
         for rung, colour in RUNG_COLOURS.items()
@@ -73,7 +73,7 @@ def rungs(snapshot: Snapshot) -> dict[str, Any]:
     return _chart(snapshot, lines, scale={"max": 100, "interval": 25})
 
 
-#: Title, what is drawn, and how, in the order of the page.
+#: Title, description and options of each chart, in the order of the page.
 CHARTS: Sequence[tuple[str, str, Callable[[Snapshot], dict[str, Any]]]] = (
     ("Throughput", "users/s", throughput),
     ("Time of a request", "ms; on the server: means", server_time),

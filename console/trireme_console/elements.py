@@ -1,4 +1,4 @@
-"""What the panels of the page are made of."""
+"""The elements that the panels of the page are made of."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def text(classes: str, words: str = "") -> ui.label:
 
 
 class Classed:
-    """An element whose last class follows a state; told to the browser only when it changes."""
+    """An element whose last class follows a state; the browser receives changes only."""
 
     def __init__(self, element: ui.element) -> None:
         self.element = element
@@ -29,7 +29,7 @@ class Classed:
 
 
 class Styled:
-    """An element whose style changes; told to the browser only then."""
+    """An element whose style changes; the browser receives changes only."""
 
     def __init__(self, element: ui.element) -> None:
         self._element = element

@@ -1,4 +1,4 @@
-"""What the page says, in numbers and words: made from a ``Snapshot``, without a browser."""
+"""The numbers and sentences of the page, made from a ``Snapshot``, without a browser."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = [
     "tiles",
 ]
 
-#: Below so many batches, the p99 is one slow batch and no verdict.
+#: With fewer batches, the p99 is a single slow batch and allows no verdict.
 ENOUGH_BATCHES = 20
-#: A reading fails after some time limits of 5 s; a snapshot older than that is of a console that hangs.
+#: Seconds. A reading fails after a few time limits of 5 s; if the snapshot is older than this, the console hangs.
 STALE_S = 30.0
 
 #: The large figures and their units, in the order of the page.
@@ -43,7 +43,7 @@ TILES = {
 
 
 class Level(Enum):
-    """What a reader must do: nothing, act, or wait. The value is the word's class in the style sheet."""
+    """What a reader must do: nothing, act, or wait. The value is a class in the style sheet."""
 
     GOOD = "good"
     BAD = "bad"
@@ -60,7 +60,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage against its budget. µs; NaN where nothing was computed."""
+    """One stage against its budget, in µs; NaN where nothing was computed."""
 
     stage: str
     level: Level
@@ -85,7 +85,7 @@ class Tile:
 
 
 def milliseconds(us: float | None) -> str:
-    """``us`` in ms with three digits at most, without the unit; a dash for none."""
+    """Returns ``us`` in ms with three digits at most, without the unit; a dash for None and NaN."""
     if us is None or math.isnan(us):
         return "–"
     ms = us / 1000
@@ -101,18 +101,18 @@ def rung_word(rung: Rung) -> str:
 
 
 def stage_rows(snapshot: Snapshot) -> list[StageRow]:
-    """A row per stage in the order of a request, those that computed nothing included."""
+    """Returns a row per stage, in the order of a request, including stages that computed nothing."""
     found = {stage.stage: stage for stage in snapshot.window.stages} if snapshot.window else {}
     return [_stage_row(name, found.get(name), snapshot.usual_us.get(name)) for name in STAGES]
 
 
 def headline(snapshot: Snapshot, now: float) -> Headline:
-    """The one sentence to be read from afar. ``now``: seconds since the epoch."""
+    """Returns the one sentence to be read from afar; ``now``: seconds since the epoch."""
     if snapshot.up is None:
         return Headline(Level.IDLE, "Starting", "Reading the server for the first time")
     if now - snapshot.at > STALE_S:
         return Headline(
-            Level.BAD, "Stale", f"Nothing was read since {clock(snapshot.at)}", "all figures are of that moment"
+            Level.BAD, "Stale", f"Nothing has been read since {clock(snapshot.at)}", "all figures are from that moment"
         )
     if not snapshot.up:
         text = f"No answer from the server since {clock(snapshot.since)}"
@@ -123,7 +123,7 @@ def headline(snapshot: Snapshot, now: float) -> Headline:
 
 
 def tiles(snapshot: Snapshot) -> list[Tile]:
-    """The same ones always, without figures where there are none."""
+    """Returns all tiles, always the same ones; a tile without a figure has a dash."""
     span = snapshot.window
     if span is None:
         return [Tile(title, "–", unit, "no figures") for title, unit in TILES.items()]
@@ -198,9 +198,9 @@ def _calm(snapshot: Snapshot, span: Span) -> Headline:
         return Headline(Level.IDLE, "Not judged", text, problems)
     nearest = max(rows, key=_excess)
     if not all(row.level is Level.GOOD for row in rows):
-        text = f"Few requests: less than {ENOUGH_BATCHES} batches in the last {WINDOW_S:.0f} s are no verdict"
+        text = f"Few requests: fewer than {ENOUGH_BATCHES} batches in the last {WINDOW_S:.0f} s allow no verdict"
         return Headline(Level.IDLE, "Quiet", text, problems)
-    detail = f"nearest to it: {nearest.stage}, p99 {_of(nearest.p99_us, nearest.budget_us)}"
+    detail = f"closest to its budget: {nearest.stage}, p99 {_of(nearest.p99_us, nearest.budget_us)}"
     return Headline(Level.GOOD, "All well", "All stages are within their budgets", problems or detail)
 
 
@@ -218,9 +218,9 @@ def _slo_us(snapshot: Snapshot) -> float | None:
 
 
 def _callers_figure(snapshot: Snapshot, span: Span) -> tuple[str, str, Level]:
-    """Value, note and level of a tile."""
+    """Returns value, note and level of the tile of the callers' p99."""
     if span.callers is None:
-        return "–", "nobody asked" if span.callers_read else "no --callers-url to read", Level.IDLE
+        return "–", "nobody asked" if span.callers_read else "no --callers-url given", Level.IDLE
     slo_us = _slo_us(snapshot)
     kept = f" · {span.callers.kept:.1%} in the SLO" if span.callers.kept is not None else ""
     level = Level.IDLE
@@ -230,7 +230,7 @@ def _callers_figure(snapshot: Snapshot, span: Span) -> tuple[str, str, Level]:
 
 
 def _answers_figure(span: Span) -> tuple[str, str, Level]:
-    """As ``_callers_figure``."""
+    """Returns value, note and level of the tile of full answers."""
     if span.answers is None:
         return "–", "not published by this server", Level.IDLE
     users = sum(span.answers.values())

@@ -1,6 +1,6 @@
-"""The last quarter of an hour, from readings of counters: no thread, no clock, no I/O.
+"""The last quarter of an hour, from readings of counters; without threads, clocks and I/O.
 
-Figures are of the last ``WINDOW_S`` seconds; what is drawn over time are spans of ``SPAN_S`` seconds that do not overlap.
+Figures are those of the last ``WINDOW_S`` seconds. Charts show spans of ``SPAN_S`` seconds that do not overlap.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ __all__ = ["SPAN_S", "WINDOW_S", "CallersSpan", "History", "Snapshot", "Span"]
 WINDOW_S = 20.0
 SPAN_S = 5.0
 KEPT_S = 900.0
-#: Spans that make a stage's usual p99.
+#: Fewest spans that make a usual p99 of a stage.
 USUAL_SPANS = 3
 
 
 @dataclass(frozen=True)
 class CallersSpan:
-    """What the callers waited for, from end to end."""
+    """How long callers waited, from end to end."""
 
     requests: int
     p50_us: float
     p99_us: float
     kept: float | None
-    """Share of the requests within the SLO, by the callers' own count; None where they know none."""
+    """Share of the requests within the SLO, as the callers counted them; None where they know no SLO."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """What the server answered between two readings, or, with ``up`` False, that it did not."""
+    """What the server answered between two readings; with ``up`` False, it did not answer."""
 
     start: float
-    """Seconds since the epoch, as ``end``."""
+    """Seconds since the epoch, like ``end``."""
     end: float
     up: bool = True
     users_per_s: float = 0.0
@@ -51,7 +51,7 @@ class Span:
     answers: Mapping[int, float] | None = None
     """Users by rung; None where the server does not publish them."""
     callers: CallersSpan | None = None
-    """None where no caller's metrics are read, or none has asked."""
+    """None where no caller's metrics are read, or no caller has asked."""
     callers_read: int = 0
     """Processes whose metrics were read."""
 
@@ -61,34 +61,34 @@ class Span:
 
     @property
     def queue_us(self) -> float:
-        """Mean that a request waited in the queues of all models; NaN where nothing was answered."""
+        """Returns the mean time of a request in the queues of all models; NaN where nothing was answered."""
         return sum(stage.queue_us for stage in self.ledger.stages) if self.ledger else math.nan
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that the page shows, at one moment; never changed."""
+    """All that the page shows, at one moment; immutable."""
 
     at: float = 0.0
     up: bool | None = None
     """None before the first reading."""
     since: float = 0.0
-    """When it went up or down."""
+    """When the server went up or down, seconds since the epoch."""
     reason: str = ""
-    """Why it is down."""
+    """Why the server is down."""
     identity: Identity | None = None
-    """Of the last time that the server was there."""
+    """The server at its last answer."""
     window: Span | None = None
     """None until there are two readings."""
     spans: tuple[Span, ...] = ()
     usual_us: Mapping[str, float] = field(default_factory=dict)
-    """By stage: the median p99 of the spans before the window."""
+    """Median p99 by stage, over the spans before the window."""
     caches: Mapping[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 
 class History:
-    """Takes readings in the order of time, gives a ``Snapshot``."""
+    """Takes readings in the order of time and turns them into a ``Snapshot``."""
 
     def __init__(self) -> None:
         self._recent: deque[Reading] = deque()
@@ -124,7 +124,7 @@ class History:
         )
 
     def add_failure(self, at: float, reason: str) -> None:
-        """The server did not answer."""
+        """Notes that the server did not answer."""
         before = self._snapshot
         if self._recent or not self._spans or at - self._spans[-1].end >= SPAN_S:
             self._spans.append(Span(start=at, end=at, up=False))
@@ -139,7 +139,7 @@ class History:
         )
 
     def _forget(self) -> None:
-        """Counters begin anew: nothing is told across this moment."""
+        """Starts again with new counters: no figure spans this moment."""
         self._recent.clear()
         self._span_start = None
 
@@ -152,7 +152,7 @@ class History:
 
 
 def _restarted(before: Reading, after: Reading) -> bool:
-    """Whether the counters of ``after`` are not those of ``before``, grown."""
+    """Returns whether the counters began anew between two readings."""
     if before.identity != after.identity:
         return True
     return any(
@@ -196,7 +196,7 @@ def _answers(then: Published | None, now: Published | None) -> Mapping[int, floa
 
 
 def _callers(before: Reading, after: Reading) -> CallersSpan | None:
-    # Of a process that was not read before, nothing can be told.
+    # A process that was not read before has no figures yet.
     each = [between(before.callers[url], now) for url, now in after.callers.items() if url in before.callers]
     spent = [(key[-1], histogram) for found in each for key, histogram in found.items()]
     if not spent:
@@ -208,7 +208,7 @@ def _callers(before: Reading, after: Reading) -> CallersSpan | None:
 
 
 def _sum(histograms: list[Histogram]) -> Histogram:
-    """Of several processes; of buckets that not all of them have, the bounds are left out."""
+    """Returns the sum over processes; bounds that not all of them have are left out."""
     bounds = sorted(set.intersection(*(set(histogram.bounds) for histogram in histograms)))
     found = [dict(zip(histogram.bounds, histogram.counts, strict=True)) for histogram in histograms]
     return Histogram(tuple(bounds), tuple(sum(counts[bound] for counts in found) for bound in bounds))

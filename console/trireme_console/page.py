@@ -1,4 +1,4 @@
-"""The page: built once per browser, filled anew each second from the one sampler."""
+"""The page: built once per browser, updated each second from the one sampler."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["build"]
 
 STYLE = Path(__file__).with_name("style.css")
 EVERY_S = 1.0
-#: Where a stage's bar meets its budget, of the width of the track: bars of different stages compare by eye.
+#: Percentage of a track at which a stage's bar meets its budget; the same for all stages, so that bars compare by eye.
 BUDGET_AT = 70.0
 
 
@@ -40,7 +40,7 @@ class _View(Protocol):
 
 
 def build(sampler: Sampler, asker: Asker, titles: Mapping[int, str]) -> None:
-    """Fills the page of the browser that is asking for it."""
+    """Builds the page in the browser that asked for it."""
     ui.add_css(STYLE.read_text())
     with box("console"):
         views: list[_View] = [_Header(), _Headline(), _Tiles()]
@@ -59,7 +59,7 @@ def build(sampler: Sampler, asker: Asker, titles: Mapping[int, str]) -> None:
 
 
 class _Header:
-    """Who is asked, and whether it is there."""
+    """Which server is shown, and whether it answers."""
 
     def __init__(self) -> None:
         with box("header"):
@@ -91,7 +91,7 @@ def _identity(snapshot: Snapshot) -> str:
 
 
 class _Headline:
-    """The sentence to be read from afar."""
+    """The one sentence to be read from afar."""
 
     def __init__(self) -> None:
         with box("headline").props("role=status aria-live=polite") as outer:
@@ -194,7 +194,7 @@ class _StageView:
 
 
 class _Charts:
-    """What happened in the last quarter of an hour; drawn anew when there is another span."""
+    """The last quarter of an hour; redrawn when there is another span."""
 
     def __init__(self) -> None:
         self._drawn: object = None

@@ -1,4 +1,4 @@
-"""The panel of the page that asks the server as any client does."""
+"""The panel in which somebody asks the server for recommendations."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from trireme_runtime.schema import STEPS
 
 __all__ = ["Question"]
 
-#: Between two answers to the same question.
+#: Seconds between two answers to the same question.
 LIVE_S = 5.0
 CLIENT, SERVER = "#a7b4c5", "#5d6b7e"
 
 
 class Question:
-    """Asks the server as any client does, and shows the answer and where its time went."""
+    """Asks the server as any client does, and shows the answer with its waterfall."""
 
     def __init__(self, asker: Asker, titles: Mapping[int, str]) -> None:
         self._asker = asker
@@ -52,7 +52,7 @@ class Question:
         await self._ask_again()
 
     async def _ask_again(self) -> None:
-        """Keeps the answer to the last question live, through outages too; not to one that is wrong in itself."""
+        """Keeps the answer to the last question live, through outages as well, unless the question itself is wrong."""
         question = self._question
         if question is None or self._busy:
             return
@@ -100,7 +100,7 @@ def _input(label: str, name: str) -> ui.input:
 
 
 def _draw(waterfall: Waterfall) -> None:
-    """A row per part of the call, at its place in time."""
+    """Draws a row per part of the call, at its place in time."""
     with box("waterfall"):
         with box("waterfall-total"):
             text("waterfall-us", f"{waterfall.total_us:,.0f}")
@@ -126,7 +126,7 @@ def _place(bar: Bar, total_us: float) -> str:
 
 @functools.cache
 def _colours() -> dict[str, str]:
-    """Of the parts of a call that are stages, or that run some: their bars have a strip of each stage's colour."""
+    """Returns the colours of parts that are stages, and of models that run stages: a strip in each stage's colour."""
     colours = dict(STAGE_COLOURS)
     for model, stages in STEPS.items():
         edges = [100 * edge / len(stages) for edge in range(len(stages) + 1)]

@@ -1,4 +1,4 @@
-"""What the server and its callers publish, read at one moment."""
+"""Reads what the server and its callers publish at one moment."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from trireme_perf.ledger.histograms import Histogram, Histograms, histograms_in,
 __all__ = ["Callers", "Identity", "Published", "Reading", "Source", "published_in"]
 
 TIMEOUT_S = 5.0
-#: Families of counters; the parser leaves off, or adds, the ``_total`` of their samples.
+#: Names of metric families; the parser drops or adds the ``_total`` of their samples.
 ANSWERS = "trireme_answers"
 FAILURES = "nv_inference_request_failure"
 CACHES = "trireme_cache_"
 CALLERS = "trireme_client_request_duration_seconds"
 
-#: By the URL of a process that could be read: (model, "kept", "missed" or "") → duration of the requests that it made
+#: By the URL of a process that could be read: (model, "kept", "missed" or "") → duration of its requests.
 Callers = Mapping[str, Mapping[tuple[str, ...], Histogram]]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who answers. It stays the same until the server is another one, or serves another version."""
+    """Which server answers. Another server or another version of the model has another identity."""
 
     url: str
     model: str
     plan: str
     version: str
-    """Of the entry model: the number of the bundle."""
+    """Version of the entry model, which is the number of the bundle."""
     server: str
     stages: tuple[str, ...]
     """The models that run the stages."""
@@ -48,20 +48,20 @@ class Identity:
 
 @dataclass(frozen=True)
 class Published:
-    """What the server's metrics hold. Counted since it started."""
+    """What the server's metrics hold, counted since it started."""
 
     stages: Histograms
     answers: Mapping[int, float] | None
     """Users by rung; None where the server does not publish them."""
     failures: float
-    """Requests of the entry model that failed, for whatever reason."""
+    """Requests of the entry model that failed, for any reason."""
     caches: Mapping[str, float]
     """Samples of the caches, by name and labels; empty where the bundle has none."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One moment."""
+    """Everything that was read at one moment."""
 
     at: float
     """Seconds since the epoch."""
@@ -71,17 +71,17 @@ class Reading:
     """None where the metrics cannot be read."""
     callers: Callers
     problems: tuple[str, ...]
-    """What could not be read beside the server itself, one line each."""
+    """What could not be read apart from the server itself, one line each."""
 
 
 class Source:
-    """Reads one server, and connects anew when it was gone.
+    """Reads one server, and reconnects after an outage.
 
     Args:
         url: host:port of its gRPC endpoint.
-        metrics_url: its metrics.
+        metrics_url: URL of its metrics.
         model: entry model.
-        callers_urls: metrics of processes that call it, each through a client with telemetry.
+        callers_urls: URLs of the metrics of processes that call it through a client with telemetry.
     """
 
     def __init__(self, url: str, metrics_url: str, model: str, callers_urls: Sequence[str] = ()) -> None:
@@ -92,10 +92,10 @@ class Source:
         self._connection: _Connection | None = None
 
     def read(self) -> Reading:
-        """Blocks for some milliseconds, or until a time limit.
+        """Returns a new reading. Blocks for some milliseconds, or until a time limit.
 
         Raises:
-            PerfError: the server or the model is not there.
+            PerfError: the server does not answer, or has no such model.
         """
         try:
             return self._read()
@@ -131,7 +131,7 @@ class Source:
 
 
 def published_in(families: Iterable[Metric], identity: Identity) -> Published:
-    """What concerns this entry model and the models that run its stages."""
+    """Returns the metrics of this entry model and of the models that run its stages."""
     by_name = {family.name: family for family in families}
     answers: dict[int, float] = {}
     for sample in _samples(by_name, ANSWERS):
@@ -153,7 +153,7 @@ def _samples(families: Mapping[str, Metric], name: str) -> Sequence[Sample]:
 
 
 class _Connection:
-    """Both channels to a server, as long as it and its bundle stay the same."""
+    """Both channels to a server, valid as long as its identity stays the same."""
 
     def __init__(self, url: str, model: str) -> None:
         self._model = model
@@ -175,7 +175,7 @@ class _Connection:
             raise
 
     def version(self) -> str:
-        """The newest that is served now."""
+        """Returns the newest version that is served."""
         versions = self._client.get_model_metadata(self._model, client_timeout=TIMEOUT_S).versions
         return max(versions, key=int)
 
@@ -189,7 +189,7 @@ class _Connection:
 
 @contextlib.contextmanager
 def _noted(problems: list[str]) -> Any:
-    """Figures that are missing leave a note; they do not hide the others."""
+    """Turns an error into a note, so that missing figures do not hide the others."""
     try:
         yield
     except PerfError as error:

@@ -1,4 +1,4 @@
-"""One thread per process that reads the server each second, however many browsers look."""
+"""One thread that reads the server each second, however many browsers show the page."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Sampler:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The newest; safe from any thread."""
+        """Returns the newest snapshot; may be called from any thread."""
         return self._history.snapshot
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the last reading is done."""
+        """Stops the thread, and returns when its last reading is done."""
         self._stopping.set()
         self._thread.join()
 
@@ -46,7 +46,7 @@ class Sampler:
                 self._history.add(self._source.read())
             except PerfError as error:
                 self._history.add_failure(time.time(), str(error))
-            except Exception as error:  # the page must live to see the server mended
+            except Exception as error:  # the page must outlive any trouble of the server
                 log.exception("a reading failed")
                 self._history.add_failure(time.time(), f"{type(error).__name__}: {error}")
             following = max(following + EVERY_S, time.monotonic())

@@ -1,4 +1,4 @@
-"""Serves the page to browsers, on loopback unless told otherwise."""
+"""Serves the page to browsers."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def serve(
     port: int,
     announce: Callable[[str], None],
 ) -> None:
-    """Shows the page until stopped by a signal.
+    """Serves the page until a signal stops it.
 
     Args:
-        url, metrics_url, model, callers_urls: as of ``Source``.
-        titles: by item id, where there are any.
-        port: 0 picks a free one.
-        announce: is called with the page's address once it can be opened.
+        url, metrics_url, model, callers_urls: see ``Source``.
+        titles: by item id; empty where there are none.
+        host, port: the address to listen on; port 0 picks a free one.
+        announce: receives the address of the page once it can be opened.
 
     Raises:
-        PerfError: the address cannot be listened on.
-        ValidationError: ``url`` or ``model`` cannot be those of a server.
+        PerfError: the address is not available.
+        ValidationError: ``url`` or ``model`` is malformed.
     """
     asker = Asker(url, model)
     sampler = Sampler(Source(url, metrics_url, model, callers_urls))
@@ -63,7 +63,7 @@ def serve(
 
     app = FastAPI(lifespan=sampling)
     if ipaddress.ip_address(listening.getsockname()[0]).is_loopback:
-        # A page from elsewhere whose name was made to point here must not read what only this machine may.
+        # Protects against DNS rebinding: a foreign page whose name resolves to this machine must not read the console.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost", "127.0.0.1", "[::1]"])
     ui.run_with(
         app,

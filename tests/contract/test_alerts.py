@@ -72,9 +72,9 @@ def test_an_alert_says_what_happened_how_urgent_it_is_and_what_to_do(alertname: 
 
 
 def test_the_runbook_has_no_alert_that_is_gone() -> None:
-    assert set(re.findall(r"^## (Trireme\w+)$", (ROOT / "docs/observe/alerts.md").read_text(), flags=re.MULTILINE)) == set(
-        ALERTS
-    )
+    assert set(
+        re.findall(r"^## (Trireme\w+)$", (ROOT / "docs/observe/alerts.md").read_text(), flags=re.MULTILINE)
+    ) == set(ALERTS)
 
 
 def test_all_is_quiet_while_all_is_well(tmp_path: Path) -> None:

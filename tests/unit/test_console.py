@@ -122,7 +122,7 @@ def test_nobody_asks() -> None:
 def test_a_console_that_hangs_says_so() -> None:
     snapshot = watched(reading(0, requests=0), reading(1, requests=100))
     assert headline(snapshot, now=START + 20).word == "All well"
-    assert headline(snapshot, now=START + 60).text.startswith("Nothing was read since ")
+    assert headline(snapshot, now=START + 60).text.startswith("Nothing has been read since ")
 
 
 def test_failures_are_the_headline_where_no_stage_is_slow() -> None:
@@ -170,7 +170,7 @@ def test_rungs_are_shares_of_the_users() -> None:
 def test_what_is_not_published_is_said() -> None:
     notes = {tile.title: tile.note for tile in tiles(watched(reading(0, requests=0), reading(1, requests=9)))}
     assert notes["Full answers"] == "not published by this server"
-    assert notes["Callers' p99"] == "no --callers-url to read"
+    assert notes["Callers' p99"] == "no --callers-url given"
     nobody = reading(0, requests=0, callers={"a": {}}), reading(1, requests=9, callers={"a": {}})
     assert {tile.title: tile.note for tile in tiles(watched(*nobody))}["Callers' p99"] == "nobody asked"
     assert [tile.title for tile in tiles(Snapshot())] == [*notes]
