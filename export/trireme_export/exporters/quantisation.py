@@ -87,7 +87,8 @@ def _quantised(model: OnnxModel, sample: Mapping[str, np.ndarray]) -> Iterator[t
             if name == "int8-dynamic":
                 quantize_dynamic(source, target, weight_type=QuantType.QInt8, extra_options=options, **common)
             else:
-                quantize_static(source, target, _Sample(sample), extra_options=options, **common)
+                read = {name: sample[name] for name in model.inputs}
+                quantize_static(source, target, _Sample(read), extra_options=options, **common)
             save_graph(onnx.load(target), folder)
             yield name, OnnxModel(folder)
     finally:
