@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: demo test test-unit debian-packages check format bench docs pictures clean
+.PHONY: demo test test-unit debian-packages check format bench docs pictures wheels clean
 
 $(READY): pyproject.toml client/pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,10 @@ docs: $(READY)
 # Of the console and of the terminal, for docs/. Needs the repository of `make demo`; takes about two minutes.
 pictures: $(READY) debian-packages
 	$(BIN)/python -m docs.pictures
+
+# Of both distributions, to be installed where there is no checkout.
+wheels: $(READY)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheels ./client .
 
 $(PEERS_READY): perf/peers/requirements.lock
 	$(PYTHON) -m venv $(PEERS)
