@@ -51,6 +51,22 @@ def run(page: Page, block: Block, **replaced: str) -> dict[str, object]:
     return names
 
 
+def find_command(words: list[str]) -> tuple[TyperCommand | TyperGroup, list[str]]:
+    """Returns the command, or group of commands, that the words name, and the words that follow."""
+    command, rest = get_command(app), [*words]
+    while isinstance(command, TyperGroup) and rest:
+        assert rest[0] in command.commands, f"{rest[0]} is not a command of {command.name}"
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
+def parse(words: list[str]) -> None:
+    """Raises for what the command does not know; runs nothing."""
+    command, rest = find_command(words)
+    assert isinstance(command, TyperCommand), f"{' '.join(words)} lacks a command"
+    command.make_context(command.name, rest)
+
+
 def test_the_readme_can_be_read_in_one_go() -> None:
     lines = README.text.splitlines()
     assert len(lines) <= 130
@@ -76,22 +92,6 @@ def test_links_lead_somewhere(page: Page) -> None:
         if not target.exists() or (anchor and anchor not in Page(target).anchors):
             lost.append(link)
     assert lost == []
-
-
-def find_command(words: list[str]) -> tuple[TyperCommand | TyperGroup, list[str]]:
-    """Returns the command, or group of commands, that the words name, and the words that follow."""
-    command, rest = get_command(app), [*words]
-    while isinstance(command, TyperGroup) and rest:
-        assert rest[0] in command.commands, f"{rest[0]} is not a command of {command.name}"
-        command = command.commands[rest.pop(0)]
-    return command, rest
-
-
-def parse(words: list[str]) -> None:
-    """Raises for what the command does not know; runs nothing."""
-    command, rest = find_command(words)
-    assert isinstance(command, TyperCommand), f"{' '.join(words)} lacks a command"
-    command.make_context(command.name, rest)
 
 
 @pytest.mark.parametrize(
