@@ -1,4 +1,4 @@
-"""A ranker of one's own, exported the way the README tells."""
+"""A ranker of one's own, exported as docs/your-models.md describes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trireme_runtime.stages.chain import Funnel
 
 
 class Backwards(nn.Module):
-    """Turns the order of retrieval round."""
+    """Reverses the order of retrieval."""
 
     def precompute(self) -> nn.Module:
         return self
@@ -31,12 +31,11 @@ class Backwards(nn.Module):
         candidate_index: Tensor,
         retrieval_score: Tensor,
     ) -> Tensor:
-        rest = query.sum(1) + history_index.sum(1) + user_category.sum(1) + user_number.sum(1) + candidate_index.sum(1)
-        return -retrieval_score + 0 * rest[:, None]
+        return -retrieval_score
 
 
 class Restless(Backwards):
-    """Answers otherwise each time: ONNX cannot be what PyTorch was."""
+    """Answers differently each time, so that ONNX cannot compute what PyTorch did."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return super().forward(*inputs) + torch.rand(1)
