@@ -81,6 +81,21 @@ def test_the_tree_of_the_readme_is_that_of_the_project() -> None:
     assert [name for name in named if not (ROOT / name).is_dir()] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "heading", "rows"),
+    [
+        ("README.md", "How fast", 7),
+        ("docs/quality.md", "Figures", 3),
+        ("docs/quality.md", "Users who were not in training", 3),
+    ],
+)
+def test_figures_are_those_of_the_benchmarks(name: str, heading: str, rows: int) -> None:
+    benchmarks = [set(row) for _, row in PAGES["docs/benchmarks.md"].figures]
+    shown = [row for above, row in PAGES[name].figures if above == heading]
+    assert len(shown) == rows
+    assert [row for row in shown if not any(there.issuperset(row) for there in benchmarks)] == []
+
+
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
 def test_links_lead_somewhere(page: Page) -> None:
     lost = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-__all__ = ["ROOT", "Block", "Page", "commands", "pages"]
+__all__ = ["ROOT", "Block", "Page", "commands", "numbers", "pages"]
 
 ROOT = Path(__file__).parents[2]
 #: What ends a command in a shell.
@@ -61,6 +61,17 @@ class Page:
         return [" ".join(token.content.split()) for token in self._inline if token.type == "code_inline"]
 
     @property
+    def figures(self) -> list[tuple[str, list[str]]]:
+        """The numbers in the rows of tables: the heading above, and the numbers of the row as they are written."""
+        found, heading = [], ""
+        for line in self.text.splitlines():
+            if line.startswith("#"):
+                heading = line.lstrip("# ")
+            elif line.startswith("|"):
+                found.append((heading, numbers(line)))
+        return [(heading, row) for heading, row in found if row]
+
+    @property
     def anchors(self) -> set[str]:
         """What GitHub calls the headings of the page."""
         titles = [after.content for token, after in pairwise(self._tokens) if token.type == "heading_open"]
@@ -73,6 +84,11 @@ class Page:
     @cached_property
     def _tokens(self) -> list[Token]:
         return MarkdownIt("commonmark").enable("table").parse(self.text)
+
+
+def numbers(text: str) -> list[str]:
+    """Returns the numbers in a text as they are written; the 10 of NDCG@10 and the 50 of p50 are names."""
+    return re.findall(r"(?<![\w.,@])(?:\d|\.\d)[\d.,]*(?<![.,])", text)
 
 
 def pages() -> list[Page]:
