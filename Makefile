@@ -11,7 +11,7 @@ PEERS_READY := $(PEERS)/.ready
 $(READY): pyproject.toml client/pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable client --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable client --editable .
 	touch $(READY)
 
 demo: $(READY)
@@ -55,7 +55,7 @@ pictures: $(READY) debian-packages
 
 # Of both distributions, to be installed where there is no checkout.
 wheels: $(READY)
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheels ./client .
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir build/wheels ./client .
 
 $(PEERS_READY): perf/peers/requirements.lock
 	$(PYTHON) -m venv $(PEERS)
