@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.serving import served_briefly
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.config import PipelineConfig
 from trireme_export.data import Dataset, SyntheticConfig, read_dataset, write_synthetic
@@ -60,5 +61,5 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     train_checkpoint(dataset, PIPELINE, progress=False).save(folder / "checkpoint")
     checkpoint = Checkpoint.load(folder / "checkpoint")
     export_bundle(checkpoint, folder / "repository", "both")
-    with TritonServer(folder / "repository", grpc_port=0, http_port=0, metrics_port=0) as server:
+    with served_briefly(folder / "repository") as server:
         yield Served(folder / "data", dataset, checkpoint, folder / "repository", server)

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import tritonclient.grpc as triton
 from typer.testing import CliRunner
 
 from tests.e2e.conftest import PIPELINE, PLANS, Served
-from trireme_cli.app import app
+from trireme_cli.app import app, run
 from trireme_cli.data import data
 from trireme_cli.perf import perf
 from trireme_client import Client
@@ -43,6 +44,23 @@ def trireme(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
 def document(done: subprocess.CompletedProcess[str]) -> dict:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Runs a command in this process, in an empty folder, where it must fail; returns its error line."""
+
+    def run_refused(*arguments: object) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["trireme", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        assert ended.value.code == 1
+        (*_, line) = filter(None, capsys.readouterr().err.splitlines())
+        assert line.startswith("error: ")
+        return line
+
+    return run_refused
 
 
 @pytest.mark.parametrize("model", PLANS)
@@ -243,24 +261,24 @@ def test_serve_says_ready_answers_and_stops_clean(served: Served) -> None:
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
 )
-def test_what_a_user_can_do_wrong_is_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
-    done = trireme(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if line]
-    assert lines[-1].startswith("error: ")
-    assert words in lines[-1]
-    assert "Traceback" not in done.stderr
+def test_what_a_user_can_do_wrong_is_one_line(refused: Callable[..., str], arguments: list[str], words: str) -> None:
+    assert words in refused(*arguments)
 
 
-def test_gpu_target_says_that_it_is_not_there_yet(served: Served, tmp_path: Path) -> None:
+def test_a_process_that_was_refused_fails_without_a_traceback(tmp_path: Path) -> None:
+    done = trireme("serve", "nowhere", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'nowhere'}: no such directory")
+
+
+def test_gpu_target_says_that_it_is_not_there_yet(served: Served, tmp_path: Path, refused: Callable[..., str]) -> None:
     served.checkpoint.save(tmp_path / "checkpoint")
-    done = trireme("export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--target", "gpu")
-    assert done.returncode == 1
-    assert "target 'gpu' (TensorRT) is not there yet; allowed: cpu" in done.stderr
+    line = refused("export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--target", "gpu")
+    assert "target 'gpu' (TensorRT) is not there yet; allowed: cpu" in line
     assert not (tmp_path / "repo").exists()
 
 
-def test_holdout_out_of_range_is_named(served: Served, tmp_path: Path) -> None:
-    done = trireme("train", "--data", served.data, "--out", tmp_path / "c", "--holdout-users", "1.5")
-    assert done.returncode == 1
-    assert "data.holdout_users: 1.5 is not allowed" in done.stderr
+def test_holdout_out_of_range_is_named(served: Served, tmp_path: Path, refused: Callable[..., str]) -> None:
+    line = refused("train", "--data", served.data, "--out", tmp_path / "c", "--holdout-users", "1.5")
+    assert "data.holdout_users: 1.5 is not allowed" in line

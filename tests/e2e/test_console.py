@@ -27,6 +27,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from prometheus_client import CollectorRegistry, start_http_server
 
 from tests.e2e.conftest import PIPELINE, Served
+from tests.support.serving import served_briefly
 from tests.support.slow_stage import SlowStage
 from trireme_client import Client, TriremeError
 from trireme_export.config import BudgetConfig
@@ -247,7 +248,7 @@ def slowable(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     config = PIPELINE.model_copy(update={"budget": BUDGET})
     export_bundle(dataclasses.replace(served.checkpoint, config=config), folder / "original", "fused")
     stages = SlowStage(folder / "original", folder / "repository")
-    with TritonServer(stages.repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+    with served_briefly(stages.repository) as server:
         urls = {
             "grpc_port": f"http://{server.grpc_url}",
             "http_port": server.http_url,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,10 +17,10 @@ import numpy as np
 import pytest
 from tritonclient import grpc
 
+from tests.support.serving import ANY_PORT, served_briefly
 from tests.support.toy_repository import MODEL, write_toy_repository
 from trireme_server import PortInUseError, Ready, RepositoryError, StartError, TritonServer, WarmupError
 
-ANY_PORT = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
 SERVE = """
 import sys
 from pathlib import Path
@@ -92,6 +93,14 @@ def server_pid(repository: Path) -> int:
     return pid
 
 
+def is_ready(http_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{http_url}/v2/health/ready", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
 def test_is_ready_only_after_warm_up_and_leaves_nothing_behind(tmp_path: Path) -> None:
     repository = write_toy_repository(tmp_path / "repository", ("recommend", "recommend_fused"))
     others = set(shared_memory_of(os.getpid()))
@@ -118,7 +127,7 @@ def test_is_ready_only_after_warm_up_and_leaves_nothing_behind(tmp_path: Path) -
 
 def test_models_see_our_packages_one_thread_and_the_given_cpus(tmp_path: Path) -> None:
     repository = write_toy_repository(tmp_path / "repository")
-    with TritonServer(repository, cpu_affinity=(0,), warm=False, **ANY_PORT) as server:
+    with served_briefly(repository, cpu_affinity=(0,), warm=False) as server:
         about = json.loads((repository / "recommend" / "about.json").read_text())
         assert not (repository / "recommend" / "calls.txt").exists()
         log_path = server.log_path
@@ -145,8 +154,10 @@ def test_a_stop_signal_ends_every_process(serving: subprocess.Popen[str], reposi
 
 
 def test_a_second_ctrl_c_does_not_interrupt_the_stop(serving: subprocess.Popen[str], repository: Path) -> None:
+    http_url, _ = re.findall(r"http://[0-9.:]+", serving.ready_line)  # type: ignore[attr-defined]
     serving.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    assert eventually(lambda: not is_ready(http_url))
+    assert server_pid(repository)
     serving.send_signal(signal.SIGINT)
     assert serving.wait(timeout=30) == 0
     assert processes_of(repository) == []
@@ -188,7 +199,7 @@ def test_a_frozen_server_is_killed_after_the_grace(tmp_path: Path) -> None:
 
 
 def test_a_stopped_server_can_be_started_again(tmp_path: Path) -> None:
-    server = TritonServer(write_toy_repository(tmp_path / "repository"), warm=False, **ANY_PORT)
+    server = served_briefly(write_toy_repository(tmp_path / "repository"), warm=False)
     for _ in range(2):
         with server:
             assert server.is_running
@@ -222,7 +233,7 @@ def test_a_failing_warm_up_is_not_ready(tmp_path: Path) -> None:
     failing = MODEL.replace("responses, users = [], 0", 'raise RuntimeError("no such table: items")')
     repository = write_toy_repository(tmp_path / "repository", model=failing)
     with pytest.raises(WarmupError, match=r"model recommend failed: .*no such table: items") as caught:
-        TritonServer(repository, **ANY_PORT).start()
+        served_briefly(repository).start()
     assert "\n" not in str(caught.value)
     assert processes_of(repository) == []
 
@@ -238,7 +249,7 @@ def test_loading_longer_than_the_timeout_is_an_error(tmp_path: Path) -> None:
 
 
 def test_ports_of_a_running_server_are_refused(repository: Path) -> None:
-    with TritonServer(repository, warm=False, **ANY_PORT) as server:
+    with served_briefly(repository, warm=False) as server:
         port = int(server.grpc_url.rpartition(":")[2])
         with pytest.raises(PortInUseError, match=f"port {port} .*--grpc-port"):
             TritonServer(repository, grpc_port=port, http_port=0, metrics_port=0).start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import pytest
 
 from tests.e2e.conftest import PLANS, Served
 from tests.e2e.test_commands import document, trireme
+from tests.support.published import wait_until_published
+from tests.support.serving import served_briefly
 from tests.support.slow_stage import SlowStage
 from trireme_client import Client
 from trireme_perf.waterfall import measure_call
 from trireme_runtime.schema import STAGES, STEPS
-from trireme_runtime.triton.metrics import PERIOD_S
 from trireme_server import TritonServer
 
 SLOW_MS = 50.0
@@ -22,12 +22,12 @@ SLOW_MS = 50.0
 
 @pytest.fixture(scope="module")
 def slow(served: Served, tmp_path_factory: pytest.TempPathFactory) -> SlowStage:
-    return SlowStage(served.repository, tmp_path_factory.mktemp("slow") / "repository")
+    return SlowStage(served.repository, tmp_path_factory.mktemp("slow") / "repository", publish_s=0.1)
 
 
 @pytest.fixture(scope="module")
 def server(slow: SlowStage) -> Iterator[TritonServer]:
-    with TritonServer(slow.repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+    with served_briefly(slow.repository) as server:
         yield server
 
 
@@ -37,7 +37,7 @@ def test_a_slow_stage_is_named_by_the_ledger(
     slow: SlowStage, server: TritonServer, model: str, stage: str, tmp_path: Path
 ) -> None:
     ledger = ("ledger", "--url", server.grpc_url, "--metrics-url", server.metrics_url, "--model", model, "--json")
-    time.sleep(2 * PERIOD_S)  # what was asked before is published
+    wait_until_published(server.metrics_url)
     document(trireme(*ledger, "--save", tmp_path / "reading.json"))
     slow.set(stage, ms=SLOW_MS)
     with Client(server.grpc_url, model=model, timeout=30) as client:
@@ -45,7 +45,7 @@ def test_a_slow_stage_is_named_by_the_ledger(
             client.recommend(user)
         _, waterfall = measure_call(server.grpc_url, model, lambda: client.recommend(1, ledger=True))
     slow.clear()
-    time.sleep(2 * PERIOD_S)
+    wait_until_published(server.metrics_url)
     result = document(trireme(*ledger, "--since", tmp_path / "reading.json"))
 
     slowest = max(result["percentiles"], key=lambda row: row["p50_us"])

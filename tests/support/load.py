@@ -15,9 +15,10 @@ from trireme_client import Client, Telemetry, TriremeError
 
 
 class Load:
-    """So many callers of one client, each asking for one of the ``users`` ``rate`` times a second, in a ``with`` block.
+    """Callers of one client, each asking for one of the ``users`` ``rate`` times a second, in a ``with`` block.
 
-    Whoever waits longer than his turn leaves out what he is late for: a slow server is asked less, not ever more.
+    They ask in turns, evenly spread. A caller who waits for an answer leaves out the turns that pass meanwhile: a slow server is
+    asked less often.
     """
 
     def __init__(self, url: str, model: str, users: Sequence[int], callers: int, rate: float) -> None:
@@ -27,6 +28,7 @@ class Load:
         self._client = Client(url, model=model, telemetry=Telemetry(meter_provider=self._meters))
         self._users = users
         self._period_s = 1 / rate
+        self._apart_s = self._period_s / callers
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(callers)]
 
@@ -51,7 +53,8 @@ class Load:
         self._publishing.join()
 
     def _ask(self, number: int) -> None:
-        while not self._stopping.wait(self._period_s - time.perf_counter() % self._period_s):
+        offset_s = number * self._apart_s
+        while not self._stopping.wait(self._period_s - (time.perf_counter() - offset_s) % self._period_s):
             number += 1
             with suppress(TriremeError):  # the client counts it as missed
                 self._client.recommend(self._users[number % len(self._users)])

@@ -10,16 +10,21 @@ import json
 from pathlib import Path
 
 from trireme_perf.repositories import append_code, copy_repository
+from trireme_runtime.triton.metrics import PERIOD_S
 
 CONTROL = "slow_stage.json"
 
 DELAYED = '''
 
+import functools
 import json
 import time
 from pathlib import Path
 
+from trireme_runtime.triton import model
+
 CONTROL = Path({control!r})
+model.Publisher = functools.partial(model.Publisher, period_s={publish_s!r})
 
 
 class Delayed:
@@ -49,14 +54,14 @@ class TritonPythonModel(TritonPythonModel):
 
 
 class SlowStage:
-    """The copy at ``repository``; as fast as the original until it is told otherwise."""
+    """The copy at ``repository``; as fast as the original until a stage is set. It publishes its metrics every ``publish_s``."""
 
-    def __init__(self, original: Path, repository: Path) -> None:
+    def __init__(self, original: Path, repository: Path, *, publish_s: float = PERIOD_S) -> None:
         self.repository = repository
         copy_repository(original, repository)
         self._control = repository.parent / f"{repository.name}.{CONTROL}"
         self.clear()
-        append_code(repository, DELAYED.format(control=str(self._control)))
+        append_code(repository, DELAYED.format(control=str(self._control), publish_s=publish_s))
 
     def set(self, stage: str, *, ms: float = 0.0, factor: float = 0.0) -> None:
         """From the next batch on, ``stage`` computes ``ms`` and ``factor`` times its own time longer; the others do not."""
