@@ -14,6 +14,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tests.e2e.conftest import PLANS, Served
 from trireme_client import Client
+from trireme_runtime.schema import ENTRY, FUSED
 
 INT64_MIN = -(2**63)
 
@@ -108,8 +109,8 @@ def model(**fields: Any) -> Callable[[Any], None]:
     return change
 
 
-#: By name: what is changed in a right request, and a word that the error must hold.
-MALFORMED: dict[str, tuple[Callable[[Any], None], str]] = {
+#: By name: what is changed in a right request, and words that the error must hold, which may depend on the plan.
+MALFORMED: dict[str, tuple[Callable[[Any], None], str | dict[str, str]]] = {
     "user id -2": (users(-2), "user_id is -2"),
     "user id -1000": (users(-1000), "user_id is -1000"),
     "smallest int64": (users(INT64_MIN), f"user_id is {INT64_MIN}"),
@@ -121,38 +122,38 @@ MALFORMED: dict[str, tuple[Callable[[Any], None], str]] = {
     "history too short": (tensor(1, shape=[1, 3]), "history"),
     "history too long": (tensor(1, shape=[1, 9999]), "history"),
     "history of another rank": (tensor(1, shape=[1, 1, 20]), "history"),
-    "history without batch": (tensor(1, shape=[20]), ""),
-    "batch sizes differ": (tensor(1, shape=[2, 10]), ""),
+    "history without batch": (tensor(1, shape=[20]), "batch size does not match"),
+    "batch sizes differ": (tensor(1, shape=[2, 10]), "batch size does not match"),
     "user id of another rank": (tensor(0, shape=[1, 1, 1]), "user_id"),
     "user id without batch": (tensor(0, shape=[1]), "user_id"),
     "two user ids in a row": (tensor(0, shape=[1, 2]), "user_id"),
-    "user id of no rank": (tensor(0, shape=[]), ""),
-    "negative shape": (tensor(0, shape=[-1, 1]), ""),
-    "zero users": (tensor(0, shape=[0, 1]), ""),
-    "huge shape": (tensor(0, shape=[2**40, 1]), ""),
+    "user id of no rank": (tensor(0, shape=[]), "'user_id' has no shape"),
+    "negative shape": (tensor(0, shape=[-1, 1]), "batch size does not match"),
+    "zero users": (tensor(0, shape=[0, 1]), "batch size does not match"),
+    "huge shape": (tensor(0, shape=[2**40, 1]), "batch size does not match"),
     "batch too large": (users(*range(33)), "batch"),
     "user id as int32": (tensor(0, datatype="INT32"), "user_id"),
     "user id as float": (tensor(0, datatype="FP32"), "user_id"),
     "user id as text": (tensor(0, datatype="BYTES"), "user_id"),
-    "no such dtype": (tensor(0, datatype="INT65"), ""),
-    "no dtype": (tensor(0, datatype=""), ""),
+    "no such dtype": (tensor(0, datatype="INT65"), "'user_id' data-type"),
+    "no dtype": (tensor(0, datatype=""), "'user_id' data-type"),
     "user id cut": (raw(0, b"1234567"), "user_id"),
     "user id empty": (raw(0, b""), "user_id"),
     "user id too long": (raw(0, bytes(16)), "user_id"),
     "history cut": (raw(1, bytes(7)), "history"),
     "no inputs": (drop_inputs, "user_id"),
     # Triton's words for an ensemble whose first step never runs: "unexpected deadlock"; fused names the input.
-    "no user id": (drop_user, ""),
-    "no contents": (drop_contents, ""),
-    "an input twice": (twice, ""),
+    "no user id": (drop_user, {ENTRY: "deadlock", FUSED: "user_id is missing"}),
+    "no contents": (drop_contents, "input tensor 'user_id'"),
+    "an input twice": (twice, "already exists"),
     "an unknown input": (one_more_input, "basket"),
     "an unknown name": (tensor(0, name="user"), "user"),
-    "an empty name": (tensor(0, name=""), ""),
+    "an empty name": (tensor(0, name=""), "input ''"),
     "an unknown output": (output("price"), "price"),
     "an unknown memory region": (region, "nowhere"),
     "an unknown model": (model(model_name="recommendd"), "recommendd"),
     "an unknown version": (model(model_version="99"), "99"),
-    "a version that is none": (model(model_version="latest"), ""),
+    "a version that is none": (model(model_version="latest"), "'latest'"),
 }
 
 
@@ -175,13 +176,13 @@ def length(served: Served) -> int:
 def test_a_malformed_request_gets_a_telling_error(
     served: Served, stub: GRPCInferenceServiceStub, plan: str, name: str
 ) -> None:
-    change, word = MALFORMED[name]
+    change, words = MALFORMED[name]
     request = message(plan, length(served))
     change(request)
     with pytest.raises(grpc.RpcError) as raised:
         stub.ModelInfer(request, timeout=10)
     assert raised.value.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-    assert word in raised.value.details()
+    assert (words if isinstance(words, str) else words[plan]) in raised.value.details()
     with Client(served.url, model=plan) as client:
         assert len(client.recommend(int(served.dataset.test.user_id[0]), 10)) == 10
 
