@@ -340,13 +340,13 @@ def test_the_code_of_the_documentation_runs(traced: Traced) -> None:
     assert {"recommend", RPC} <= {span.name for span in traced.receiver.trace(trace_id)}
 
 
-def test_a_server_without_an_otlp_url_sends_none(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_an_otlp_url_sends_none(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     with receiving() as receiver:
         monkeypatch.setenv(OTLP_ENDPOINT, receiver.url)  # of other programs: it does not count
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(receiver.url)))
         # At its clean end it would send what is left.
-        with TritonServer(traced.slow.repository, **ANY_PORT, warm=False) as server:
+        with TritonServer(served.repository, **ANY_PORT, warm=False) as server:
             with Client(server.grpc_url, telemetry=Telemetry(provider)) as client:
                 client.recommend(1)
             provider.shutdown()
