@@ -14,10 +14,12 @@ import tritonclient.grpc as triton
 from typer.testing import CliRunner
 
 from tests.e2e.conftest import PIPELINE, PLANS, Served
+from tests.support.published import wait_until_published
 from trireme_cli.app import app, run
 from trireme_cli.data import data
 from trireme_cli.perf import perf
 from trireme_client import Client
+from trireme_perf.stats.percentiles import FEWEST_FOR_P99
 from trireme_runtime.schema import BUDGET, STAGES, STEPS
 
 TRIREME = [sys.executable, "-m", "trireme_cli"]
@@ -96,20 +98,16 @@ def test_the_ledger_has_percentiles_of_every_stage(served: Served, model: str, t
     ledger = ("ledger", "--url", served.url, "--metrics-url", served.server.metrics_url, "--model", model, "--json")
     reading = tmp_path / "reading.json"
     user = int(served.dataset.test.user_id[0])
+    wait_until_published(served.server.metrics_url)
+    document(trireme(*ledger, "--save", reading))
     with Client(served.url, model=model) as client:
-        client.recommend(user, 10)
-        document(trireme(*ledger, "--save", reading))
-        for _ in range(120):
+        for _ in range(FEWEST_FOR_P99):
             client.recommend(user, 10)
-    rows: list[dict] = []
-    for _ in range(20):  # metrics are published a moment after an answer
-        rows = document(trireme(*ledger, "--since", reading))["percentiles"]
-        if rows and min(row["batches"] for row in rows) >= 100:
-            break
+    wait_until_published(served.server.metrics_url)
+    rows = document(trireme(*ledger, "--since", reading))["percentiles"]
     assert [row["stage"] for row in rows] == list(STAGES)
     for row in rows:
-        # One request at a time is a batch of its own; the first may have been published after the first reading.
-        assert 100 <= row["batches"] <= 121
+        assert row["batches"] == FEWEST_FOR_P99  # one request at a time is a batch of its own
         assert 0 < row["p50_us"] <= row["p95_us"] <= row["p99_us"]
         assert row["within_budget"] == (row["p99_us"] <= row["budget_us"])
 

@@ -13,11 +13,12 @@ from tests.support.published import wait_until_published
 from tests.support.serving import served_briefly
 from tests.support.slow_stage import SlowStage
 from trireme_client import Client
+from trireme_perf.stats.percentiles import FEWEST_FOR_P99
 from trireme_perf.waterfall import measure_call
 from trireme_runtime.schema import STAGES, STEPS
 from trireme_server import TritonServer
 
-SLOW_MS = 50.0
+SLOW_MS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_a_slow_stage_is_named_by_the_ledger(
     document(trireme(*ledger, "--save", tmp_path / "reading.json"))
     slow.set(stage, ms=SLOW_MS)
     with Client(server.grpc_url, model=model, timeout=30) as client:
-        for user in range(20):
+        for user in range(FEWEST_FOR_P99):
             client.recommend(user)
         _, waterfall = measure_call(server.grpc_url, model, lambda: client.recommend(1, ledger=True))
     slow.clear()
