@@ -247,7 +247,7 @@ def slowable(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("slowable")
     config = PIPELINE.model_copy(update={"budget": BUDGET})
     export_bundle(dataclasses.replace(served.checkpoint, config=config), folder / "original", "fused")
-    stages = SlowStage(folder / "original", folder / "repository")
+    stages = SlowStage(folder / "original", folder / "repository", publish_s=0.2)
     with served_briefly(stages.repository) as server:
         urls = {
             "grpc_port": f"http://{server.grpc_url}",
@@ -282,7 +282,7 @@ def test_a_slow_stage_is_named_and_a_server_that_is_gone_comes_back(
         looked.ask(str(users[0]))
         expect(looked.page.locator(".about.bad")).to_contain_text(server.grpc_url, timeout=WAIT_MS)
 
-        with TritonServer(slowable.stages.repository, **slowable.ports):
+        with TritonServer(slowable.stages.repository, **slowable.ports, stop_grace_s=0.0):
             expect(headline).to_contain_text("All stages are within their budgets", timeout=WAIT_MS)
             expect(looked.page.locator(".item-id")).to_have_count(10, timeout=WAIT_MS)
         assert looked.errors == []
