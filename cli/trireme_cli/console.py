@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from trireme_cli.output import Json
+from trireme_cli.output import REPOSITORY, Json
 from trireme_cli.output import console as terminal
-from trireme_cli.recommend import REPOSITORY, Repository
+from trireme_cli.recommend import ServedRepository
 
 __all__ = ["console"]
 
@@ -22,7 +22,7 @@ def console(
         list[str] | None,
         typer.Option(help="Metrics of a process whose client has telemetry; adds what callers wait. Can be repeated."),
     ] = None,
-    repository: Repository = REPOSITORY,
+    repository: ServedRepository = REPOSITORY,
     host: Annotated[str, typer.Option(help="Address to show the page on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8050,
     as_json: Json = False,

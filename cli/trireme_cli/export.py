@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trireme_cli.output import Json, finish
+from trireme_cli.output import REPOSITORY, Json, finish
 
 __all__ = ["export"]
 
@@ -30,9 +30,7 @@ class Target(str, Enum):
 
 def export(
     checkpoint: Annotated[Path, typer.Option(help="What `trireme train` wrote.")] = Path("build/checkpoint"),
-    out: Annotated[Path, typer.Option(help="Model repository; an existing one gets a new version.")] = Path(
-        "build/model_repository"
-    ),
+    out: Annotated[Path, typer.Option(help="Model repository; an existing one gets a new version.")] = REPOSITORY,
     plan: Annotated[Plan, typer.Option(help="ensemble, fused, or both.")] = Plan.both,
     target: Annotated[Target, typer.Option(help="cpu; gpu (TensorRT) is not there yet.")] = Target.cpu,
     as_json: Json = False,

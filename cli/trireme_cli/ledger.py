@@ -29,7 +29,7 @@ def ledger(
     url: Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")] = "localhost:8001",
     model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
     seconds: Annotated[
-        float, typer.Option(min=0, help="Watch the server for so long; 0 reads all since it started.")
+        float, typer.Option(min=0, help="Seconds to watch the server; 0 reads everything since it started.")
     ] = 0.0,
     metrics_url: Annotated[
         str,
@@ -46,7 +46,7 @@ def ledger(
     save: Annotated[Path | None, typer.Option(help="Write this moment's reading, for --since.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Where the time of a request goes, stage by stage, from Triton's own statistics and the stages' histograms."""
+    """Show where the time of a request goes, stage by stage, from Triton's own statistics and the stages' histograms."""
     from trireme_perf.ledger import LedgerReader, Reading, follow_ledger
 
     if since and (seconds or watch):

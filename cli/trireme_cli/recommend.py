@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from trireme_cli.output import CommandError, Json, finish
+from trireme_cli.output import REPOSITORY, CommandError, Json, finish
 from trireme_cli.waterfall import waterfall_table
 
 if TYPE_CHECKING:
@@ -19,11 +19,9 @@ __all__ = ["parse_history", "recommend", "recommendations_table"]
 
 Url = Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")]
 Model = Annotated[str, typer.Option(help="Entry model.")]
-Repository = Annotated[
-    Path, typer.Option(help="The repository that is served, for the titles of its items; need not be there.")
+ServedRepository = Annotated[
+    Path, typer.Option(help="Repository that the server serves; if it is there, titles are shown.")
 ]
-#: What `trireme export` writes unless told otherwise.
-REPOSITORY = Path("build/model_repository")
 
 
 def recommend(
@@ -34,7 +32,7 @@ def recommend(
         str | None, typer.Option(help="Item ids, newest last, comma-separated; replaces the stored history.")
     ] = None,
     model: Model = "recommend",
-    repository: Repository = REPOSITORY,
+    repository: ServedRepository = REPOSITORY,
     ledger: Annotated[bool, typer.Option("--ledger", help="Draw where the time of the call went.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from trireme_cli.output import Json
+from trireme_cli.output import REPOSITORY, Json
 
 __all__ = ["serve"]
 
 
 def serve(
-    repository: Annotated[Path, typer.Argument(help="What `trireme export` wrote.")] = Path("build/model_repository"),
+    repository: Annotated[Path, typer.Argument(help="What `trireme export` wrote.")] = REPOSITORY,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8000,

@@ -14,9 +14,9 @@ from .requests import Ids, Request, check_arguments, check_requests
 
 
 class AsyncClient(BaseClient):
-    """`Client` for asyncio: the same arguments, results and errors.
+    """``Client`` for asyncio: the same arguments, results and errors.
 
-    Use it in an `async with` block, or call `close` at the end. It belongs to the event loop of its first call; any
+    Use it in an ``async with`` block, or call ``close`` at the end. It belongs to the event loop of its first call; any
     number of tasks may share it. A task that is cancelled cancels its RPCs.
     """
 
@@ -34,7 +34,7 @@ class AsyncClient(BaseClient):
         timeout: float | None | EllipsisType = ...,
         ledger: bool = False,
     ) -> Recommendations:
-        """See `Client.recommend`."""
+        """See ``Client.recommend``."""
         with self._session.recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history)
             recorder.ended("validate")
@@ -46,12 +46,12 @@ class AsyncClient(BaseClient):
     async def recommend_many(
         self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...
     ) -> list[Recommendations]:
-        """See `Client.recommend_many`."""
+        """See ``Client.recommend_many``."""
         with self._session.recorders.recommend_many() as recorder:
             return await self._session.run(self._session.recommend_steps(check_requests(requests), timeout, recorder))
 
     async def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
-        """See `Client.model_info`."""
+        """See ``Client.model_info``."""
         return await self._session.run(self._session.model_info_steps(timeout))
 
     async def close(self) -> None:

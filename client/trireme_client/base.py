@@ -45,5 +45,5 @@ class BaseClient:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Whether ``close`` was called."""
         return self._session.closed

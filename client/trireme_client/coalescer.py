@@ -35,11 +35,11 @@ class Coalescer(ABC, Generic[S]):
 
     @abstractmethod
     def _send(self, flight: Flight, rpc: Rpc) -> None:
-        """Starts an RPC and sets `flight.rpc`."""
+        """Starts an RPC and sets ``flight.rpc``."""
 
     @abstractmethod
     def _load(self, deadline: Deadline, until: float) -> None:
-        """Starts to read the model's dimensions; `_loaded` is called at the end."""
+        """Starts to read the model's dimensions; ``_loaded`` is called at the end."""
 
     @abstractmethod
     def _wake(self, call: Call, result: Result) -> None:
@@ -103,7 +103,7 @@ class Coalescer(ABC, Generic[S]):
         return True
 
     def _landed(self, flight: Flight, message: Any) -> None:
-        """Ends a flight whose ModelInferResponse came; `_read` gives its results."""
+        """Ends a flight whose ModelInferResponse came; ``_read`` gives its results."""
         self.flights.answered(flight, self._clock())
         _ended([call.recorder for call in flight.calls if call.recorder.wants_ledger], "rpc")
         if flight.codec is not None:
@@ -150,7 +150,7 @@ class Coalescer(ABC, Generic[S]):
             self._load(Deadline(None if until == math.inf else max(0.0, until - self._clock())), until)
 
     def _loaded(self, error: BaseException | None, until: float) -> None:
-        """Goes on once the model's dimensions were read, or could not be because of an error, by the moment `until`."""
+        """Goes on once the model's dimensions were read, or could not be because of an error, by the moment ``until``."""
         self._loading = False
         waiting = self.flights.waiting()
         if isinstance(error, TimeoutError):  # calls that came later may have the time to try again

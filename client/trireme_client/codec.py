@@ -45,7 +45,7 @@ class Codec:
         """Splits requests into RPCs of at most max_batch_size users.
 
         Users with and without a history never share an RPC, since an RPC has the optional input for all of its users
-        or for none. ledger: as for `message`.
+        or for none. ledger: as for ``message``.
 
         Raises:
             ValidationError: a k exceeds the model's list length.
@@ -112,7 +112,7 @@ class Codec:
 
 
 def pad_histories(histories: Sequence[NDArray[np.int64]], length: int) -> NDArray[np.int64]:
-    """Returns int64 (batch, length): the newest `length` ids of each history, newest last; short ones begin with -1."""
+    """Returns int64 (batch, length): the newest ``length`` ids of each history, newest last; short ones begin with -1."""
     padded = np.full((len(histories), length), -1, dtype=_WIRE_INT64)
     for row, history in zip(padded, histories, strict=True):
         newest = history[-length:]

@@ -31,7 +31,7 @@ class Baseline:
         self._weight = self._users = self._latency = self._square = self._product = 0.0
 
     def add(self, users: int, latency: float) -> None:
-        """Adds a lone RPC of `users` that took `latency` seconds."""
+        """Adds a lone RPC of ``users`` that took ``latency`` seconds."""
         self._weight = self._weight * _FADE + 1
         self._users = self._users * _FADE + users
         self._latency = self._latency * _FADE + latency
@@ -55,7 +55,7 @@ class ConcurrencyLimit:
     """The number of RPCs that may be in flight, by additive increase and multiplicative decrease (Chiu and Jain, 1989).
 
     The sign of congestion is that of TCP Vegas (Brakmo, O'Malley and Peterson, 1994): of m RPCs in flight,
-    m·(1 - baseline / latency) wait at the server. Vegas keeps the shortest round trip; this keeps a `Baseline`, since
+    m·(1 - baseline / latency) wait at the server. Vegas keeps the shortest round trip; this keeps a ``Baseline``, since
     an RPC of 64 users takes longer than one of a single user even on an idle server. The limit rises while it holds
     calls back and the server is not congested, so it settles at the number of RPCs that the server works on at a time.
     """
@@ -71,7 +71,7 @@ class ConcurrencyLimit:
         self._mean = self._last = 0.0
 
     def allowed(self, now: float) -> int:
-        """Returns how many RPCs may be in flight at `now` (seconds), at least 1."""
+        """Returns how many RPCs may be in flight at ``now`` (seconds), at least 1."""
         return int(self._limit) if now - self._measured < _MEASURE_EVERY else 1
 
     @property

@@ -33,7 +33,7 @@ class ClosedError(TriremeError):
 
 
 class OverloadedError(TriremeError):
-    """`Coalescing.max_pending` calls wait in this client already; this one was not sent."""
+    """``Coalescing.max_pending`` calls wait in this client already; this one was not sent."""
 
 
 class ConnectError(TriremeError):
@@ -41,7 +41,7 @@ class ConnectError(TriremeError):
 
 
 class TimeoutError(TriremeError, builtins.TimeoutError):
-    """No answer within the time allowed. `seconds` is the limit that ran out; None if a server or proxy set it."""
+    """No answer within the time allowed. ``seconds`` is the limit that ran out; None if a server or proxy set it."""
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class TimeoutError(TriremeError, builtins.TimeoutError):
 class ServerError(TriremeError):
     """The server answered with an error.
 
-    `status` is gRPC's name for it ("INTERNAL"), `details` the server's message.
+    ``status`` is gRPC's name for it ("INTERNAL"), ``details`` the server's message.
     """
 
     def __init__(self, message: str, status: str = "UNKNOWN", details: str = "") -> None:

@@ -51,7 +51,7 @@ class Flight:
     Attributes:
         sent: the moment of the clock when it left.
         in_flight: RPCs in flight at that moment, itself included.
-        rpc: its handle, which has a method `cancel`.
+        rpc: its handle, which has a method ``cancel``.
     """
 
     calls: list[Call]
@@ -120,7 +120,7 @@ class Flights:
         return call.deadline - _HURRY * self.limit.latency
 
     def take(self, now: float, size: int, hurry: bool = False) -> tuple[Flight | None, list[Call]]:
-        """Takes up to `size` waiting calls for the next RPC, and settles those that are too late for it.
+        """Takes up to ``size`` waiting calls for the next RPC, and settles those that are too late for it.
 
         A call is too late if, at the usual latency, its answer would come after its deadline: the server would work on
         it for nothing while the others wait.

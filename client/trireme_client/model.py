@@ -79,7 +79,7 @@ def _slo_ms(config: Any) -> float | None:
 
 
 def _width(model: str, role: str, tensors: dict[str, Any], name: str, data_type: str, width: int = 0) -> int:
-    """Returns the only dimension of a tensor after checking it and the type; `width` is the one allowed (0: any)."""
+    """Returns the only dimension of a tensor after checking it and the type; ``width`` is the one allowed (0: any)."""
     if name not in tensors:
         raise ProtocolError(f"model {model!r} has no {role} {name!r}: it is not a Trireme entry model")
     tensor = tensors[name]

@@ -43,10 +43,10 @@ def check_seconds(name: str, value: object) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """Time limits in seconds; None for no limit. A `timeout` given with a call replaces both, for the whole call.
+    """Time limits in seconds; None for no limit. A ``timeout`` given with a call replaces both, for the whole call.
 
     Attributes:
-        request: limits one `recommend` or `recommend_many`, however many RPCs it takes.
+        request: limits one ``recommend`` or ``recommend_many``, however many RPCs it takes.
         connect: limits what precedes the first of them: connecting, and reading the model's configuration.
     """
 
@@ -71,12 +71,12 @@ DEFAULT_TIMEOUT = Timeout()
 
 @dataclass(frozen=True, slots=True)
 class Coalescing:
-    """How concurrent calls of `recommend` share RPCs.
+    """How concurrent calls of ``recommend`` share RPCs.
 
     Attributes:
         max_users: the most users per RPC; None for as many as the model takes. Its max_batch_size is never exceeded.
         max_in_flight: the most RPCs in flight. How many there are below that follows from the server's latency.
-        max_pending: the most calls that wait for an RPC; beyond that, `recommend` raises OverloadedError at once.
+        max_pending: the most calls that wait for an RPC; beyond that, ``recommend`` raises OverloadedError at once.
     """
 
     max_users: int | None = None
@@ -103,8 +103,8 @@ class TLS:
 
     Attributes:
         ca_file: the authorities to trust; None for those that come with gRPC.
-        cert_file: identifies this client to a server that requires it (mutual TLS); needs `key_file`.
-        key_file: the key of `cert_file`.
+        cert_file: identifies this client to a server that requires it (mutual TLS); needs ``key_file``.
+        key_file: the key of ``cert_file``.
 
     Raises:
         ValidationError: a file is missing, unreadable or not PEM.

@@ -48,9 +48,9 @@ class Recommendation(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, init=False)
 class Recommendations(Sequence[Recommendation]):
-    """One user's items, best first; a sequence of `Recommendation`.
+    """One user's items, best first; a sequence of ``Recommendation``.
 
-    `item_ids` and `scores` are read-only views of the server's answer. Copy them to change them, or to keep a few rows
+    ``item_ids`` and ``scores`` are read-only views of the server's answer. Copy them to change them, or to keep a few rows
     of a large batch without the rest of it.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Recorders of calls and RPCs. A call takes the same path whether it is recorded or not: the base classes do nothing.
 
-`CallClock` here takes the times of a call's ledger; the recorders for OpenTelemetry are in `spans`.
+``CallClock`` here takes the times of a call's ledger; the recorders for OpenTelemetry are in ``spans``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Records one call, as a `with` block around it; this one records nothing.
+    """Records one call, as a ``with`` block around it; this one records nothing.
 
     Attributes:
         wants_ledger: whether the parts of the call and the stages of the server are recorded.
@@ -44,7 +44,7 @@ class Recorder:
         """Notes the server's row of the ledger: users and requests in the batch, and the ns of every stage."""
 
     def answered(self, result: Recommendations) -> Recommendations:
-        """Notes the result of a `recommend`; returns it with what was recorded."""
+        """Notes the result of a ``recommend``; returns it with what was recorded."""
         return result
 
 
@@ -81,7 +81,7 @@ class CallClock(Recorder):
 
 
 class RpcRecorder:
-    """Records one RPC, as a `with` block around the wait for its answer; this one records nothing.
+    """Records one RPC, as a ``with`` block around the wait for its answer; this one records nothing.
 
     Attributes:
         headers: added to gRPC's metadata.
@@ -97,7 +97,7 @@ class RpcRecorder:
         pass
 
     def starting(self) -> AbstractContextManager[object]:
-        """Returns a `with` block around the start of an RPC that is waited for later."""
+        """Returns a ``with`` block around the start of an RPC that is waited for later."""
         return self
 
     def future(self, call: Any) -> Any:
@@ -124,11 +124,11 @@ class Recorders:
     slo_s: float | None = None
 
     def recommend(self, ledger: bool) -> Recorder:
-        """Begins a call of `recommend`."""
+        """Begins a call of ``recommend``."""
         return CallClock(NO_CALL) if ledger else NO_CALL
 
     def recommend_many(self) -> Recorder:
-        """Begins a call of `recommend_many`."""
+        """Begins a call of ``recommend_many``."""
         return NO_CALL
 
     def rpc(self, rpc: Rpc) -> RpcRecorder:

@@ -20,7 +20,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One user's request, for `recommend_many`.
+    """One user's request, for ``recommend_many``.
 
     It is checked when it is sent, so that an error can name its position.
 
@@ -28,7 +28,7 @@ class Request:
         user_id: int >= 0, or None for an anonymous user.
         k: how many items, 1 up to the model's list length.
         history: item ids, newest last, in place of those that the server has stored; None uses the stored ones, an
-            empty history counts as none at all. Only the newest `history_length` ids are sent.
+            empty history counts as none at all. Only the newest ``history_length`` ids are sent.
     """
 
     user_id: int | None = None
@@ -37,7 +37,7 @@ class Request:
 
 
 class CheckedRequest(NamedTuple):
-    """A request in the types of the wire. `where` ("requests[3].") is the start of a later error's message."""
+    """A request in the types of the wire. ``where`` ("requests[3].") is the start of a later error's message."""
 
     user_id: int
     k: int
@@ -68,7 +68,7 @@ def check_requests(requests: Iterable[Request]) -> list[CheckedRequest]:
 
 
 def check_int(name: str, value: object, low: int, also: str = "") -> int:
-    """Returns an int or NumPy integer (no bool, no float) from `low` to the largest int64, as an int."""
+    """Returns an int or NumPy integer (no bool, no float) from ``low`` to the largest int64, as an int."""
     if _is_int(value):
         number = operator.index(value)  # type: ignore[arg-type]
         if low <= number <= INT64_MAX:

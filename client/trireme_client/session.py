@@ -28,7 +28,7 @@ class Session:
     """The channel and stub of one client, its options, the codec of its model, and the steps of its calls.
 
     Args:
-        grpc: the module that makes the channel: `grpc`, or `grpc.aio`.
+        grpc: the module that makes the channel: ``grpc``, or ``grpc.aio``.
         owner: the class of the client, for messages.
     """
 
@@ -105,7 +105,7 @@ class Session:
         return results
 
     def model_info_steps(self, timeout: Limit) -> Steps[ModelInfo]:
-        """Takes the steps of `model_info`."""
+        """Takes the steps of ``model_info``."""
         deadline = Deadline(self.allowed_seconds(timeout))
         codec = self.codec or (yield from self.codec_steps(deadline))
         return codec.info
@@ -128,7 +128,7 @@ class Session:
             self.codec = None
 
     def allowed_seconds(self, timeout: Limit) -> float | None:
-        """Returns the seconds for a call's next step, or for the whole call if `timeout` was given."""
+        """Returns the seconds for a call's next step, or for the whole call if ``timeout`` was given."""
         if self.closed:
             raise ClosedError(f"{self!r} cannot be used any more: make a new client")
         if not isinstance(timeout, EllipsisType):
@@ -149,7 +149,7 @@ class Session:
         return failure
 
     def timed_out(self, seconds: float | None) -> TriremeError:
-        """Returns the error of a call that was not answered within `seconds`."""
+        """Returns the error of a call that was not answered within ``seconds``."""
         return error_from_status("DEADLINE_EXCEEDED", "", self._where(), seconds)
 
     def closed_meanwhile(self) -> ClosedError:

@@ -1,6 +1,6 @@
 """The recorders for OpenTelemetry: a span and the duration of every call, and a span of every RPC of a sampled call.
 
-Needs opentelemetry-api, so only `telemetry` imports this module, and only when a Telemetry is made.
+Needs opentelemetry-api, so only ``telemetry`` imports this module, and only when a Telemetry is made.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ class ClientSpans(Recorders):
             self._rpc_attributes[SERVER_PORT] = port
 
     def recommend(self, ledger: bool) -> Recorder:
-        """Begins a call of `recommend`. Its duration is recorded: the SLO is about that."""
+        """Begins a call of ``recommend``. Its duration is recorded: the SLO is about that."""
         span = CallSpan(self, "recommend", timed=True)
         return CallClock(span) if ledger else span
 
     def recommend_many(self) -> Recorder:
-        """Begins a call of `recommend_many`. Its duration depends on the length of its list, so no SLO holds for it."""
+        """Begins a call of ``recommend_many``. Its duration depends on the length of its list, so no SLO holds for it."""
         return CallSpan(self, "recommend_many", timed=False)
 
     def rpc(self, rpc: Rpc) -> RpcRecorder:
@@ -120,7 +120,7 @@ class ClientSpans(Recorders):
 
 
 class CallSpan(Recorder):
-    """One call of a client, from when this is made to the end of its `with` block."""
+    """One call of a client, from when this is made to the end of its ``with`` block."""
 
     __slots__ = ("_client", "_span", "_start", "_timed", "sampled")
 

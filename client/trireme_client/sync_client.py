@@ -14,7 +14,7 @@ from .sync_session import SyncSession
 
 
 class Client(BaseClient):
-    """Asks a Triton server for recommendations. Use it in a `with` block, or call `close` at the end.
+    """Asks a Triton server for recommendations. Use it in a ``with`` block, or call ``close`` at the end.
 
     Making a client does not connect. The first call connects and reads the model's dimensions from the server; they
     are kept until another version answers or the server refuses a request.
@@ -28,7 +28,7 @@ class Client(BaseClient):
         timeout: a Timeout, or seconds for both of its limits, or None for no limit.
         tls: the certificates; None for a connection without encryption.
         headers: sent with every RPC.
-        coalescing: lets concurrent calls of `recommend` share RPCs, which is far cheaper under load for client and
+        coalescing: lets concurrent calls of ``recommend`` share RPCs, which is far cheaper under load for client and
             server; None makes one RPC per call.
         telemetry: reports every call to OpenTelemetry.
 
@@ -59,7 +59,7 @@ class Client(BaseClient):
 
         Raises:
             ValidationError: an argument is wrong; nothing was sent.
-            TriremeError: any other failure (see `errors`).
+            TriremeError: any other failure (see ``errors``).
         """
         with self._session.recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history)
@@ -80,11 +80,11 @@ class Client(BaseClient):
 
         Args:
             requests: the users; all of them are checked before anything is sent.
-            timeout: seconds for all of them together; otherwise as for `recommend`.
+            timeout: seconds for all of them together; otherwise as for ``recommend``.
 
         Raises:
             ValidationError: a request is wrong; the message names its position.
-            TriremeError: any other failure (see `errors`).
+            TriremeError: any other failure (see ``errors``).
         """
         with self._session.recorders.recommend_many() as recorder:
             return self._session.run(self._session.recommend_steps(check_requests(requests), timeout, recorder))

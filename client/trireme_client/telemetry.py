@@ -1,4 +1,4 @@
-"""The clients' option for OpenTelemetry. What it does is in `spans`, which is loaded only when a Telemetry is made."""
+"""The clients' option for OpenTelemetry. What it does is in ``spans``, which is loaded only when a Telemetry is made."""
 
 from __future__ import annotations
 

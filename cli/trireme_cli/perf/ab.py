@@ -32,28 +32,35 @@ VARIANT = escape(
 
 def ab(
     a: Annotated[str, typer.Argument(help=f"The reference: {VARIANT}")] = str(REPOSITORY),
-    b: Annotated[str | None, typer.Argument(help="What is compared with it; the same form. Not with --preset.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help=f"Two ways to serve and ask A, instead of A and B: {', '.join(PRESETS)}.")
+    b: Annotated[
+        str | None, typer.Argument(help="The variant to compare with it, in the same form; not with --preset.")
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Each is traffic on both, in random order.")] = 20,
-    seconds: Annotated[float, typer.Option(help="How long either is asked in a round.")] = 1.0,
+    preset: Annotated[
+        str | None, typer.Option(help=f"Compare two ways to serve and ask A, instead of A and B: {', '.join(PRESETS)}.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of traffic on both variants, in random order.")] = 20,
+    seconds: Annotated[float, typer.Option(help="Seconds of traffic on each variant in a round.")] = 1.0,
     rate: Annotated[
-        float | None, typer.Option(help="Users per second, Poisson; default 40 % of what the slower variant can.")
+        float | None,
+        typer.Option(help="Users per second, Poisson; default 40 % of the capacity of the slower variant."),
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(help="So many callers in a closed loop, instead of a rate; default of most presets 1.")
+        int | None, typer.Option(help="Number of callers in a closed loop, instead of a rate; most presets use 1.")
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="What decides: p50, p99 or mean of the latency, server_cpu or client_cpu; default p50."),
+        typer.Option(
+            help="Metric that decides: p50, p99 or mean of the latency, server_cpu or client_cpu; default p50."
+        ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="So many first items of the answers are compared.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Compare the first k items of the answers.")] = 10,
     repeats: Annotated[
         int,
-        typer.Option(help="Repeat all that, and count the verdicts: of A against itself, nearly none may have one."),
+        typer.Option(help="Repeat the experiment and count the verdicts; A against itself should have almost none."),
     ] = 1,
-    users: Annotated[Path | None, typer.Option(help="A repository whose users ask; default A's, else B's.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="Repository whose users ask; default that of A, else that of B.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Compare NDCG@10 too, on the test part of this data set.")] = None,
     checkpoint: Annotated[Path, typer.Option(help="With --data: what `trireme train` wrote.")] = Path(
         "build/checkpoint"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from trireme_cli.output import CommandError, Json, finish
+from trireme_cli.output import REPOSITORY, CommandError, Json, finish
 from trireme_cli.perf.tables import figures, interval, number, tell
 
 if TYPE_CHECKING:
@@ -31,20 +31,23 @@ SHOWN = {
 
 def goodput(
     repository: Annotated[
-        Path, typer.Argument(help="A repository with a fused plan, better with both; with --url: whose users ask.")
-    ] = Path("build/model_repository"),
-    rounds: Annotated[int, typer.Option(help="Every contestant once per round, on a fresh server.")] = 5,
+        Path,
+        typer.Argument(
+            help="A repository with a fused plan, better with both plans; with --url, only its users matter."
+        ),
+    ] = REPOSITORY,
+    rounds: Annotated[int, typer.Option(help="Rounds; each measures every contestant once, on a fresh server.")] = 5,
     seconds: Annotated[float, typer.Option(help="Length of one probe.")] = 3.0,
     slo_ms: Annotated[float, typer.Option(help="The SLO: p99 at most this, in ms.")] = 20.0,
     url: Annotated[
-        str | None, typer.Option(help="Measure only a server that is running: host:port of its gRPC endpoint.")
+        str | None, typer.Option(help="Measure a running server instead: host:port of its gRPC endpoint.")
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(help="With --url: MODEL or MODEL+coalescing, may be repeated; default `recommend`."),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="A contestant, may be repeated; default all that can run.")
+        list[str] | None, typer.Option(help="Contestant to measure, may be repeated; default all that can run.")
     ] = None,
     baseline: Annotated[Path | None, typer.Option(help="Another checkout of this project, after `make demo`.")] = None,
     baseline_repository: Annotated[Path | None, typer.Option(help="The repository for that checkout to serve.")] = None,

@@ -20,11 +20,13 @@ __all__ = ["limit"]
 def limit(
     repository: Repository = REPOSITORY,
     batch: Annotated[
-        list[int] | None, typer.Option(help="Users per call, may be repeated; default 1, 8, 32, 64; of catalogues 32.")
+        list[int] | None,
+        typer.Option(help="Users per call, may be repeated; default 1, 8, 32 and 64, or 32 with --catalogue."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Figures are medians over so many.")] = 9,
+    rounds: Annotated[int, typer.Option(help="Number of rounds; figures are their medians.")] = 9,
     catalogue: Annotated[
-        list[int] | None, typer.Option(help="Measure a made-up catalogue of so many items instead; may be repeated.")
+        list[int] | None,
+        typer.Option(help="Measure a made-up catalogue with this many items instead; may be repeated."),
     ] = None,
     candidates: Annotated[
         list[int] | None, typer.Option(help="With --catalogue: items handed to ranking, may be repeated; default 200.")
@@ -40,10 +42,10 @@ def limit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What the bare computation costs: the same stages in this process, on one core.
+    """Measure what the bare computation costs: the same stages in this process, on one core.
 
-    Of a repository with a fused plan by batch size; or of made-up catalogues, with their memory: the first of several
-    sizes of a kind is the base, around which the others are measured one kind at a time.
+    Without --catalogue, the stages of a repository with a fused plan, by batch size. With it, made-up catalogues and their
+    memory: the first value of each option is the base, and the other values are measured around it, one option at a time.
     """
     if not catalogue:
         if candidates or history or keep:

@@ -16,7 +16,7 @@ __all__ = ["memory"]
 
 
 def memory(repository: Repository = REPOSITORY, as_json: Json = False) -> None:
-    """What a server holds in memory, and what a second instance of every model adds."""
+    """Measure what a server holds in memory, and what a second instance of every model adds."""
     from trireme_perf.memory import measure_instances
 
     result = measure_instances(repository, _serve)

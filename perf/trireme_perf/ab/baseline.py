@@ -107,7 +107,7 @@ def planned(a: Variant, b: Variant, settings: Settings, data: str | None) -> dic
 
 def check_baseline(baseline: Mapping[str, Any], document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each metric of a baseline in a later experiment: ``{"metric", "value", "low", "high", "expected", "tolerance",
-    "allowed", "state"}``. ``state``: `kept`; `regressed`; or `unclear`, a ratio above what is allowed whose interval is not.
+    "allowed", "state"}``. ``state``: ``kept``; ``regressed``; or ``unclear``, a ratio that is too high but whose interval is not.
 
     Raises:
         PerfError: the experiment had other variants or settings, or did not measure a metric.

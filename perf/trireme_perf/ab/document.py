@@ -34,8 +34,8 @@ def to_document(a: Variant, b: Variant, measured: Measured, settings: Settings, 
     ``low`` and ``high`` of its interval. The p99 is None of fewer than 100 requests, the server's CPU time if its processes
     cannot be looked at.
 
-    ``verdict`` is of the ``metric`` alone, and says that B is worse (`slower`, or `dearer` in CPU time) or better (`faster`,
-    `cheaper`) only if the interval of its difference does not hold 0; one metric decides, so that looking at several does not
+    ``verdict`` is of the ``metric`` alone. It is that B is worse (``slower``, or ``dearer`` in CPU time) or better (``faster``,
+    ``cheaper``) only if the interval of its difference does not hold 0; one metric decides, so that looking at several does not
     make a chance find likelier. ``detectable`` is the smallest difference that this experiment would have shown with a chance
     of 80 %. ``repeats`` counts the verdicts of every repetition by itself; all else is of all of them together.
     """

@@ -96,7 +96,7 @@ class Variant:
 
 
 def parse_variant(text: str) -> Variant:
-    """Reads ``REPOSITORY[:MODEL]`` or ``grpc://HOST:PORT[/MODEL]`` with ``+OPTION``s; MODEL is `recommend` unless named.
+    """Reads ``REPOSITORY[:MODEL]`` or ``grpc://HOST:PORT[/MODEL]`` with ``+OPTION``s; MODEL is ``recommend`` unless named.
 
     Raises:
         PerfError: it is neither, or the repository has no such entry model. BundleError: no model repository.

@@ -53,7 +53,7 @@ def compare(
         tell: receives progress, line by line.
 
     Raises:
-        PerfError: fewer than two cores, no users, or see `selection.select` and `run.measure`.
+        PerfError: fewer than two cores, no users, or see ``selection.select`` and ``run.measure``.
     """
     with own_place() as place:
         selection = select(repository, place, only, baseline)

@@ -1,4 +1,4 @@
-"""The same funnel behind other servers, as contestants: `perf/peers/` with an environment of its own."""
+"""The same funnel behind other servers, as contestants: ``perf/peers/`` with an environment of its own."""
 
 from __future__ import annotations
 

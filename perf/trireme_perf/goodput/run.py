@@ -30,7 +30,7 @@ MAY_FAIL = ("peer", "baseline")
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and against what: `rounds`, `seconds` per probe, the SLO on p99 in ms."""
+    """How long and against what: ``rounds``, ``seconds`` per probe, the SLO on p99 in ms."""
 
     rounds: int = 5
     seconds: float = 3.0

@@ -1,4 +1,4 @@
-"""`trireme serve` as a server under measurement: its command, and where it listens once it is ready."""
+"""``trireme serve`` as a server under measurement: its command, and where it listens once it is ready."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def serve_command(
 
 
 async def ready_address(server: Server, key: str = "grpc_url") -> str:
-    """Returns where the server listens, once it is ready: `trireme serve --json` then prints a line of JSON.
+    """Returns where the server listens, once it is ready: ``trireme serve --json`` then prints a line of JSON.
 
     Raises:
         StartError: it ended, or is not ready in time.

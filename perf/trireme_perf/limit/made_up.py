@@ -18,7 +18,7 @@ def builder(keep: Path | None) -> Build:
     """Returns what builds funnels for ``growth.measure_growth``.
 
     Args:
-        keep: a folder for their checkpoints, which `trireme export` takes, each in a folder named by its sizes; None: none is
+        keep: a folder for their checkpoints, which ``trireme export`` takes, each in a folder named by its sizes; None: none is
             kept.
     """
 

@@ -1,7 +1,7 @@
 """Triton's own load generator: where it is, one run of it, and what it reported.
 
-`perf_analyzer` ends with code 2 and writes nothing when its windows differ too much. So it is made to accept
-any windows and to print them (`-v`); whether they agree is judged here, and a noisy figure stays, marked as unstable.
+``perf_analyzer`` ends with code 2 and writes nothing when its windows differ too much. So it is made to accept
+any windows and to print them (``-v``); whether they agree is judged here, and a noisy figure stays, marked as unstable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _UNUSABLE = re.compile(r"failed to (get model|connect)|Failed to init manager in
 
 @dataclass(frozen=True)
 class Load:
-    """`concurrency`: requests in flight at any time (closed loop). `poisson`: requests per second (open loop)."""
+    """``concurrency``: requests in flight at any time (closed loop). ``poisson``: requests per second (open loop)."""
 
     mode: Mode
     value: float
@@ -44,7 +44,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Windows:
-    """How long to measure: `count` windows of `length_ms`, which agree if they stay within `stability_pct` of
+    """How long to measure: ``count`` windows of ``length_ms``, which agree if they stay within ``stability_pct`` of
     their mean, in throughput and in p99."""
 
     length_ms: int
@@ -54,10 +54,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one load did. Latencies are the client's; `server_*` are means inside the server. One user per request.
+    """What one load did. Latencies are the client's; ``server_*`` are means inside the server. One user per request.
 
-    `status`: `ok`; `unstable`: the windows disagree; `behind`: the tool could not send at the Poisson rate asked
-    for, so the latencies are too good; `failed`: requests failed (`error` says why, there are no figures).
+    ``status``: ``ok``; ``unstable``: the windows disagree; ``behind``: the tool could not send at the Poisson rate asked
+    for, so the latencies are too good; ``failed``: requests failed (``error`` says why, there are no figures).
     """
 
     throughput_users_per_s: float
@@ -72,7 +72,7 @@ class Measurement:
 
 
 def measure(tool: Tool, url: str, model: str, load: Load, *, input_data: Path, windows: Windows) -> Measurement:
-    """Puts `load` on `model` at `url` (gRPC) and waits for the figures.
+    """Puts ``load`` on ``model`` at ``url`` (gRPC) and waits for the figures.
 
     Raises:
         PerfAnalyzerError: the server cannot be reached, has no such model, or the input data do not fit it.
@@ -150,7 +150,7 @@ def read_measurement(code: int, output: str, table: str, load: Load, windows: Wi
 
 
 def _agree(passes: Sequence[tuple[float, float]], stability_pct: float) -> bool:
-    """Whether every window is within `stability_pct` of the mean of all windows, in throughput and in p99."""
+    """Whether every window is within ``stability_pct`` of the mean of all windows, in throughput and in p99."""
     for values in zip(*passes, strict=True):
         mean = sum(values) / len(values)
         if any(abs(value - mean) > mean * stability_pct / 100 for value in values):

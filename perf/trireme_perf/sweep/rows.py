@@ -11,9 +11,9 @@ __all__ = ["Row"]
 
 @dataclass(frozen=True)
 class Row:
-    """One load on one model: `load` is in requests for mode concurrency, in requests/s for poisson; times in µs.
+    """One load on one model: ``load`` is in requests for mode concurrency, in requests/s for poisson; times in µs.
 
-    `errors` is empty or says what failed; see `Measurement` for `status`.
+    ``errors`` is empty or says what failed; see ``Measurement`` for ``status``.
     """
 
     model: str

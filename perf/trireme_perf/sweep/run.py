@@ -25,7 +25,7 @@ class Plan:
 
     Attributes:
         concurrencies: requests in flight.
-        rates: Poisson rates in requests/s; empty means `rate_shares` of the best closed-loop throughput.
+        rates: Poisson rates in requests/s; empty means ``rate_shares`` of the best closed-loop throughput.
         windows: measurement windows per load.
     """
 
@@ -48,7 +48,7 @@ def sweep(
     tool: Tool | None = None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
-    """Measures every load of `plan` on every model at `url` (gRPC); `on_row` sees each row as it comes.
+    """Measures every load of ``plan`` on every model at ``url`` (gRPC); ``on_row`` sees each row as it comes.
 
     Raises:
         PerfAnalyzerError: no perf_analyzer, no such input file, server or model.
@@ -74,7 +74,7 @@ def sweep(
 
 
 def write_report(rows: Sequence[Row], out: Path, *, url: str = "") -> dict[str, Path]:
-    """Writes `sweep.csv`, `sweep.json` and `sweep.png` into `out` (made if missing); their paths by kind."""
+    """Writes ``sweep.csv``, ``sweep.json`` and ``sweep.png`` into ``out`` (made if missing); their paths by kind."""
     from trireme_perf.sweep.plot import plot_sweep  # matplotlib takes a second to import
 
     out.mkdir(parents=True, exist_ok=True)
