@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -20,8 +20,9 @@ from trireme_perf.host.memory import artifact_bytes, tree_memory
 from trireme_perf.repositories import copy_repository
 from trireme_runtime.bundle import MANIFEST, read_manifest
 from trireme_runtime.schema import ENTRY, FUSED
+from trireme_server import TritonServer
 
-__all__ = ["INSTANCES", "Server", "measure_instances"]
+__all__ = ["INSTANCES", "measure_instances"]
 
 #: Users asked before memory is read, and requests at once: enough that every instance answers.
 USERS = 400
@@ -30,19 +31,7 @@ IN_FLIGHT = 8
 INSTANCES = (1, 2)
 
 
-class Server(Protocol):
-    """What is used of ``trireme_server.TritonServer``."""
-
-    pid: int | None
-
-    @property
-    def grpc_url(self) -> str: ...
-
-
-StartServer = Callable[[Path], AbstractContextManager[Server]]
-
-
-def measure_instances(repository: Path, start_server: StartServer) -> dict[str, Any]:
+def measure_instances(repository: Path) -> dict[str, Any]:
     """Measures the memory of a server with one and with two instances of every model, after requests of real users.
 
     A repository of both plans is measured twice: its fused model alone, and whole. The files are copied, so that a server that
@@ -50,7 +39,6 @@ def measure_instances(repository: Path, start_server: StartServer) -> dict[str, 
 
     Args:
         repository: what ``trireme export`` wrote.
-        start_server: starts a server on a repository; it is ready when the context is entered.
 
     Returns:
         ``{"bundle_id", "users", "plans": {plan: {"artifact_bytes", "instances": {"1": tree_memory, "2": …}, "extra_pss",
@@ -66,15 +54,18 @@ def measure_instances(repository: Path, start_server: StartServer) -> dict[str, 
     return {
         "bundle_id": manifest.bundle_id,
         "users": len(users),
-        "plans": {plan: _measure_plan(repository, plan, users, start_server) for plan in plans},
+        "plans": {plan: _measure_plan(repository, plan, users) for plan in plans},
     }
 
 
-def _measure_plan(repository: Path, plan: str, users: Sequence[int], start_server: StartServer) -> dict[str, Any]:
+def _measure_plan(repository: Path, plan: str, users: Sequence[int]) -> dict[str, Any]:
     measured: dict[str, dict[str, int]] = {}
     size = 0
     for count in INSTANCES:
-        with _copied(repository, plan, count) as copy, start_server(copy) as server:
+        with (
+            _copied(repository, plan, count) as copy,
+            TritonServer(copy, grpc_port=0, http_port=0, metrics_port=0) as server,
+        ):
             assert server.pid is not None
             _ask(server.grpc_url, [path.parent.name for path in copy.glob("recommend*/config.pbtxt")], users)
             measured[str(count)] = tree_memory(server.pid, copy)

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from trireme_cli.output import REPOSITORY, Json, Repository, finish
 from trireme_cli.perf.tables import MIB, figures, number
-
-if TYPE_CHECKING:
-    from trireme_server import TritonServer
 
 __all__ = ["memory"]
 
@@ -19,7 +12,7 @@ def memory(repository: Repository = REPOSITORY, as_json: Json = False) -> None:
     """Measure what a server holds in memory, and what a second instance of every model adds."""
     from trireme_perf.memory import measure_instances
 
-    result = measure_instances(repository, _serve)
+    result = measure_instances(repository)
     columns = ("artifacts", "1 instance", "2 instances", "extra", "extra, mapped artifacts", "ratio")
     table = figures("PSS of the server's processes, MiB", columns)
     for plan, one in result["plans"].items():
@@ -27,9 +20,3 @@ def memory(repository: Repository = REPOSITORY, as_json: Json = False) -> None:
         sizes = (one["artifact_bytes"], *pss, one["extra_pss"], one["extra_artifact_pss"])
         table.add_row(plan, *(number(size / MIB, 1) for size in sizes), number(one["ratio"], 2))
     finish(result, as_json, table)
-
-
-def _serve(repository: Path) -> AbstractContextManager[TritonServer]:
-    from trireme_server import TritonServer
-
-    return TritonServer(repository, grpc_port=0, http_port=0, metrics_port=0)
