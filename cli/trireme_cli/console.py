@@ -20,7 +20,9 @@ def console(
     model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
     callers_url: Annotated[
         list[str] | None,
-        typer.Option(help="Metrics of a process whose client has telemetry; adds what callers wait. Can be repeated."),
+        typer.Option(
+            help="Metrics of a process whose client has telemetry; adds how long callers wait; may be repeated."
+        ),
     ] = None,
     repository: ServedRepository = REPOSITORY,
     host: Annotated[str, typer.Option(help="Address to show the page on.")] = "127.0.0.1",

@@ -35,7 +35,7 @@ def export(
     target: Annotated[Target, typer.Option(help="cpu; gpu (TensorRT) is not there yet.")] = Target.cpu,
     as_json: Json = False,
 ) -> None:
-    """Write a Triton model repository from a checkpoint."""
+    """Write a Triton model repository from a checkpoint, with the configuration that the checkpoint was trained with."""
     from trireme_export.checkpoint import Checkpoint
     from trireme_export.pipeline import export_bundle
 

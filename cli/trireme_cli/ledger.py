@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trireme_cli.output import CommandError, Json, console, finish, results
+from trireme_cli.perf.tables import figures
 
 if TYPE_CHECKING:
     from trireme_perf.ledger import Ledger
@@ -101,13 +102,8 @@ def _tables(result: dict[str, Any]) -> list[Table]:
 
 def ledger_table(result: dict[str, Any]) -> Table:
     whole = result["end_to_end_us"]
-    table = Table(
-        title=f"{result['model']} · {result['requests']} requests · {whole:.0f} µs on the server, mean",
-        title_justify="left",
-    )
-    table.add_column("stage")
-    for column in ("queue µs", "input µs", "compute µs", "output µs", "batch", "share", "budget µs"):
-        table.add_column(column, justify="right")
+    title = f"{result['model']} · {result['requests']} requests · {whole:.0f} µs on the server, mean"
+    table = figures(title, ("queue\nµs", "input\nµs", "compute\nµs", "output\nµs", "batch", "share", "budget\nµs"))
     for stage in result["stages"]:
         parts = (f"{stage[f'{part}_us']:.0f}" for part in ("queue", "input", "compute", "output"))
         table.add_row(stage["stage"], *parts, f"{stage['batch']:.1f}", f"{stage['share']:.1%}", _verdict(stage))
@@ -115,15 +111,12 @@ def ledger_table(result: dict[str, Any]) -> Table:
     table.add_row("unaccounted", "", "", "", "", "", f"{rest / whole if whole else 0:.1%}", "")
     if slo := result["slo"]:
         table.caption = f"SLO: p50 {slo['p50_ms']:g} ms, p99 {slo['p99_ms']:g} ms; budgets are for compute, of the p50"
-        table.caption_justify = "left"
     return table
 
 
 def percentiles_table(result: dict[str, Any]) -> Table:
-    table = Table(title="µs that a stage computes per batch; its mean as a share of the whole", title_justify="left")
-    table.add_column("stage")
-    for column in ("batches", "p50", "p95", "p99", "share", "budget of p99"):
-        table.add_column(column, justify="right")
+    title = "µs that a stage computes per batch; its mean as a share of the whole"
+    table = figures(title, ("batches", "p50", "p95", "p99", "share", "budget\nof p99"))
     for stage in result["percentiles"]:
         spent = ("–" if stage[name] is None else f"{stage[name]:.0f}" for name in ("p50_us", "p95_us", "p99_us"))
         table.add_row(stage["stage"], str(stage["batches"]), *spent, f"{stage['share']:.1%}", _verdict(stage))
@@ -131,10 +124,7 @@ def percentiles_table(result: dict[str, Any]) -> Table:
 
 
 def cold_start_table(result: dict[str, Any]) -> Table:
-    table = Table(title="cold start", title_justify="left")
-    table.add_column("model")
-    table.add_column("load s", justify="right")
-    table.add_column("first batch ms", justify="right")
+    table = figures("cold start", ("load s", "first batch ms"))
     for row in result["cold_start"]:
         table.add_row(row["model"], f"{row['load_s']:.2f}", f"{row['first_batch_ms']:.1f}")
     return table

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["waterfall_table"]
 
 COLOURS = ("cyan", "green", "yellow")
-WIDTH = 40
+WIDTH = 34
 
 
 def waterfall_table(waterfall: Waterfall) -> Table:

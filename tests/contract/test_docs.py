@@ -198,6 +198,6 @@ def test_the_models_of_the_example_are_exported(tmp_path: Path, monkeypatch: pyt
     ranked = score - 0.1 * np.log10(np.maximum(users, 1))
     expected = np.sort(np.take_along_axis(ranked, candidates, axis=1), axis=1)[:, ::-1]
 
-    funnel = Funnel.load(tmp_path / "build" / "model_repository" / "recommend_fused" / "1")
+    funnel = Funnel.load(tmp_path / "build" / "own_repository" / "recommend_fused" / "1")
     slate = funnel(tables.user_ids[:, None])
     np.testing.assert_allclose(slate.score, expected[:, : slate.score.shape[1]], rtol=1e-4, atol=1e-4)

@@ -52,8 +52,8 @@ class DataReport:
         """Returns what is notable, in sentences."""
         lines = [
             f"{self.positives:,} positives of {self.interactions:,} interactions ({self.label})",
-            f"{self.train:,} to train on, {self.test:,} to test on (the last of each "
-            f"{'user' if self.split_by == 'user' else 'data set'} by {self.time_column})",
+            f"{self.train:,} to train on, {self.test:,} to test on "
+            f"({'the last of each user' if self.split_by == 'user' else 'the last'} by {self.time_column})",
             f"{self.users:,} users ({self.users_without_history:,} without history), {self.items:,} items, "
             f"{self.users_evaluated:,} users evaluated",
         ]

@@ -65,7 +65,9 @@ class TrainingConfig(Section):
     history_length: int = Field(100, ge=1, le=512, description="L: newest positives that the models read")
     validation: float = Field(0.1, gt=0, lt=0.5, description="share of the clock at its end held out to choose epochs")
     refit: float = Field(
-        1.0, ge=0, description="steps on all data after that, per step chosen; 0 = keep the chosen model"
+        1.0,
+        ge=0,
+        description="length of the final training on all data, as a multiple of the steps chosen; 0 = keep the chosen model",
     )
     threads: int = Field(0, ge=0, description="torch threads; 0 = leave as they are")
     tower: TowerConfig = Field(default_factory=TowerConfig, description="two towers")
