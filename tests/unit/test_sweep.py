@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from trireme_perf.sweep import run as sweep_module
 from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
-from trireme_perf.sweep.perf_analyzer import Load, Measurement, Windows, command_line, read_measurement
-from trireme_perf.sweep.rows import Row
+from trireme_perf.sweep.perf_analyzer import Row, Windows, command_line, read_measurement
 from trireme_perf.sweep.run import Plan, sweep, to_dict, write_report
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "perf_analyzer"
-EIGHT = Load("concurrency", 8)
+EIGHT = Row("recommend", "concurrency", 8)
+POISSON = Row("recommend", "poisson", 30_000)
 
 
-def read(name: str, code: int, load: Load = EIGHT, stability_pct: float = 60.0) -> Measurement:
+def read(name: str, code: int, row: Row = EIGHT, stability_pct: float = 60.0) -> Row:
     table = GOLDEN / f"{name}.csv"
     return read_measurement(
         code,
         (GOLDEN / f"{name}.out").read_text(),
         table.read_text() if table.is_file() else "",
-        load,
+        row,
         Windows(300, 3, stability_pct),
     )
 
 
 def test_reads_the_report_of_a_concurrency() -> None:
-    assert read("concurrency", 0) == Measurement(
+    assert read("concurrency", 0) == replace(
+        EIGHT,
         throughput_users_per_s=3946.2,
         p50_us=1866,
         p90_us=2802,
@@ -51,16 +53,16 @@ def test_windows_that_disagree_make_a_row_unstable_but_keep_it() -> None:
 
 
 def test_a_rate_that_was_not_reached_is_marked() -> None:
-    measured = read("behind", 0, Load("poisson", 30_000))
+    measured = read("behind", 0, POISSON)
     assert measured.status == "behind"
     assert measured.throughput_users_per_s == 3212.97
-    assert read("behind", 0, Load("poisson", 3_300)).status == "ok"
+    assert read("behind", 0, replace(POISSON, load=3_300)).status == "ok"
 
 
 def test_exit_code_2_without_a_window_is_a_failed_row() -> None:
     measured = read("gave_up", 2)
     assert measured.status == "failed"
-    assert measured.error.startswith("Failed to obtain stable measurement within 3 measurement windows")
+    assert measured.errors.startswith("Failed to obtain stable measurement within 3 measurement windows")
 
 
 def test_exit_code_2_with_windows_keeps_what_they_said() -> None:
@@ -79,37 +81,23 @@ def test_input_that_does_not_fit_is_an_error() -> None:
 
 def test_failing_requests_make_a_failed_row() -> None:
     measured = read_measurement(99, "Thread [0] had error: queue is full\n", "", EIGHT, Windows(300))
-    assert (measured.status, measured.error) == ("failed", "Thread [0] had error: queue is full")
-    assert read_measurement(99, "", "", EIGHT, Windows(300)).error == "perf_analyzer ended with exit code 99"
+    assert (measured.status, measured.errors) == ("failed", "Thread [0] had error: queue is full")
+    assert read_measurement(99, "", "", EIGHT, Windows(300)).errors == "perf_analyzer ended with exit code 99"
 
 
-@pytest.mark.parametrize(("load", "expected"), [
+@pytest.mark.parametrize(("row", "expected"), [
     (EIGHT, ["--async", "--concurrency-range", "8"]),
-    (Load("poisson", 1500), ["--sync", "--request-rate-range", "1500", "--request-distribution", "poisson"]),
+    (replace(POISSON, load=1500), ["--sync", "--request-rate-range", "1500", "--request-distribution", "poisson"]),
 ])  # fmt: skip
-def test_command_line(load: Load, expected: list[str]) -> None:
-    command = command_line(
-        Path("/pa"), "h:1", "recommend", load, input_data=Path("/in"), windows=Windows(300), report=Path("/out")
-    )
+def test_command_line(row: Row, expected: list[str]) -> None:
+    command = command_line(Path("/pa"), "h:1", row, input_data=Path("/in"), windows=Windows(300), report=Path("/out"))
     assert " ".join(expected) in " ".join(command)
     assert command[:9] == ["/pa", "-m", "recommend", "-u", "h:1", "-i", "grpc", "--input-data", "/in"]
 
 
-def test_a_load_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="concurrency load is 0, must be positive"):
-        Load("concurrency", 0)
-
-
-def measured(throughput: float) -> Measurement:
-    return Measurement(throughput, 1000.0, 2000.0, 2500.0, 4000.0, 100.0, 500.0, "ok")
-
-
 def test_rates_are_shares_of_what_each_model_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[tuple[str, Load]] = []
-
-    def fake(tool: Tool, url: str, model: str, load: Load, **_: object) -> Measurement:
-        asked.append((model, load))
-        return measured(100.0 * load.value * (2 if model == "b" else 1))
+    def fake(tool: Tool, url: str, row: Row, **_: object) -> Row:
+        return replace(row, throughput_users_per_s=100.0 * row.load * (2 if row.model == "b" else 1))
 
     monkeypatch.setattr(sweep_module, "measure", fake)
     data = tmp_path / "in.json"
@@ -117,8 +105,7 @@ def test_rates_are_shares_of_what_each_model_reached(monkeypatch: pytest.MonkeyP
     plan = Plan((1, 4), Windows(100), rate_shares=(0.5,))
     seen: list[Row] = []
     rows = sweep("h:1", ["a", "b"], data, plan=plan, tool=Tool(Path("/pa")), on_row=seen.append)
-    loads = [(model, load.mode, load.value) for model, load in asked]
-    assert loads == [
+    assert [(row.model, row.mode, row.load) for row in rows] == [
         *(("a", "concurrency", 1), ("a", "concurrency", 4), ("a", "poisson", 200)),
         *(("b", "concurrency", 1), ("b", "concurrency", 4), ("b", "poisson", 400)),
     ]
@@ -131,12 +118,12 @@ def test_a_missing_input_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_report_is_csv_json_and_png(tmp_path: Path) -> None:
-    failed = Measurement(0.0, None, None, None, None, None, None, "failed", "queue is full")
+    figures = {"p50_us": 1000.0, "p99_us": 4000.0, "server_compute_us": 500.0}
     rows = [
-        Row.of("recommend", Load("concurrency", 1), measured(900.0)),
-        Row.of("recommend", Load("concurrency", 8), measured(2000.0)),
-        Row.of("recommend_fused", Load("poisson", 500), measured(500.0)),
-        Row.of("recommend_fused", Load("poisson", 9000), failed),
+        Row("recommend", "concurrency", 1, 900.0, **figures),
+        Row("recommend", "concurrency", 8, 2000.0, **figures),
+        Row("recommend_fused", "poisson", 500, 500.0, **figures),
+        Row("recommend_fused", "poisson", 9000, status="failed", errors="queue is full"),
     ]
     paths = write_report(rows, tmp_path / "new" / "report", url="h:1")
     with paths["csv"].open() as file:

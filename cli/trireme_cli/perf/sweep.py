@@ -12,7 +12,7 @@ from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, finis
 from trireme_cli.perf.tables import figures, number, tell
 
 if TYPE_CHECKING:
-    from trireme_perf.sweep.rows import Row
+    from trireme_perf.sweep.perf_analyzer import Row
     from trireme_perf.sweep.run import Plan
 
 __all__ = ["entry_models", "run_sweep", "sweep", "sweep_table"]

@@ -12,7 +12,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,24 +22,13 @@ Mode = Literal["concurrency", "poisson"]
 Status = Literal["ok", "unstable", "behind", "failed"]
 
 UNSTABLE_EXIT = 2
+SERVER_COMPUTE = ("Server Compute Input", "Server Compute Infer", "Server Compute Output")
 MARGIN_S = 30.0
 KEEPS_UP = 0.9  # below this share of the rate asked for, the latencies are those of another, lower load
 
 _WINDOW = re.compile(r"Pass \[\d+\] throughput: ([\d.]+) infer/sec\. p99 latency: (\d+) usec")
 _SENT = re.compile(r"Avg send request rate: ([\d.]+) infer/sec")
 _UNUSABLE = re.compile(r"failed to (get model|connect)|Failed to init manager inputs|incompatible with the model")
-
-
-@dataclass(frozen=True)
-class Load:
-    """``concurrency``: requests in flight at any time (closed loop). ``poisson``: requests per second (open loop)."""
-
-    mode: Mode
-    value: float
-
-    def __post_init__(self) -> None:
-        if self.value <= 0:
-            raise ValueError(f"{self.mode} load is {self.value}, must be positive")
 
 
 @dataclass(frozen=True)
@@ -53,37 +42,40 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What one load did. Latencies are the client's; ``server_*`` are means inside the server. One user per request.
+class Row:
+    """One load on one model, and what it did. Latencies (µs) are the client's; ``server_*`` are means inside the server.
 
+    ``load``: requests in flight at any time for mode ``concurrency`` (closed loop), requests/s for ``poisson`` (open loop).
     ``status``: ``ok``; ``unstable``: the windows disagree; ``behind``: the tool could not send at the Poisson rate asked
-    for, so the latencies are too good; ``failed``: requests failed (``error`` says why, there are no figures).
+    for, so the latencies are too good; ``failed``: requests failed (``errors`` says why, there are no figures).
     """
 
-    throughput_users_per_s: float
-    p50_us: float | None
-    p90_us: float | None
-    p95_us: float | None
-    p99_us: float | None
-    server_queue_us: float | None
-    server_compute_us: float | None
-    status: Status
-    error: str = ""
+    model: str
+    mode: Mode
+    load: float
+    throughput_users_per_s: float = 0.0
+    p50_us: float | None = None
+    p90_us: float | None = None
+    p95_us: float | None = None
+    p99_us: float | None = None
+    server_queue_us: float | None = None
+    server_compute_us: float | None = None
+    status: Status = "ok"
+    errors: str = ""
 
 
-def measure(tool: Tool, url: str, model: str, load: Load, *, input_data: Path, windows: Windows) -> Measurement:
-    """Puts ``load`` on ``model`` at ``url`` (gRPC) and waits for the figures.
+def measure(tool: Tool, url: str, row: Row, *, input_data: Path, windows: Windows) -> Row:
+    """Puts the load of ``row`` on its model at ``url`` (gRPC) and returns it with the figures.
 
     Raises:
         PerfAnalyzerError: the server cannot be reached, has no such model, or the input data do not fit it.
     """
+    limit_s = windows.length_ms * windows.count / 1000 * 4 + MARGIN_S
     with tempfile.TemporaryDirectory(prefix="perf_analyzer-") as directory:
         report = Path(directory) / "report.csv"
-        command = command_line(tool.path, url, model, load, input_data=input_data, windows=windows, report=report)
-        limit_s = windows.length_ms * windows.count / 1000 * 4 + MARGIN_S
         try:
             done = subprocess.run(
-                command,
+                command_line(tool.path, url, row, input_data=input_data, windows=windows, report=report),
                 env={**os.environ, **tool.environment},
                 capture_output=True,
                 text=True,
@@ -91,90 +83,75 @@ def measure(tool: Tool, url: str, model: str, load: Load, *, input_data: Path, w
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return _failed(f"perf_analyzer did not end within {limit_s:.0f} s")
+            return replace(row, status="failed", errors=f"perf_analyzer did not end within {limit_s:.0f} s")
         table = report.read_text() if report.is_file() else ""
-    return read_measurement(done.returncode, done.stdout + done.stderr, table, load, windows)
+    return read_measurement(done.returncode, done.stdout + done.stderr, table, row, windows)
 
 
-def command_line(
-    path: Path, url: str, model: str, load: Load, *, input_data: Path, windows: Windows, report: Path
-) -> list[str]:
+def command_line(path: Path, url: str, row: Row, *, input_data: Path, windows: Windows, report: Path) -> list[str]:
     """Arguments of perf_analyzer, program first."""
     loads = {
         # One thread per request in flight would be measured along with the server: use the asynchronous client.
-        "concurrency": ["--async", "--concurrency-range", f"{load.value:.0f}"],
+        "concurrency": ["--async", "--concurrency-range", f"{row.load:.0f}"],
         # Asynchronous and beyond the server's capacity, the tool never ends.
-        "poisson": ["--sync", "--request-rate-range", f"{load.value:g}", "--request-distribution", "poisson"],
+        "poisson": ["--sync", "--request-rate-range", f"{row.load:g}", "--request-distribution", "poisson"],
     }
     return [
-        *(str(path), "-m", model, "-u", url, "-i", "grpc", "--input-data", str(input_data)),
-        *loads[load.mode],
+        *(str(path), "-m", row.model, "-u", url, "-i", "grpc", "--input-data", str(input_data)),
+        *loads[row.mode],
         *("--percentile", "99", "-v", "--verbose-csv", "-f", str(report)),
         *("--measurement-interval", str(windows.length_ms), "--max-trials", str(windows.count)),
         *("--stability-percentage", "100000"),
     ]
 
 
-def read_measurement(code: int, output: str, table: str, load: Load, windows: Windows) -> Measurement:
-    """Turns exit code, printed output and CSV table of perf_analyzer into figures.
+def read_measurement(code: int, output: str, table: str, row: Row, windows: Windows) -> Row:
+    """Turns exit code, printed output and CSV table of perf_analyzer into the figures of ``row``.
 
     Raises:
         PerfAnalyzerError: it could not even start measuring.
     """
-    if code not in (0, UNSTABLE_EXIT):
-        reason = _reason(output)
-        if _UNUSABLE.search(output):
-            raise PerfAnalyzerError(f"perf_analyzer (exit code {code}): {reason}")
-        return _failed(reason or f"perf_analyzer ended with exit code {code}")
+    measured = code in (0, UNSTABLE_EXIT)
+    if not measured and _UNUSABLE.search(output):
+        raise PerfAnalyzerError(f"perf_analyzer (exit code {code}): {_reason(output)}")
     passes = [(float(rate), float(p99)) for rate, p99 in _WINDOW.findall(output)]
-    rows = list(csv.DictReader(table.splitlines()))
-    if not rows:
-        return _from_windows(passes, output)
-    row = rows[0]
-    sent = _SENT.search(output)
-    status: Status = "ok" if _agree(passes, windows.stability_pct) else "unstable"
-    if load.mode == "poisson" and sent and float(sent.group(1)) < KEEPS_UP * load.value:
-        status = "behind"
-    compute = [_number(row, f"Server Compute {part}") for part in ("Input", "Infer", "Output")]
-    known = [value for value in compute if value is not None]
-    return Measurement(
-        throughput_users_per_s=float(row["Inferences/Second"]),
-        p50_us=_number(row, "p50 latency"),
-        p90_us=_number(row, "p90 latency"),
-        p95_us=_number(row, "p95 latency"),
-        p99_us=_number(row, "p99 latency"),
-        server_queue_us=_number(row, "Server Queue"),
-        server_compute_us=sum(known) if known else None,
+    figures = next(csv.DictReader(table.splitlines()), None)
+    if measured and figures:
+        return _with_figures(row, figures, _status(output, passes, row, windows))
+    if measured and passes:  # it gave up without a report: what its windows said is all there is
+        rates, p99s = zip(*passes, strict=True)
+        return replace(row, throughput_users_per_s=sum(rates) / len(rates), p99_us=max(p99s), status="unstable")
+    return replace(row, status="failed", errors=_reason(output) or f"perf_analyzer ended with exit code {code}")
+
+
+def _with_figures(row: Row, figures: Mapping[str, str], status: Status) -> Row:
+    """The server's columns are left out where the server gave no statistics."""
+    found = {column: float(value) for column, value in figures.items() if value}
+    compute = [found[column] for column in SERVER_COMPUTE if column in found]
+    return replace(
+        row,
+        throughput_users_per_s=found["Inferences/Second"],
+        p50_us=found.get("p50 latency"),
+        p90_us=found.get("p90 latency"),
+        p95_us=found.get("p95 latency"),
+        p99_us=found.get("p99 latency"),
+        server_queue_us=found.get("Server Queue"),
+        server_compute_us=sum(compute) if compute else None,
         status=status,
     )
 
 
-def _agree(passes: Sequence[tuple[float, float]], stability_pct: float) -> bool:
-    """Whether every window is within ``stability_pct`` of the mean of all windows, in throughput and in p99."""
+def _status(output: str, passes: Sequence[tuple[float, float]], row: Row, windows: Windows) -> Status:
+    """Windows agree if each is within ``stability_pct`` of the mean of all, in throughput and in p99."""
+    sent = _SENT.search(output)
+    if row.mode == "poisson" and sent and float(sent.group(1)) < KEEPS_UP * row.load:
+        return "behind"
+    tolerance = windows.stability_pct / 100
     for values in zip(*passes, strict=True):
         mean = sum(values) / len(values)
-        if any(abs(value - mean) > mean * stability_pct / 100 for value in values):
-            return False
-    return bool(passes)
-
-
-def _from_windows(passes: Sequence[tuple[float, float]], output: str) -> Measurement:
-    """The tool gave up without a report: what its windows said is all there is."""
-    if not passes:
-        return _failed(_reason(output) or "perf_analyzer measured no window")
-    throughput = sum(rate for rate, _ in passes) / len(passes)
-    worst = max(p99 for _, p99 in passes)
-    return Measurement(throughput, None, None, None, worst, None, None, "unstable")
-
-
-def _failed(error: str) -> Measurement:
-    return Measurement(0.0, None, None, None, None, None, None, "failed", error)
-
-
-def _number(row: Mapping[str, str], column: str) -> float | None:
-    """A column of the report; the server's are left out where the server gave no statistics."""
-    value = row.get(column)
-    return float(value) if value else None
+        if any(abs(value - mean) > mean * tolerance for value in values):
+            return "unstable"
+    return "ok" if passes else "unstable"
 
 
 def _reason(output: str) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from trireme_perf.sweep.rows import Row
+    from trireme_perf.sweep.perf_analyzer import Row
 
 COLOURS = ("#0b6e99", "#d1603d", "#4b8b3b", "#7a4f9a", "#8a6d3b", "#444444")
 PANELS = {
@@ -31,40 +31,29 @@ def plot_sweep(rows: Sequence[Row], path: Path, *, machine: str) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
     for mode, axes in zip(modes, panels, strict=True):
-        for colour, model in zip(_colours(len(models)), models, strict=True):
-            _draw_model(axes, [row for row in rows if row.mode == mode and row.model == model], colour)
+        for number, model in enumerate(models):
+            measured = [row for row in rows if row.mode == mode and row.model == model and row.p99_us is not None]
+            _draw_model(axes, measured, model, COLOURS[number % len(COLOURS)])
         _dress(axes, PANELS[mode])
     panels[0].set_ylabel("latency at the client (ms, log)")
     figure.suptitle(
         f"Throughput against latency, perf_analyzer over gRPC, one user per request\n{machine}", fontsize=11
     )
-    figure.legend(handles=_legend(models), loc="outside lower center", ncols=len(models) + 3, frameon=False)
+    panels[0].plot([], [], "o", color="black", markerfacecolor="white", label="unstable, or load not reached")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path)
 
 
-def _colours(count: int) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(count)]
-
-
-def _draw_model(axes: Axes, rows: Sequence[Row], colour: str) -> None:
-    for name, style in (("p99_us", "-"), ("p50_us", "--")):
-        points = [(row, getattr(row, name)) for row in rows if getattr(row, name) is not None]
-        x = [row.throughput_users_per_s for row, _ in points]
-        y = [value / 1000 for _, value in points]
-        axes.plot(x, y, style, color=colour, linewidth=1.6)
-        for (row, _), at_x, at_y in zip(points, x, y, strict=True):
-            filled = colour if row.status == "ok" else "white"
-            axes.plot(at_x, at_y, "o", color=colour, markerfacecolor=filled, markersize=6)
-            if name == "p99_us":
-                axes.annotate(
-                    f"{row.load:g}",
-                    (at_x, at_y),
-                    xytext=(0, 7),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8,
-                    color=colour,
-                )
+def _draw_model(axes: Axes, rows: Sequence[Row], model: str, colour: str) -> None:
+    x = [row.throughput_users_per_s for row in rows]
+    fill = [colour if row.status == "ok" else "white" for row in rows]
+    for name, style in (("p50", "--"), ("p99", "-")):
+        y = [(getattr(row, f"{name}_us") or math.nan) / 1000 for row in rows]
+        axes.plot(x, y, style, color=colour, linewidth=1.6, label=f"{model} {name}")
+        axes.scatter(x, y, s=36, c=fill, edgecolors=colour, zorder=3)
+    for row, at in zip(rows, zip(x, y, strict=True), strict=True):
+        axes.annotate(f"{row.load:g}", at, (0, 7), textcoords="offset points", ha="center", fontsize=8, color=colour)
 
 
 def _dress(axes: Axes, title: str) -> None:
@@ -79,15 +68,3 @@ def _dress(axes: Axes, title: str) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="major", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(models: Sequence[str]) -> list[Line2D]:
-    lines = [
-        Line2D([], [], color=colour, linewidth=3, label=model)
-        for colour, model in zip(_colours(len(models)), models, strict=True)
-    ]
-    lines.append(Line2D([], [], color="black", linestyle="-", label="p99"))
-    lines.append(Line2D([], [], color="black", linestyle="--", label="p50"))
-    hollow = Line2D([], [], color="black", marker="o", markerfacecolor="white", linestyle="")
-    hollow.set_label("unstable, or load not reached")
-    return [*lines, hollow]

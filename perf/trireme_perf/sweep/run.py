@@ -15,8 +15,7 @@ from typing import Any
 
 from trireme_perf.host.machine import machine
 from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
-from trireme_perf.sweep.perf_analyzer import Load, Windows, measure
-from trireme_perf.sweep.rows import Row
+from trireme_perf.sweep.perf_analyzer import Mode, Row, Windows, measure
 
 
 @dataclass(frozen=True)
@@ -58,18 +57,17 @@ def sweep(
     tool = tool or find_perf_analyzer()
     rows: list[Row] = []
 
-    def run(model: str, load: Load) -> Row:
-        measured = measure(tool, url, model, load, input_data=input_data, windows=plan.windows)
-        rows.append(Row.of(model, load, measured))
+    def run(model: str, mode: Mode, load: float) -> Row:
+        rows.append(measure(tool, url, Row(model, mode, load), input_data=input_data, windows=plan.windows))
         on_row(rows[-1])
         return rows[-1]
 
     for model in models:
-        closed = [run(model, Load("concurrency", value)) for value in plan.concurrencies]
+        closed = [run(model, "concurrency", value) for value in plan.concurrencies]
         best = max((row.throughput_users_per_s for row in closed), default=0.0)
         for rate in plan.rates or [round(share * best) for share in plan.rate_shares]:
             if rate > 0:
-                run(model, Load("poisson", rate))
+                run(model, "poisson", rate)
     return rows
 
 
