@@ -1,19 +1,17 @@
 """Finds perf_analyzer on PATH, or takes it out of the pinned tritonclient wheel into the cache.
 
-The wheel is unpacked, never installed: it would replace the newer tritonclient. Releases from 2.52 on need a newer
-C library than common distributions have.
+The wheel is unpacked into a folder of its own: among the installed packages it would replace the newer tritonclient.
+Releases from 2.52 on need a newer C library than common distributions have.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import util
@@ -24,7 +22,6 @@ from trireme_perf.errors import PerfError
 VERSION = "2.51.0"
 WHEEL = f"tritonclient=={VERSION}"
 WHEEL_SHA256 = "c485bb0123bdf310f90bc8b03d3489b28df2ffed55b30c7eee0b795b48113d52"
-MEMBER = f"tritonclient-{VERSION}.data/data/bin/perf_analyzer"
 # Name it asks the loader for -> pattern of the copy that comes with nvidia-pytriton.
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 
@@ -63,58 +60,37 @@ def _cache_root() -> Path:
 
 
 def _assemble(target: Path) -> None:
-    """Fills a temporary sibling, then renames it; whoever is second keeps the first one's."""
+    """Fills ``target``; the program comes last, so that where it is, all is. Whoever is second writes the same again."""
     if platform.machine() != "x86_64":
         raise PerfAnalyzerError(f"no perf_analyzer for {platform.machine()} on PyPI; put one on PATH")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as work:
-            new = Path(work) / "new"
-            _unpack(_download(Path(work)), new)
-            _copy_libraries(new / "lib")
-            try:
-                new.rename(target)
-            except OSError:
-                if not (target / "perf_analyzer").is_file():
-                    raise
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as wheel:
+            _download(wheel)
+            _copy_libraries(target / "lib")
+            (Path(wheel) / "bin" / "perf_analyzer").replace(target / "perf_analyzer")
     except OSError as error:
         raise PerfAnalyzerError(
             f"cannot write {target} ({error.strerror}); set XDG_CACHE_HOME to a directory that can be written"
         ) from error
 
 
-def _download(directory: Path) -> Path:
-    """The pinned wheel, its checksum verified."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--platform", "manylinux1_x86_64", "--dest", str(directory), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(directory.glob("*.whl"))
-    if done.returncode or not wheels:
-        lines = (done.stderr or done.stdout).strip().splitlines()
+def _download(directory: str) -> None:
+    """Unpacks the pinned wheel there; pip verifies its checksum."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--platform", "manylinux1_x86_64", "--target", directory, "--requirement", "/dev/stdin"]
+    wheel = f"{WHEEL} --hash=sha256:{WHEEL_SHA256}"
+    done = subprocess.run(command, input=wheel, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = "; ".join((done.stderr or done.stdout).strip().splitlines()[-2:]) or "pip said nothing"
         raise PerfAnalyzerError(
-            f"cannot download {WHEEL} for perf_analyzer ({lines[-1] if lines else 'pip said nothing'}); "
-            "put a perf_analyzer on PATH instead"
+            f"cannot download {WHEEL} for perf_analyzer ({reason}); put a perf_analyzer on PATH instead"
         )
-    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-    if found != WHEEL_SHA256:
-        raise PerfAnalyzerError(f"{wheels[0].name} has sha256 {found}, expected {WHEEL_SHA256}")
-    return wheels[0]
-
-
-def _unpack(wheel: Path, target: Path) -> None:
-    target.mkdir()
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(MEMBER) as source,
-        (target / "perf_analyzer").open("wb") as copy,
-    ):
-        shutil.copyfileobj(source, copy)
-    (target / "perf_analyzer").chmod(0o755)
 
 
 def _copy_libraries(target: Path) -> None:
     """Copies what the wheel of the embedded server carries; without it the machine's own libraries must do."""
-    target.mkdir()
+    target.mkdir(parents=True, exist_ok=True)
     spec = util.find_spec("pytriton")
     for package in (spec.submodule_search_locations or ()) if spec else ():
         for name, pattern in LIBRARIES.items():
