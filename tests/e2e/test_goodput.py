@@ -50,8 +50,11 @@ def test_command_compares_what_it_starts(served: Served, tmp_path: Path) -> None
     assert result["contestants"]["fused"]["pss_mib"] > 0
     assert result["contestants"]["fused"]["interval"]["goodput"] is None  # of one round
     assert {file.name for file in tmp_path.iterdir()} == {
-        "goodput.json", "goodput.html", "goodput.png", "latency.png", "cpu.png",
-    }  # fmt: skip
+        "goodput.json",
+        "goodput.html",
+        "goodput.png",
+        "latency.png",
+    }
     (one,) = json.loads((tmp_path / "goodput.json").read_text())["turns"]["fused"]
     assert {probe["offered"] for probe in one["probes"]} >= {0.4 * one["goodput"], 0.8 * one["goodput"]}
     assert all(probe["requests"] >= 100 for probe in one["probes"] if not probe["aborted"])

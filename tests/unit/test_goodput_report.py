@@ -167,10 +167,10 @@ def test_report_is_complete(tmp_path: Path) -> None:
     document = to_document(measured, contestants(), Settings(rounds=2), {"bentoml": "no environment"})
     document["versions"] = {"numpy": "1"}
     write_report(document, measured, tmp_path)
-    for name in ("goodput", "latency", "cpu"):
+    for name in ("goodput", "latency"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "goodput.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 2
     assert "one &lt;call&gt; per request" in page
     assert "no environment" in page
     assert "round 2: gone" in page

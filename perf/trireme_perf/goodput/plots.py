@@ -1,9 +1,10 @@
-"""The plots of a comparison: goodput, latency over load, CPU per user."""
+"""The plots of a comparison: goodput, and latency over load."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,13 @@ BINS_PER_DOUBLING = 8  # loads this close are drawn as one point of a curve
 
 
 def write_plots(document: Mapping[str, Any], out: Path) -> dict[str, Path]:
-    """Writes goodput.png, latency.png and cpu.png from the document of goodput.json; returns their paths by name."""
-    draw = {"goodput": _goodput, "latency": _latency, "cpu": _cpu}
-    paths = {name: out / f"{name}.png" for name in draw}
-    for name, drawing in draw.items():
+    """Writes goodput.png and latency.png from the document of goodput.json; returns their paths by name."""
+    paths = {}
+    for name, draw in (("goodput", _goodput), ("latency", _latency)):
         figure = Figure(dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
-        drawing(figure, document)
+        draw(figure, document)
+        paths[name] = out / f"{name}.png"
         figure.savefig(paths[name])
     return paths
 
@@ -42,37 +43,26 @@ def write_plots(document: Mapping[str, Any], out: Path) -> dict[str, Path]:
 def _goodput(figure: Figure, document: Mapping[str, Any]) -> None:
     """Bars with the intervals over rounds, the best on top; the in-process limit as a line."""
     contestants = sorted(document["contestants"].items(), key=lambda item: item[1]["goodput"])
-    axes = _bars(figure, [name for name, _ in contestants])
-    limit = document["limit"]["users_per_s"]
-    colours = _colours(document)
+    figure.set_size_inches(9, 1.6 + 0.48 * len(contestants))
+    axes = figure.subplots()
+    limit, colours, furthest = document["limit"]["users_per_s"], _colours(document), 0.0
     for row, (name, one) in enumerate(contestants):
-        low, high = _interval(one)
-        error = [[one["goodput"] - low], [high - one["goodput"]]]
-        axes.barh(row, one["goodput"], 0.62, xerr=error, color=colours[name], error_kw={"lw": 1.2, "capsize": 3})
+        goodput = one["goodput"]
+        low, high = one["interval"]["goodput"] or (goodput, goodput)  # none of a single round
+        error = [[goodput - low], [high - goodput]]
+        axes.barh(row, goodput, 0.62, xerr=error, color=colours[name], error_kw={"lw": 1.2, "capsize": 3})
         at_least = "≥ " if one["limited_by_load_generator"] else ""
-        text = f"{at_least}{one['goodput']:,.0f}   {one['goodput'] / limit:.0%} of the limit"
-        axes.annotate(text, (high, row), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9)
+        text = f"{at_least}{goodput:,.0f}   {goodput / limit:.0%} of the limit"
+        axes.annotate(text, (high, row), (8, 0), textcoords="offset points", va="center", fontsize=9)
+        furthest = max(furthest, high)
     axes.axvline(limit, color=KERNEL, linestyle="--", linewidth=1.3)
-    axes.annotate(
-        f"in-process limit {limit:,.0f}",
-        (limit, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(-5, -4),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=9,
-        color=KERNEL,
-    )
-    axes.set_xlim(0, max(limit * 1.05, 1.35 * max(_interval(one)[1] for _, one in contestants)))
+    axes.set_title(f"dashed: in-process limit {limit:,.0f}", loc="right", fontsize=9, color=KERNEL)
+    axes.set_yticks(range(len(contestants)), [name for name, _ in contestants])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlim(0, max(limit * 1.05, 1.35 * furthest))
     axes.set_xlabel("users/s on one core")
+    _plain(axes, "x")
     _title(figure, document, f"Goodput: highest open-loop rate with p99 ≤ {document['slo_ms']:g} ms")
-
-
-def _interval(one: Mapping[str, Any]) -> tuple[float, float]:
-    """The interval of the goodput; without one, of a single round, the goodput alone."""
-    low, high = one["interval"]["goodput"] or (one["goodput"], one["goodput"])
-    return low, high
 
 
 def _latency(figure: Figure, document: Mapping[str, Any]) -> None:
@@ -80,61 +70,29 @@ def _latency(figure: Figure, document: Mapping[str, Any]) -> None:
     figure.set_size_inches(11, 5)
     panels = figure.subplots(1, 2, sharey=True)
     colours = _colours(document)
-    for name, turns in document["turns"].items():
-        probes = [probe for turn in turns for probe in turn["probes"] if not probe["aborted"]]
-        for axes, key in zip(panels, ("p50_ms", "p99_ms"), strict=True):
+    for axes, key in zip(panels, ("p50_ms", "p99_ms"), strict=True):
+        for name, turns in document["turns"].items():
+            probes = [probe for turn in turns for probe in turn["probes"] if not probe["aborted"]]
             points = [(probe["offered"], probe[key]) for probe in probes]
-            colour = {"color": colours[name]}
-            axes.plot([x for x, _ in points], [y for _, y in points], ".", alpha=0.3, markersize=5, **colour)
-            curve = _binned(points)
-            axes.plot([x for x, _ in curve], [y for _, y in curve], "-", lw=1.8, label=name, **colour)
-    for axes, title in zip(panels, ("p50", "p99"), strict=True):
-        axes.axhline(document["slo_ms"], color="#a02020", linestyle="--", linewidth=1)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("offered rate, users/s (log)")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-            axis.set_minor_formatter(NullFormatter())
-        _plain(axes, "both")
+            axes.plot(*_columns(points), ".", alpha=0.3, markersize=5, color=colours[name])
+            axes.plot(*_columns(_binned(points)), "-", lw=1.8, label=name, color=colours[name])
+        _dress_latency(axes, key.removesuffix("_ms"), document["slo_ms"])
     panels[0].set_ylabel("ms from the scheduled arrival (log)")
-    panels[0].annotate("SLO on p99", (0.01, document["slo_ms"]), xycoords=("axes fraction", "data"),
-                       xytext=(0, 3), textcoords="offset points", fontsize=8, color="#a02020")  # fmt: skip
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     _title(figure, document, "Latency over load, open loop")
 
 
-def _cpu(figure: Figure, document: Mapping[str, Any]) -> None:
-    """CPU per user at the goodput: what the bare computation takes, and the rest, which the server adds."""
-    contestants = [(name, one) for name, one in document["contestants"].items() if one["cpu_us_per_user"] is not None]
-    contestants.sort(key=lambda item: -item[1]["cpu_us_per_user"])
-    axes = _bars(figure, [name for name, _ in contestants])
-    limit = document["limit"]["us_per_user"]
-    colours = _colours(document)
-    for row, (name, one) in enumerate(contestants):
-        cpu = one["cpu_us_per_user"]
-        kernel = min(cpu, limit)
-        axes.barh(row, kernel, 0.62, color=KERNEL)
-        axes.barh(row, cpu - kernel, 0.62, left=kernel, color=colours[name])
-        text = f"{cpu:,.0f} µs = {cpu / limit:.2f} × the limit"
-        axes.annotate(text, (cpu, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
-    axes.set_xlim(0, 1.4 * max([limit, *(one["cpu_us_per_user"] for _, one in contestants)]))
-    axes.set_xlabel("CPU time of all server processes, µs per user, at the goodput")
-    _title(
-        figure, document, "CPU per user: the computation as in the in-process limit (dark), and what the server adds"
-    )
-
-
-def _bars(figure: Figure, names: list[str]) -> Axes:
-    figure.set_size_inches(9, 1.6 + 0.48 * len(names))
-    axes: Axes = figure.subplots()
-    axes.set_yticks(range(len(names)), names)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    _plain(axes, "x")
-    return axes
+def _dress_latency(axes: Axes, title: str, slo_ms: float) -> None:
+    axes.axhline(slo_ms, color="#a02020", linestyle="--", linewidth=1, label="SLO on p99")
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("offered rate, users/s (log)")
+    axes.loglog()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_formatter(NullFormatter())
+    _plain(axes, "both")
 
 
 def _plain(axes: Axes, grid: Any) -> None:
@@ -149,13 +107,12 @@ def _title(figure: Figure, document: Mapping[str, Any], title: str) -> None:
 
 
 def _colours(document: Mapping[str, Any]) -> dict[str, str]:
-    used = dict.fromkeys(COLOURS, 0)
-    colours = {}
-    for name, one in document["contestants"].items():
-        palette = COLOURS[one["kind"]]
-        colours[name] = palette[used[one["kind"]] % len(palette)]
-        used[one["kind"]] += 1
-    return colours
+    palettes = {kind: cycle(palette) for kind, palette in COLOURS.items()}
+    return {name: next(palettes[one["kind"]]) for name, one in document["contestants"].items()}
+
+
+def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _binned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""A comparison as files: goodput.json, three plots, and one self-contained HTML page with plots, tables and method."""
+"""A comparison as files: goodput.json, two plots, and one self-contained HTML page with plots, tables and method."""
 
 from __future__ import annotations
 
