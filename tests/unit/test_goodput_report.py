@@ -188,19 +188,6 @@ def test_report_is_complete(tmp_path: Path) -> None:
     assert stored["left_out"] == {"bentoml": "no environment", "fused_coalescing": "round 2: gone"}
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"rounds": 0}, "rounds is 0, must be at least 1"),
-        ({"seconds": 0.0}, "seconds is 0, must be more than 0"),
-        ({"slo_ms": float("nan")}, "slo_ms is nan, must be more than 0"),
-    ],
-)
-def test_settings_are_checked(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(PerfError, match=words):
-        Settings(**fields)
-
-
 def test_peers_without_their_environment_are_left_out_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,11 +196,9 @@ def test_peers_without_their_environment_are_left_out_with_the_reason(
     found, left_out = find_peers(tmp_path, PLACE)
     assert not found
     assert set(left_out) == {"fastapi", "litserve", "bentoml", "ray"}
+    assert "python is missing; `make bench` sets it up" in left_out["fastapi"]
     peer = {"file": "f.py", "ready_s": 9, "tuning": "t"}
     (tmp_path / "peers.json").write_text(json.dumps({"fastapi": peer}))
-    found, left_out = find_peers(tmp_path, PLACE)
-    assert list(left_out) == ["fastapi"]
-    assert "python is missing" in left_out["fastapi"]
     (tmp_path / "python").touch()
     found, left_out = find_peers(tmp_path, PLACE)
     assert [(one.name, one.kind, one.about) for one in found] == [("fastapi", "peer", "t")]

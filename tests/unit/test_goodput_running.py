@@ -103,6 +103,13 @@ def test_a_repository_without_users(url: str, tmp_path: Path) -> None:
     assert "perf_input.json: cannot be read" in str(done.exception)
 
 
+@pytest.mark.parametrize(("option", "value"), [("--rounds", 0), ("--seconds", 0), ("--slo-ms", -1)])
+def test_lengths_are_checked(option: str, value: int, users: Path) -> None:
+    done = CliRunner().invoke(app, ["perf", "goodput", str(users), option, str(value)])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.stderr
+
+
 @pytest.mark.parametrize("options", [["--url", "localhost:1", "--only", "fused"], ["--model", "recommend"]])
 def test_options_that_do_not_go_together(options: list[str], users: Path) -> None:
     assert isinstance(invoke(users, *options).exception, CommandError)

@@ -36,9 +36,11 @@ def goodput(
             help="A repository with a fused plan, better with both plans; with --url, only its users matter."
         ),
     ] = REPOSITORY,
-    rounds: Annotated[int, typer.Option(help="Rounds; each measures every contestant once, on a fresh server.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Length of one probe.")] = 3.0,
-    slo_ms: Annotated[float, typer.Option(help="The SLO: p99 at most this, in ms.")] = 20.0,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds; each measures every contestant once, on a fresh server.")
+    ] = 5,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Length of one probe.")] = 3.0,
+    slo_ms: Annotated[float, typer.Option(min=0.1, help="The SLO: p99 at most this, in ms.")] = 20.0,
     url: Annotated[
         str | None, typer.Option(help="Measure a running server instead: host:port of its gRPC endpoint.")
     ] = None,

@@ -26,9 +26,9 @@ __all__ = ["compare"]
 CHECKED = 64  # users whose answers are compared, one of them unknown
 UNKNOWN = np.iinfo(np.int64).max
 SEED = 20060508
-DISTRIBUTIONS = (
+DISTRIBUTIONS = {
     "trireme-recsys", "nvidia-pytriton", "tritonclient", "grpcio", "aiohttp", "numpy", "onnxruntime", "faiss-cpu",
-)  # fmt: skip
+}  # fmt: skip
 
 
 def compare(

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from trireme_client import TriremeError
 from trireme_perf.errors import PerfError
 from trireme_perf.host.place import Place
-from trireme_perf.host.server import Command, Server
+from trireme_perf.host.server import Command, Server, StartError
 from trireme_perf.host.triton import ENTRIES, ready_address, serve_command
-from trireme_perf.load.connections import ClientConnection, Connection, RawConnection
+from trireme_perf.load.connections import COALESCING, ClientConnection, Connection, RawConnection
 
-__all__ = ["ABOUT", "Connect", "Contestant", "Kind", "Running", "baseline_plans", "own_plans", "started"]
+__all__ = ["Connect", "Contestant", "Running", "about", "baseline_plans", "connect", "own_plans", "started"]
 
 Kind = Literal["own", "peer", "baseline", "running"]
 Connect = Callable[[str], Awaitable[Connection]]
-ABOUT = {
-    "ensemble": "one Triton model per stage; one user per RPC, gRPC's asyncio stub with prebuilt requests",
-    "fused": "all stages in one Triton model; one user per RPC, gRPC's asyncio stub with prebuilt requests",
-    "fused_coalescing": "as fused; trireme_client.AsyncClient puts users who wait at the same time into one RPC",
-}
 
 
 class Running(NamedTuple):
@@ -69,13 +65,34 @@ async def started(
         server.stop()
 
 
+async def connect(model: str, address: str) -> Connection:
+    """Connects to an entry model; with ``+coalescing`` after its name, users who wait at the same time share an RPC.
+
+    Raises:
+        StartError: there is no server at ``address``, or it has no such entry model.
+    """
+    name = model.removesuffix(COALESCING)
+    try:
+        client = await ClientConnection.open(address, name, coalescing=name != model)
+    except TriremeError as error:
+        raise StartError(str(error)) from error
+    if name != model:
+        return client
+    await client.close()  # has shown that the model is there
+    return RawConnection(address, name)
+
+
+def about(model: str) -> str:
+    """Returns one line on how ``connect`` asks this model."""
+    if model.endswith(COALESCING):
+        return "trireme_client.AsyncClient puts users who wait at the same time into one RPC"
+    return "one user per RPC, gRPC's asyncio stub with prebuilt requests"
+
+
 def own_plans(repository: Path, plan: str, place: Place) -> list[Contestant]:
     """Returns the plans of ``repository``, served by this installation."""
-    command = serve_command(repository)
-    entries = ENTRIES[plan]
-    plans = [_contestant(name, "own", command, partial(_raw, model), place) for name, model in entries.items()]
-    coalescing = partial(ClientConnection.open, model=entries["fused"], coalescing=True)
-    return [*plans, _contestant("fused_coalescing", "own", command, coalescing, place)]
+    models = {**ENTRIES[plan], "fused_coalescing": ENTRIES[plan]["fused"] + COALESCING}
+    return _plans("", models, "own", serve_command(repository), place)
 
 
 def baseline_plans(checkout: Path, repository: Path, place: Place) -> list[Contestant]:
@@ -93,18 +110,14 @@ def baseline_plans(checkout: Path, repository: Path, place: Place) -> list[Conte
     for model in plans.values():
         if not (repository / model).is_dir():
             raise PerfError(f"--baseline-repository is {repository}, which has no {model}; export it with --plan both")
-    command = serve_command(repository, (str(program),))
-    return [
-        _contestant(f"baseline_{name}", "baseline", command, partial(_raw, model), place)
-        for name, model in plans.items()
-    ]
+    return _plans("baseline_", plans, "baseline", serve_command(repository, (str(program),)), place)
 
 
-def _contestant(name: str, kind: Kind, command: Command, connect: Connect, place: Place) -> Contestant:
-    log = place.folder / f"{name}.log"
-    about = ABOUT[name.removeprefix("baseline_")]
-    return Contestant(name, about, kind, partial(started, command, ready_address, connect, log, place.core))
-
-
-async def _raw(model: str, address: str) -> Connection:
-    return RawConnection(address, model)
+def _plans(prefix: str, models: Mapping[str, str], kind: Kind, command: Command, place: Place) -> list[Contestant]:
+    contestants = []
+    for plan, model in models.items():
+        stages = "one Triton model per stage" if plan == "ensemble" else "all stages in one Triton model"
+        log = place.folder / f"{prefix}{plan}.log"
+        start = partial(started, command, ready_address, partial(connect, model), log, place.core)
+        contestants.append(Contestant(prefix + plan, f"{stages}; {about(model)}", kind, start))
+    return contestants

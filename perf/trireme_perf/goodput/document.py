@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.metadata import distributions
 from typing import Any
 
 from trireme_perf.goodput.contestants import Contestant
@@ -46,15 +46,9 @@ def to_document(
     }
 
 
-def versions_of(distributions: Iterable[str]) -> dict[str, str]:
-    """Returns the installed versions by name."""
-    found = {}
-    for name in distributions:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+def versions_of(names: Collection[str]) -> dict[str, str]:
+    """Returns the versions of those distributions that are installed, by name."""
+    return {one.name: one.version for one in distributions() if one.name in names}
 
 
 def _contestant(one: Contestant, figures: Mapping[str, Figure], measured: Measured) -> dict[str, Any]:

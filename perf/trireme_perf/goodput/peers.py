@@ -18,7 +18,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.goodput.contestants import Contestant, Running, started
 from trireme_perf.host.place import Place
 from trireme_perf.host.server import Command, Server
-from trireme_perf.load.connections import Answer, Connection
+from trireme_perf.load.connections import Answer
 
 __all__ = ["find_peers", "peer_versions"]
 
@@ -30,14 +30,9 @@ POLL_S = 0.1
 CONNECTIONS = 128  # kept alive; more requests than that wait for one, and their latency counts while they do
 VERSIONS = """
 import json
-from importlib.metadata import PackageNotFoundError, version
-found = {}
-for name in ("fastapi", "uvicorn", "litserve", "bentoml", "ray"):
-    try:
-        found[name] = version(name)
-    except PackageNotFoundError:
-        pass
-print(json.dumps(found))
+from importlib.metadata import distributions
+frameworks = {"fastapi", "uvicorn", "litserve", "bentoml", "ray"}
+print(json.dumps({one.name: one.version for one in distributions() if one.name in frameworks}))
 """
 
 
@@ -46,20 +41,15 @@ def find_peers(funnel: Path, place: Place) -> tuple[list[Contestant], dict[str, 
 
     Args:
         funnel: version directory of the fused plan, which every peer loads.
-
-    Raises:
-        PerfError: peers.json is not JSON.
     """
-    file = PEERS / "peers.json"
-    if not file.is_file():
-        return [], dict.fromkeys(NAMES, f"{file} is missing: peers come with a checkout, not with the package")
-    try:
-        described: dict[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
-        raise PerfError(f"{file}: is not JSON ({error})") from None
     if not PYTHON.is_file():
-        return [], dict.fromkeys(described, f"{PYTHON} is missing; `make bench` sets it up")
-    return [_contestant(name, peer, funnel.absolute(), place) for name, peer in described.items()], {}
+        return [], dict.fromkeys(NAMES, f"{PYTHON} is missing; `make bench` sets it up, in a checkout")
+    described: dict[str, Any] = json.loads((PEERS / "peers.json").read_text())
+    peers = [
+        Contestant(name, str(peer["tuning"]), "peer", partial(_open, name, peer, funnel.absolute(), place))
+        for name, peer in described.items()
+    ]
+    return peers, {}
 
 
 def peer_versions() -> dict[str, str]:
@@ -71,14 +61,10 @@ def peer_versions() -> dict[str, str]:
     return versions
 
 
-def _contestant(name: str, peer: dict[str, Any], funnel: Path, place: Place) -> Contestant:
-    return Contestant(name, str(peer["tuning"]), "peer", partial(_open, name, peer, funnel, place))
-
-
 def _open(name: str, peer: dict[str, Any], funnel: Path, place: Place) -> AbstractAsyncContextManager[Running]:
     port = _free_port()
     address = partial(_address, f"http://127.0.0.1:{port}")
-    return started(_command(peer, funnel, port), address, _connect, place.folder / f"{name}.log", place.core)
+    return started(_command(peer, funnel, port), address, HttpConnection.open, place.folder / f"{name}.log", place.core)
 
 
 def _command(peer: dict[str, Any], funnel: Path, port: int) -> Command:
@@ -106,10 +92,6 @@ async def _address(address: str, server: Server) -> str:
             await asyncio.sleep(POLL_S)
 
 
-async def _connect(address: str) -> Connection:
-    return HttpConnection(address)
-
-
 class HttpConnection:
     """JSON over HTTP/1.1 with connections that are kept alive."""
 
@@ -120,6 +102,10 @@ class HttpConnection:
             headers={"Content-Type": "application/json"},
             timeout=aiohttp.ClientTimeout(total=30),
         )
+
+    @classmethod
+    async def open(cls, address: str) -> HttpConnection:
+        return cls(address)
 
     async def ask(self, user_id: int) -> Answer:
         async with self._session.post(self._url, data=b'{"user_id":%d}' % user_id) as response:

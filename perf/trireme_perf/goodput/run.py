@@ -30,18 +30,11 @@ MAY_FAIL = ("peer", "baseline")
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and against what: ``rounds``, ``seconds`` per probe, the SLO on p99 in ms."""
+    """How long and against what: at least one round, seconds per probe > 0, the SLO on p99 in ms > 0."""
 
     rounds: int = 5
     seconds: float = 3.0
     slo_ms: float = 20.0
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise PerfError(f"rounds is {self.rounds}, must be at least 1")
-        for name, value in (("seconds", self.seconds), ("slo_ms", self.slo_ms)):
-            if not 0 < value < float("inf"):
-                raise PerfError(f"{name} is {value:g}, must be more than 0")
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trireme_client import TriremeError
 from trireme_export.perf_input import read_perf_input
 from trireme_perf.errors import PerfError
-from trireme_perf.goodput.contestants import Contestant, Running
+from trireme_perf.goodput.contestants import Contestant, Running, about, connect
 from trireme_perf.goodput.document import to_document, versions_of
 from trireme_perf.goodput.run import Settings, measure
-from trireme_perf.host.server import StartError
-from trireme_perf.load.connections import COALESCING, ClientConnection, Connection, RawConnection
 
 __all__ = ["measure_running", "running_models"]
 
-DISTRIBUTIONS = ("trireme-client", "tritonclient", "grpcio", "numpy")
+DISTRIBUTIONS = {"trireme-client", "tritonclient", "grpcio", "numpy"}
 
 
 def measure_running(
@@ -53,32 +50,13 @@ def running_models(url: str, models: Sequence[str]) -> list[Contestant]:
     """Returns a contestant per model, see ``measure_running``. Raises: PerfError: a model comes twice."""
     if len(set(models)) < len(models):
         raise PerfError(f"--model names {', '.join(models)}; each may be named once")
-    return [Contestant(model, _about(model), "running", partial(_open, url, model)) for model in models]
-
-
-def _about(model: str) -> str:
-    if model.endswith(COALESCING):
-        return "trireme_client.AsyncClient puts users who wait at the same time into one RPC"
-    return "one user per RPC, gRPC's asyncio stub with prebuilt requests"
+    return [Contestant(model, about(model), "running", partial(_open, url, model)) for model in models]
 
 
 @asynccontextmanager
 async def _open(url: str, model: str) -> AsyncIterator[Running]:
-    connection = await _connect(url, model)
+    connection = await connect(model, url)
     try:
         yield Running(None, connection)
     finally:
         await connection.close()
-
-
-async def _connect(url: str, model: str) -> Connection:
-    """Raises: StartError: there is no server at ``url``, or it has no such entry model."""
-    name = model.removesuffix(COALESCING)
-    try:
-        client = await ClientConnection.open(url, name, coalescing=name != model)
-    except TriremeError as error:
-        raise StartError(str(error)) from error
-    if name != model:
-        return client
-    await client.close()  # has shown that the model is there
-    return RawConnection(url, name)
