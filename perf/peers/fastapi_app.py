@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import uvicorn
 from fastapi import FastAPI, Response
-from peer import HOST, Recommender, options
-from pydantic import BaseModel
-
-
-class Query(BaseModel):
-    user_id: int
+from peer import HOST, Query, Recommender, options
 
 
 def application(recommend: Recommender) -> FastAPI:

@@ -11,12 +11,7 @@ from types import FrameType
 
 import litserve
 from fastapi import Response
-from peer import HOST, Recommender, options
-from pydantic import BaseModel
-
-
-class Query(BaseModel):
-    user_id: int
+from peer import HOST, Query, Recommender, options
 
 
 class RecommendAPI(litserve.LitAPI):

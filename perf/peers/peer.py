@@ -8,27 +8,31 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import orjson
+from pydantic import BaseModel
 
 from trireme_runtime.stages.chain import Funnel
 
-__all__ = ["HOST", "Options", "Recommender", "options"]
+__all__ = ["HOST", "Query", "Recommender", "options"]
 
 HOST = "127.0.0.1"
 
 
-class Options(NamedTuple):
-    """funnel: the version directory of the fused plan; port: where to listen."""
+class Query(BaseModel):
+    """The body of a request."""
 
-    funnel: Path
-    port: int
+    user_id: int
 
 
-def options(description: str | None) -> Options:
-    """Reads the command line that every peer has. Exits with a message if the directory or the port cannot be used."""
+def options(description: str | None) -> tuple[Path, int]:
+    """Reads the command line that every peer has.
+
+    Returns:
+        (funnel, port): the version directory of the fused plan, and where to listen. Exits with a message if one of
+        them cannot be used.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--funnel", required=True, type=Path, metavar="DIR", help="…/recommend_fused/VERSION")
     parser.add_argument("--port", required=True, type=int, help="1024 to 65535")
@@ -37,7 +41,7 @@ def options(description: str | None) -> Options:
         parser.error(f"--funnel {given.funnel}: no such directory; expected …/recommend_fused/VERSION of an export")
     if not 1024 <= given.port <= 65535:
         parser.error(f"--port {given.port}: allowed are 1024 to 65535")
-    return Options(given.funnel.resolve(), given.port)
+    return given.funnel.resolve(), given.port
 
 
 class Recommender:

@@ -17,15 +17,11 @@ import threading
 from pathlib import Path
 
 import ray
-from peer import HOST, Recommender, options
-from pydantic import BaseModel, ValidationError
+from peer import HOST, Query, Recommender, options
+from pydantic import ValidationError
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
-
-
-class Query(BaseModel):
-    user_id: int
 
 
 class Recommendation:

@@ -12,7 +12,7 @@ import pytest
 from trireme_perf.sweep import run as sweep_module
 from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
 from trireme_perf.sweep.perf_analyzer import Row, Windows, command_line, read_measurement
-from trireme_perf.sweep.run import Plan, sweep, to_dict, write_report
+from trireme_perf.sweep.run import Plan, sweep, write_report
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "perf_analyzer"
 EIGHT = Row("recommend", "concurrency", 8)
@@ -125,13 +125,15 @@ def test_the_report_is_csv_json_and_png(tmp_path: Path) -> None:
         Row("recommend_fused", "poisson", 500, 500.0, **figures),
         Row("recommend_fused", "poisson", 9000, status="failed", errors="queue is full"),
     ]
-    paths = write_report(rows, tmp_path / "new" / "report", url="h:1")
-    with paths["csv"].open() as file:
+    out = tmp_path / "new" / "report"
+    document = write_report(rows, out, url="h:1")
+    with (out / "sweep.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [row["throughput_users_per_s"] for row in table] == ["900.0", "2000.0", "500.0", "0.0"]
     assert (table[3]["p99_us"], table[3]["status"], table[3]["errors"]) == ("", "failed", "queue is full")
-    assert json.loads(paths["json"].read_text()) == to_dict(rows, url="h:1")
-    assert paths["png"].read_bytes().startswith(b"\x89PNG")
+    assert json.loads((out / "sweep.json").read_text()) == document
+    assert document["url"] == "h:1"
+    assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_perf_analyzer_on_path_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -37,14 +37,13 @@ def sweep(
 
 def run_sweep(url: str, models: list[str], repository: Path, out: Path, plan: Plan) -> dict[str, Any]:
     """Measures with a progress line per load, writes CSV, JSON and plot to ``out``, and returns the JSON."""
-    from trireme_perf.sweep.run import sweep, to_dict, write_report
+    from trireme_perf.sweep.run import sweep, write_report
 
     def tell_row(row: Row) -> None:
         tell(f"{row.model} {row.mode} {row.load:g}: {row.throughput_users_per_s:.0f} users/s")
 
     rows = sweep(url, models, repository / "perf_input.json", plan=plan, on_row=tell_row)
-    write_report(rows, out, url=url)
-    return to_dict(rows, url=url)
+    return write_report(rows, out, url=url)
 
 
 def entry_models(repository: Path) -> list[str]:

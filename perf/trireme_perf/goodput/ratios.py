@@ -60,10 +60,8 @@ def contestant_figures(turns: Sequence[Turn], limits: Sequence[Mapping[str, Any]
         turns: its turns, one of each round.
         limits: the limits of the same rounds, which its turns are set against; empty if they were not measured.
     """
-    if limits:
-        rounds = [_figures(turn, limit) for turn, limit in zip(turns, limits, strict=True)]
-    else:
-        rounds = [_figures(turn, None) for turn in turns]
+    against = [limit_figures([limit]) for limit in limits] or [{}] * len(turns)
+    rounds = [_figures(turn, limit) for turn, limit in zip(turns, against, strict=True)]
     return {name: Figure.of([figures[name] for figures in rounds]) for name in rounds[0]}
 
 
@@ -89,9 +87,8 @@ def best_own(turns: Mapping[str, Sequence[Turn]], own: Sequence[str]) -> str | N
     return max(present, key=lambda name: statistics.median(turn.goodput for turn in turns[name]), default=None)
 
 
-def _figures(turn: Turn, limit: Mapping[str, Any] | None) -> dict[str, float | None]:
+def _figures(turn: Turn, limit: Mapping[str, Any]) -> dict[str, float | None]:
     quoted, busy = turn.quoted, turn.at_goodput
-    users_per_s, us_per_user, alone_us = _of_limit(limit)
     cpu = busy.server_cpu_us_per_user if busy else None
     return {
         "goodput": turn.goodput,
@@ -103,15 +100,10 @@ def _figures(turn: Turn, limit: Mapping[str, Any] | None) -> dict[str, float | N
         "alone_p50_ms": turn.alone_p50_ms,
         "alone_p99_ms": turn.alone_p99_ms,
         "pss_mib": _ratio(turn.pss_bytes, 2**20),
-        "eta": _ratio(turn.goodput, users_per_s),
-        "cpu_tax": _ratio(cpu, us_per_user),
-        "stretch": _ratio(turn.alone_p50_ms * 1e3, alone_us),
+        "eta": _ratio(turn.goodput, limit.get("users_per_s")),
+        "cpu_tax": _ratio(cpu, limit.get("us_per_user")),
+        "stretch": _ratio(turn.alone_p50_ms * 1e3, limit.get("alone_us")),
     }
-
-
-def _of_limit(limit: Mapping[str, Any] | None) -> tuple[float | None, float | None, float | None]:
-    """Users/s, µs per user, and µs per user at batch 1."""
-    return (limit["users_per_s"], limit["us_per_user"], _alone_us(limit)) if limit else (None, None, None)
 
 
 def _alone_us(limit: Mapping[str, Any]) -> float:

@@ -127,7 +127,6 @@ class _Measurement:
         limiting = [probe for probe in self._probes if probe.offered == missed]
         met = [probe for probe in self._probes if probe.offered == goodput and probe.meets_slo]
         at_shares = [await self._undisturbed(share * goodput) for share in SHARES if goodput]
-        self._check()
         return Turn(
             goodput=goodput,
             limited_by_load_generator=any(probe.load_generator_saturated for probe in limiting),
@@ -139,10 +138,6 @@ class _Measurement:
             pss_bytes=self._server.pss_bytes() if self._server else None,
             probes=tuple(self._probes),
         )
-
-    def _check(self) -> None:
-        if self._server:
-            self._server.check()
 
     async def _meets(self, rate: float) -> bool:
         """Whether the SLO is met at this rate; a miss takes ``TRIES`` probes, as a hiccup of the machine can spoil any.
@@ -181,9 +176,10 @@ class _Measurement:
             meter = self._server.meter() if self._server else Meter()
             latencies = await open_loop(self._ask, users, arrivals, lost_s)
             usage = meter.read()
-        self._check()
         probe = _summary(rate, seconds, self._load.slo_s, latencies, usage)
-        if not self._server:
+        if self._server:
+            self._server.check()
+        else:
             probe = replace(probe, server_cpu_us_per_user=None, server_core_share=None, others_share=None)
         self._probes.append(probe)
         self._on_probe(probe)

@@ -71,21 +71,16 @@ def sweep(
     return rows
 
 
-def write_report(rows: Sequence[Row], out: Path, *, url: str = "") -> dict[str, Path]:
-    """Writes ``sweep.csv``, ``sweep.json`` and ``sweep.png`` into ``out`` (made if missing); their paths by kind."""
+def write_report(rows: Sequence[Row], out: Path, *, url: str) -> dict[str, Any]:
+    """Writes ``sweep.csv``, ``sweep.json`` and ``sweep.png`` into ``out`` (made if missing), and returns the JSON document."""
     from trireme_perf.sweep.plot import plot_sweep  # matplotlib takes a second to import
 
     out.mkdir(parents=True, exist_ok=True)
-    paths = {kind: out / f"sweep.{kind}" for kind in ("csv", "json", "png")}
-    with paths["csv"].open("w", newline="") as file:
+    document: dict[str, Any] = {"machine": machine(), "url": url, "rows": [asdict(row) for row in rows]}
+    (out / "sweep.json").write_text(json.dumps(document, indent=2) + "\n")
+    with (out / "sweep.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    paths["json"].write_text(json.dumps(to_dict(rows, url=url), indent=2) + "\n")
-    plot_sweep(rows, paths["png"], machine=machine())
-    return paths
-
-
-def to_dict(rows: Sequence[Row], *, url: str = "") -> dict[str, Any]:
-    """The sweep as one JSON document."""
-    return {"machine": machine(), "url": url, "rows": [asdict(row) for row in rows]}
+        writer.writerows(document["rows"])
+    plot_sweep(rows, out / "sweep.png", machine=document["machine"])
+    return document
