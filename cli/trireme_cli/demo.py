@@ -7,12 +7,11 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from trireme_cli.dataset import open_data
 from trireme_cli.evaluate import evaluation, evaluation_tables
 from trireme_cli.ledger import ledger_table
-from trireme_cli.output import CommandError, console
+from trireme_cli.output import CommandError, console, results
 from trireme_cli.perf.sweep import entry_models, run_sweep, sweep_table
 from trireme_cli.recommend import recommendations_table
 
@@ -41,7 +40,6 @@ def demo(
         raise CommandError(
             f"{EXAMPLE} is not there, it comes with a checkout; allowed: --data DIRECTORY or --data synthetic"
         )
-    results = Console(highlight=False)
     repository = out / "model_repository"
     settings = PipelineConfig()
 

@@ -60,13 +60,15 @@ def goodput(
 ) -> None:
     """Find the highest rate within the SLO: of the plans and of other servers with the same funnel, or of a running server."""
     from trireme_perf.goodput.run import Settings
+    from trireme_perf.goodput.running import measure_running
 
     settings = Settings(rounds, seconds, slo_ms)
+    note: list[str] = []
     try:
         if url is not None:
             if only or baseline or baseline_repository:
                 raise CommandError("--url measures a server that is running; --only and --baseline do not go with it")
-            result, note = _running(url, model or ["recommend"], repository, settings)
+            result = measure_running(url, model or ["recommend"], repository, settings, tell)
         else:
             if model:
                 raise CommandError("--model goes with --url; --only names contestants that this command starts")
@@ -77,12 +79,6 @@ def goodput(
     finish(result, as_json, _figures(result), *ratios, *note)
     if result["ended_early"]:
         raise CommandError(f"the figures are of {result['rounds']} of {rounds} rounds: {result['ended_early']}")
-
-
-def _running(url: str, models: list[str], repository: Path, settings: Settings) -> tuple[dict[str, Any], list[str]]:
-    from trireme_perf.goodput.running import measure_running
-
-    return measure_running(url, models, repository, settings, tell), []
 
 
 def _compare(

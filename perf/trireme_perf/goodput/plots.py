@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -33,7 +32,6 @@ def write_plots(document: Mapping[str, Any], out: Path) -> dict[str, Path]:
     paths = {}
     for name, draw in (("goodput", _goodput), ("latency", _latency)):
         figure = Figure(dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
         draw(figure, document)
         paths[name] = out / f"{name}.png"
         figure.savefig(paths[name])

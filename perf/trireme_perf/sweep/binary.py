@@ -55,8 +55,7 @@ def find_perf_analyzer(*, cache: Path | None = None) -> Tool:
 
 
 def _cache_root() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "trireme"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trireme"
 
 
 def _assemble(target: Path) -> None:

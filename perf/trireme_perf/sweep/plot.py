@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -28,7 +27,6 @@ def plot_sweep(rows: Sequence[Row], path: Path, *, machine: str) -> None:
     models = list(dict.fromkeys(row.model for row in rows))
     modes = [mode for mode in PANELS if any(row.mode == mode for row in rows)] or ["concurrency"]
     figure = Figure(figsize=(5.6 * len(modes) + 0.6, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
     for mode, axes in zip(modes, panels, strict=True):
         for number, model in enumerate(models):
