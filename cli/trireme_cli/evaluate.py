@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "evaluation", "evaluation_tables", "open_evaluation", "served"]
 
+KINDS = ("served", "offline", "popularity")
+
 
 def evaluate(
     data: Annotated[str, typer.Option(help="The data set that the checkpoint was trained on.")],
@@ -103,13 +105,9 @@ def _asker(client: Any) -> Ask:
 
 
 def evaluation_tables(result: dict[str, Any]) -> list[Any]:
-    kinds = ("served", "offline", "popularity")
-    tables = [
-        figures_table(
-            f"{result['data']} · {result['users']} users", {kind: result[kind] for kind in kinds if kind in result}
-        )
+    groups = {result["data"]: result, "unknown users, by history alone": result.get("history_only")}
+    return [
+        figures_table(f"{title} · {group['users']} users", {kind: group[kind] for kind in KINDS if kind in group})
+        for title, group in groups.items()
+        if group
     ]
-    if held := result.get("history_only"):
-        rows = {kind: held[kind] for kind in kinds if kind in held}
-        tables.append(figures_table(f"unknown users, by history alone · {held['users']} users", rows))
-    return tables
