@@ -141,17 +141,19 @@ def test_a_perf_analyzer_on_path_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_p
     own.write_text("#!/bin/sh\necho Perf Analyzer Version 9\n")
     own.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert find_perf_analyzer(cache=tmp_path / "cache").path == own
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert find_perf_analyzer().path == own
     own.write_text("#!/bin/sh\necho 'error while loading libb64.so.0d' >&2; exit 127\n")
     with pytest.raises(PerfAnalyzerError, match=r"does not run \(error while loading libb64"):
-        find_perf_analyzer(cache=tmp_path / "cache")
+        find_perf_analyzer()
 
 
 def test_a_download_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("trireme_perf.sweep.binary.WHEEL", "tritonclient==0.0.0")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     with pytest.raises(PerfAnalyzerError, match=r"cannot download tritonclient==0\.0\.0 .*put a perf_analyzer"):
-        find_perf_analyzer(cache=tmp_path)
-    assert not list((tmp_path / "perf_analyzer").iterdir())
+        find_perf_analyzer()
+    assert not list((tmp_path / "trireme" / "perf_analyzer").iterdir())

@@ -38,7 +38,7 @@ class Tool:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_perf_analyzer(*, cache: Path | None = None) -> Tool:
+def find_perf_analyzer() -> Tool:
     """perf_analyzer on PATH, else the cached one, else the one of the pinned wheel (14 MB, downloaded with pip).
 
     Raises:
@@ -47,15 +47,12 @@ def find_perf_analyzer(*, cache: Path | None = None) -> Tool:
     on_path = shutil.which("perf_analyzer")
     if on_path:
         return _checked(Tool(Path(on_path)))
-    target = (cache or _cache_root()) / "perf_analyzer" / VERSION
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    target = cache / "trireme" / "perf_analyzer" / VERSION
     if not (target / "perf_analyzer").is_file():
         _assemble(target)
     libraries = os.pathsep.join([str(target / "lib"), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
     return _checked(Tool(target / "perf_analyzer", {"LD_LIBRARY_PATH": libraries}))
-
-
-def _cache_root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trireme"
 
 
 def _assemble(target: Path) -> None:

@@ -24,14 +24,13 @@ class Plan:
 
     Attributes:
         concurrencies: requests in flight.
-        rates: Poisson rates in requests/s; empty means ``rate_shares`` of the best closed-loop throughput.
+        rate_shares: Poisson rates, as shares of the best closed-loop throughput.
         windows: measurement windows per load.
     """
 
     concurrencies: tuple[int, ...]
     windows: Windows
     rate_shares: tuple[float, ...] = ()
-    rates: tuple[float, ...] = ()
 
 
 QUICK = Plan((1, 8, 32), Windows(300, 3, 25.0), rate_shares=(0.4, 0.7))
@@ -65,7 +64,7 @@ def sweep(
     for model in models:
         closed = [run(model, "concurrency", value) for value in plan.concurrencies]
         best = max((row.throughput_users_per_s for row in closed), default=0.0)
-        for rate in plan.rates or [round(share * best) for share in plan.rate_shares]:
+        for rate in [round(share * best) for share in plan.rate_shares]:
             if rate > 0:
                 run(model, "poisson", rate)
     return rows
