@@ -207,7 +207,7 @@ def _summary(rate: float, seconds: float, slo_s: float, latencies: Latencies, us
     return Probe(
         offered=rate,
         achieved=achieved,
-        requests=latencies.sent,
+        requests=len(latencies.seconds),
         answered=latencies.answered,
         errors=latencies.errors,
         first_error=latencies.first_error,

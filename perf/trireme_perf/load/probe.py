@@ -42,7 +42,7 @@ class Latencies:
     """The outcome of one load.
 
     seconds: float64 (sent,), from the moment each request was due to its answer; for one without an answer, to the
-    end of the probe, so less than the truth. planned, sent, answered: requests. aborted: the SLO was certain to be
+    end of the probe, so less than the truth. planned, answered: requests. aborted: the SLO was certain to be
     missed, so the rest was not sent. wall_s: from the start to the last answer.
     """
 
@@ -53,10 +53,6 @@ class Latencies:
     wall_s: float
     errors: int
     first_error: str
-
-    @property
-    def sent(self) -> int:
-        return len(self.seconds)
 
 
 async def open_loop(
