@@ -8,25 +8,23 @@ the same for one instance and for ten; what is copied to the heap costs again fo
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
+
 from trireme_perf.errors import PerfError
-from trireme_perf.host.processes import PROC, family
+from trireme_perf.host.processes import family
 
 __all__ = ["artifact_bytes", "process_memory", "pss_bytes", "tree_memory"]
-
-MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)")
-KIB = 1024
 
 
 def pss_bytes(pids: Iterable[int]) -> int:
     """Returns the PSS of those of the processes that live."""
     total = 0
     for pid in pids:
-        with contextlib.suppress(OSError):
-            total += _rollup(pid)["Pss"]
+        with contextlib.suppress(psutil.Error):
+            total += psutil.Process(pid).memory_full_info().pss
     return total
 
 
@@ -41,17 +39,16 @@ def process_memory(pid: int, artifacts: Path | None = None) -> dict[str, int]:
         PerfError: there is no such process, or it may not be looked into.
     """
     try:
-        rollup = _rollup(pid)
-        mappings = (PROC / str(pid) / "smaps").read_text() if artifacts else ""
-    except OSError as error:
-        raise PerfError(
-            f"memory of process {pid} cannot be read ({error.strerror}); it must live and be yours"
-        ) from None
+        process = psutil.Process(pid)
+        pss, files = process.memory_full_info().pss, process.memory_maps()
+    except psutil.Error as error:
+        raise PerfError(f"memory of process {pid} cannot be read ({error}); it must live and be yours") from None
+    folder = artifacts.resolve() if artifacts else None
     return {
-        "pss": rollup["Pss"],
-        "shared": rollup["Shared_Clean"] + rollup["Shared_Dirty"],
-        "private": rollup["Private_Clean"] + rollup["Private_Dirty"],
-        "artifact_pss": _mapped_pss(mappings, artifacts.resolve()) if artifacts else 0,
+        "pss": pss,
+        "shared": sum(file.shared_clean + file.shared_dirty for file in files),
+        "private": sum(file.private_clean + file.private_dirty for file in files),
+        "artifact_pss": sum(file.pss for file in files if folder and Path(file.path).is_relative_to(folder)),
     }
 
 
@@ -75,23 +72,3 @@ def artifact_bytes(folder: Path) -> int:
             status = path.stat()
             sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
-
-
-def _rollup(pid: int) -> dict[str, int]:
-    return _fields((PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:])
-
-
-def _fields(lines: Iterable[str]) -> dict[str, int]:
-    """Bytes by name from lines such as ``Pss:  12 kB``."""
-    parts = (line.split() for line in lines)
-    return {words[0].rstrip(":"): int(words[1]) * KIB for words in parts if words[2:] == ["kB"]}
-
-
-def _mapped_pss(smaps: str, folder: Path) -> int:
-    total, inside = 0, False
-    for line in smaps.splitlines():
-        if mapping := MAPPING.fullmatch(line):
-            inside = Path(mapping[1].removesuffix(" (deleted)")).is_relative_to(folder)
-        elif inside and line.startswith("Pss:"):
-            total += int(line.split()[1]) * KIB
-    return total

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from trireme_perf.host.processes import PROC, TICKS_PER_S, cpu_seconds, family
+import psutil
+
+from trireme_perf.host.processes import cpu_seconds, family
 
 __all__ = ["Meter", "Usage", "pinned"]
+
+#: The grain of the times of the machine.
+TICK_S = 0.01
 
 
 @contextmanager
@@ -47,24 +52,24 @@ class Meter:
     def __init__(self, root: int | None = None, marker: bytes = b"") -> None:
         self._root, self._marker = root, marker
         self._server_cpu_s = self._read_server()
-        self._machine = _machine_ticks()
+        self._machine = _machine_seconds()
         self._load_cpu_s, self._wall_s = time.process_time(), time.perf_counter()
 
     def read(self) -> Usage:
         # Own clocks first: looking for the processes takes milliseconds, which are not the load generator's.
         wall, load = time.perf_counter() - self._wall_s, time.process_time() - self._load_cpu_s
-        steal, busy, every = (now - before for now, before in zip(_machine_ticks(), self._machine, strict=True))
+        steal, busy, every = (now - before for now, before in zip(_machine_seconds(), self._machine, strict=True))
         server = self._read_server() - self._server_cpu_s
-        others = max(0.0, busy - (server + load) * TICKS_PER_S)  # clocks of different grain: may be just below 0
-        return Usage(wall, server, load, steal / max(1, every), others / max(1, every))
+        others = max(0.0, busy - server - load)  # clocks of different grain: may be just below 0
+        return Usage(wall, server, load, steal / max(TICK_S, every), others / max(TICK_S, every))
 
     def _read_server(self) -> float:
         return 0.0 if self._root is None else cpu_seconds(family(self._root, self._marker))
 
 
-def _machine_ticks() -> tuple[int, int, int]:
-    """Stolen, used by processes, and all ticks of all cores since the machine started. Interrupts are nobody's."""
-    # The two columns after steal, guest time, are contained in the first two.
-    ticks = [int(field) for field in (PROC / "stat").read_text().partition("\n")[0].split()[1:9]]
-    user, nice, system, *_, steal = ticks
-    return steal, user + nice + system, sum(ticks)
+def _machine_seconds() -> tuple[float, float, float]:
+    """Stolen, used by processes, and all time of all cores since the machine started. Interrupts are nobody's."""
+    times = psutil.cpu_times()
+    # Guest time is contained in user and nice.
+    every = sum(times) - times.guest - times.guest_nice
+    return times.steal, times.user + times.nice + times.system, every
