@@ -47,22 +47,26 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Builder, l
 def test_every_point_is_measured_once_and_every_size_built_once(measured: tuple[dict, Builder, list[Row]]) -> None:
     result, build, rows = measured
     assert [point.items for point in build.asked] == [25, toy.ITEMS]
-    assert sorted((row.point.items, row.point.batch) for row in rows) == [(25, 4), (toy.ITEMS, 1), (toy.ITEMS, 4)]
+    assert sorted((row["point"]["items"], row["point"]["batch"]) for row in rows) == [
+        (25, 4),
+        (toy.ITEMS, 1),
+        (toy.ITEMS, 4),
+    ]
     assert [row["point"]["items"] for row in result["axes"]["items"]["rows"]] == [25, toy.ITEMS]
     assert [row["point"]["batch"] for row in result["axes"]["batch"]["rows"]] == [1, 4]
 
 
 def test_a_row_holds_cost_recall_and_memory(measured: tuple[dict, Builder, list[Row]]) -> None:
     for row in measured[2]:
-        assert 0 < row.low <= row.us_per_user <= row.high
-        assert all(cost > 0 for cost in row.stages.values())
-        assert row.recall == 1.0  # the toy's search is exact
-        assert row.memory["pss"] > row.artifact_bytes > 0
+        assert 0 < row["low"] <= row["us_per_user"] <= row["high"]
+        assert all(cost > 0 for cost in row["stages"].values())
+        assert row["recall"] == 1.0  # the toy's search is exact
+        assert row["memory"]["pss"] > row["artifact_bytes"] > 0
 
 
 def test_an_axis_has_exponents(measured: tuple[dict, Builder, list[Row]]) -> None:
     powers = measured[0]["axes"]["batch"]["exponents"]
-    assert set(powers) == {"us_per_user", *measured[2][0].stages, "artifact_bytes", "pss", "loaded_pss"}
+    assert set(powers) == {"us_per_user", *measured[2][0]["stages"], "artifact_bytes", "pss", "loaded_pss"}
     assert powers["artifact_bytes"] == pytest.approx(0)
 
 

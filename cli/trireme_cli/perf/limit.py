@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, finish
 from trireme_cli.perf.tables import MIB, bounds, figures, interval, number, tell
-
-if TYPE_CHECKING:
-    from trireme_perf.limit.growth import Row
 
 __all__ = ["limit"]
 
@@ -83,9 +80,9 @@ def _growth_of(sizes: dict[str, list[int]], rounds: int, keep: Path | None, out:
     finish(result, as_json, *tables, f"plot, CSV and JSON in {out}")
 
 
-def _tell_row(row: Row) -> None:
-    sizes = ", ".join(f"{name} {value:,}" for name, value in vars(row.point).items())
-    tell(f"{sizes}: {row.us_per_user:.0f} µs per user, {row.memory['pss'] / MIB:.0f} MiB")
+def _tell_row(row: dict[str, Any]) -> None:
+    sizes = ", ".join(f"{name} {value:,}" for name, value in row["point"].items())
+    tell(f"{sizes}: {row['us_per_user']:.0f} µs per user, {row['memory']['pss'] / MIB:.0f} MiB")
 
 
 def _growth_table(axis: str, part: dict[str, Any]) -> Table:

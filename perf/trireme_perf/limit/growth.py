@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ __all__ = ["Build", "Built", "Plan", "Point", "Row", "exponent", "measure_growth
 #: Users that are asked, and those of them whose candidates are compared with exact search.
 ASKED = 512
 COMPARED = 256
-#: Scores of exact search held at a time: 16 M float32 are 64 MB.
-BLOCK = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -86,36 +84,17 @@ Build = Callable[[Point, int, Path], Built]
 """Is given the sizes, the number of users and a folder, and saves the funnel there as ``Funnel.save`` does."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One point. Times in µs per user, memory in bytes; ``memory`` as of ``footprint.funnel_memory``. low, high: of the interval
-    of ``us_per_user``.
-
-    recall: share of the exact C best items that are among the candidates, over users.
-    """
-
-    point: Point
-    us_per_user: float
-    stages: dict[str, float]
-    low: float
-    high: float
-    recall: float
-    artifact_bytes: int
-    memory: dict[str, int] = field(default_factory=dict)
-
-    def flat(self) -> dict[str, Any]:
-        """For CSV."""
-        stages = {f"{name}_us": value for name, value in self.stages.items()}
-        names = ("low", "high", "recall", "artifact_bytes")
-        rest = {name: getattr(self, name) for name in names}
-        return {**asdict(self.point), "us_per_user": self.us_per_user, **stages, **rest, **self.memory}
+#: One point, as in the document: ``{"point": {size: value}, "us_per_user", "stages": {stage: µs per user}, "low", "high",
+#: "recall", "artifact_bytes", "memory"}``. Times in µs per user, memory in bytes, as of ``footprint.funnel_memory``; low, high: of
+#: the interval of ``us_per_user``; recall: share of the exact C best items that are among the candidates, over users.
+Row = dict[str, Any]
 
 
 def measure_growth(plan: Plan, build: Build, on_row: Callable[[Row], None] = lambda row: None) -> dict[str, Any]:
     """Measures every point of the plan, each once; ``on_row`` sees each row as it comes.
 
     Returns:
-        ``{"machine", "base", "users", "rounds", "axes": {axis: {"rows": [Row as dict, …], "exponents": {…}}}}``; the
+        ``{"machine", "base", "users", "rounds", "axes": {axis: {"rows": [Row, …], "exponents": {…}}}}``; the
         exponents are those of ``us_per_user``, of every stage, of ``pss``, of what of it the funnel adds to the libraries
         (``loaded_pss``), and of ``artifact_bytes`` over the axis.
 
@@ -129,7 +108,7 @@ def measure_growth(plan: Plan, build: Build, on_row: Callable[[Row], None] = lam
     measured: dict[Point, Row] = {}
     for sizes, some in batches.items():
         for row in _measure_sizes(plan, sizes, sorted(some), build):
-            measured[row.point] = row
+            measured[Point(**row["point"])] = row
             on_row(row)
     return {
         "machine": machine(),
@@ -160,63 +139,54 @@ def _measure_sizes(plan: Plan, sizes: Point, batches: Sequence[int], build: Buil
         size = artifact_bytes(folder)
         costs = measure_funnel(funnel, users, batches=batches, rounds=plan.rounds)
     return [
-        Row(
-            replace(sizes, batch=cost["batch"]),
-            cost["us_per_user"],
-            cost["stages"],
-            cost["interval"]["low"],
-            cost["interval"]["high"],
-            recall,
-            size,
-            memory[cost["batch"]],
-        )
+        {
+            "point": asdict(replace(sizes, batch=cost["batch"])),
+            "us_per_user": cost["us_per_user"],
+            "stages": cost["stages"],
+            **cost["interval"],
+            "recall": recall,
+            "artifact_bytes": size,
+            "memory": memory[cost["batch"]],
+        }
         for cost in costs
     ]
 
 
 def _recall(funnel: Any, built: Built, users: np.ndarray) -> float:
-    step = max(1, BLOCK // len(built.vectors))
-    shares = [_recalls(funnel, built, users[start : start + step]) for start in range(0, len(users), step)]
-    return float(np.concatenate(shares).mean())
-
-
-def _recalls(funnel: Any, built: Built, users: np.ndarray) -> np.ndarray:
-    """float64 [n] of the users int64 [n, 1]: share of the exact candidates that retrieval has found."""
+    """Mean over the users int64 [n, 1] of the share of the exact candidates that retrieval has found."""
     tensors: dict[str, Any] = {"user_id": users}
     for stage in funnel.stages[:3]:
         inputs = {tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs}
         tensors.update(stage(**inputs)._asdict())
-    score = tensors["query"] @ built.vectors.T
-    shares = np.empty(len(users))
-    for row, found in enumerate(tensors["candidate_index"]):
-        user = int(np.searchsorted(built.user_ids, users[row, 0]))
-        seen = built.seen_items[built.seen_offsets[user] : built.seen_offsets[user + 1]]
-        score[row, seen] = -np.inf
-        count = min(found.size, int(np.isfinite(score[row]).sum()))
-        # By score and not by item: of items that score alike, retrieval may take any.
-        last = np.partition(score[row], -count)[-count]
-        shares[row] = (score[row, found[found >= 0]] >= last).sum() / count
-    return shares
+    each = zip(users[:, 0], tensors["query"], tensors["candidate_index"], strict=True)
+    return float(np.mean([_share_found(built, *one) for one in each]))
+
+
+def _share_found(built: Built, user_id: int, query: np.ndarray, found: np.ndarray) -> float:
+    score = built.vectors @ query
+    user = int(np.searchsorted(built.user_ids, user_id))
+    score[built.seen_items[built.seen_offsets[user] : built.seen_offsets[user + 1]]] = -np.inf
+    count = min(found.size, int(np.isfinite(score).sum()))
+    # By score and not by item: of items that score alike, retrieval may take any.
+    last = np.partition(score, -count)[-count]
+    return float((score[found[found >= 0]] >= last).sum() / count)
 
 
 def _summary(axis: str, rows: Sequence[Row]) -> dict[str, Any]:
-    values = [getattr(row.point, axis) for row in rows]
+    values = [row["point"][axis] for row in rows]
     figures = {**time_figures(rows), **memory_figures(rows)}
-    return {
-        "rows": [asdict(row) for row in rows],
-        "exponents": {name: exponent(values, figure) for name, figure in figures.items()},
-    }
+    return {"rows": rows, "exponents": {name: exponent(values, figure) for name, figure in figures.items()}}
 
 
 def time_figures(rows: Sequence[Row]) -> dict[str, list[float]]:
-    stages = {stage: [row.stages[stage] for row in rows] for stage in rows[0].stages}
-    return {"us_per_user": [row.us_per_user for row in rows], **stages}
+    stages = {stage: [row["stages"][stage] for row in rows] for stage in rows[0]["stages"]}
+    return {"us_per_user": [row["us_per_user"] for row in rows], **stages}
 
 
 def memory_figures(rows: Sequence[Row]) -> dict[str, list[float]]:
     """Bytes; ``loaded_pss`` is what the funnel adds to a process that has only its libraries."""
     return {
-        "pss": [float(row.memory["pss"]) for row in rows],
-        "loaded_pss": [float(row.memory["pss"] - row.memory["libraries_pss"]) for row in rows],
-        "artifact_bytes": [float(row.artifact_bytes) for row in rows],
+        "pss": [row["memory"]["pss"] for row in rows],
+        "loaded_pss": [row["memory"]["pss"] - row["memory"]["libraries_pss"] for row in rows],
+        "artifact_bytes": [row["artifact_bytes"] for row in rows],
     }

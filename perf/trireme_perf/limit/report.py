@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from trireme_perf.limit.growth import Point, Row, memory_figures, time_figures
+from trireme_perf.limit.growth import Row, memory_figures, time_figures
 
 __all__ = ["write_growth"]
 
@@ -29,7 +29,7 @@ def write_growth(result: dict[str, Any], out: Path) -> None:
     """Writes ``growth.json``, ``growth.csv`` and ``growth.png`` into ``out`` (made if missing)."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "growth.json").write_text(json.dumps(result, indent=2) + "\n")
-    rows = [{"axis": axis, **_row(row).flat()} for axis, part in result["axes"].items() for row in part["rows"]]
+    rows = [{"axis": axis, **_flat(row)} for axis, part in result["axes"].items() for row in part["rows"]]
     with (out / "growth.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -37,8 +37,12 @@ def write_growth(result: dict[str, Any], out: Path) -> None:
     _plot(result, out / "growth.png")
 
 
-def _row(document: dict[str, Any]) -> Row:
-    return Row(**{**document, "point": Point(**document["point"])})
+def _flat(row: Row) -> dict[str, Any]:
+    """For CSV."""
+    sizes, stages, memory = row["point"], row["stages"], row["memory"]
+    costs = {"us_per_user": row["us_per_user"], **{f"{name}_us": value for name, value in stages.items()}}
+    rest = {name: row[name] for name in ("low", "high", "recall", "artifact_bytes")}
+    return {**sizes, **costs, **rest, **memory}
 
 
 def _plot(result: dict[str, Any], path: Path) -> None:
@@ -48,8 +52,8 @@ def _plot(result: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(axes), squeeze=False)
     for column, (axis, part) in enumerate(axes.items()):
-        rows = [_row(row) for row in part["rows"]]
-        values = [getattr(row.point, axis) for row in rows]
+        rows = part["rows"]
+        values = [row["point"][axis] for row in rows]
         memory = {name: [size / 2**20 for size in sizes] for name, sizes in memory_figures(rows).items()}
         _draw(panels[0, column], values, time_figures(rows), part["exponents"])
         _draw(panels[1, column], values, memory, part["exponents"])
