@@ -94,12 +94,12 @@ def test_settings(settings: dict, message: str) -> None:
 
 
 def test_options(repository: Path) -> None:
-    text = f"{repository}:recommend_fused+coalescing+threads+ledger+traced=0.01+without-metrics"
+    text = f"{repository}:recommend_fused+coalescing+threads+ledger+without-metrics+traced=0.01"
     variant = parse_variant(text)
     assert (variant.coalescing, variant.client, variant.ledger) == (True, "threads", True)
     assert (variant.traced, variant.models) == (0.01, "without-metrics")
     assert variant.text == text
-    assert variant.describe()["options"] == ["threads", "ledger", "traced=0.01", "without-metrics"]
+    assert variant.describe()["options"] == ["threads", "ledger", "without-metrics", "traced=0.01"]
 
 
 @pytest.mark.parametrize(

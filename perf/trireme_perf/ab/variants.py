@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +24,16 @@ OPTIONS = {
     "without-metrics": "models that publish no metrics",
 }
 FORM = f"REPOSITORY[:MODEL] or grpc://HOST:PORT[/MODEL], then any of {', '.join(f'+{name}' for name in OPTIONS)}"
-VARIANT = re.compile(
-    r"(?P<source>[^+].*?)"
-    r"(?P<options>(?:\+(?:coalescing|threads|tritonclient|ledger|traced=[\d.]+|without-ledger|without-metrics))*)"
-)
+#: What options without a value set: field and value of ``Variant``.
+EFFECTS: dict[str, tuple[str, Any]] = {
+    "coalescing": ("coalescing", True),
+    "threads": ("client", "threads"),
+    "tritonclient": ("client", "tritonclient"),
+    "ledger": ("ledger", True),
+    "without-ledger": ("models", "without-ledger"),
+    "without-metrics": ("models", "without-metrics"),
+}
+VARIANT = re.compile(rf"(?P<source>[^+].*?)(?P<options>(?:\+(?:{'|'.join(EFFECTS)}|traced=[\d.]+))*)")
 RUNNING = re.compile(r"grpc://(?P<url>[^/]+:\d+)(?:/(?P<model>[\w.-]+))?")
 REPOSITORY = re.compile(r"(?P<repository>.+?)(?::(?P<model>[\w.-]+))?")
 #: Classes of ``ab.models`` by the option that puts them in front of a bundle's own.
@@ -71,17 +76,9 @@ class Variant:
     def text(self) -> str:
         return "+".join([self.source, *self.options()])
 
-    def options(self) -> Iterator[str]:
-        if self.coalescing:
-            yield "coalescing"
-        if self.client != "asyncio":
-            yield self.client
-        if self.ledger:
-            yield "ledger"
-        if self.traced is not None:
-            yield f"traced={self.traced:g}"
-        if self.models:
-            yield self.models
+    def options(self) -> list[str]:
+        chosen = [name for name, (field, value) in EFFECTS.items() if getattr(self, field) == value]
+        return chosen if self.traced is None else [*chosen, f"traced={self.traced:g}"]
 
     def describe(self) -> dict[str, Any]:
         """Returns what it is, apart from where it lies: nothing is known of the bundle behind a server that runs already."""
@@ -122,10 +119,6 @@ def _read_options(text: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for option in text.split("+")[1:]:
         name, _, value = option.partition("=")
-        if name in ("threads", "tritonclient"):
-            fields["client"] = name
-        elif name in MIXINS:
-            fields["models"] = name
-        else:
-            fields[name] = float(value) if value else True
+        field, effect = EFFECTS[name] if name in EFFECTS else (name, float(value))
+        fields[field] = effect
     return fields

@@ -85,8 +85,8 @@ Build = Callable[[Point, int, Path], Built]
 
 
 #: One point, as in the document: ``{"point": {size: value}, "us_per_user", "stages": {stage: µs per user}, "low", "high",
-#: "recall", "artifact_bytes", "memory"}``. Times in µs per user, memory in bytes, as of ``footprint.funnel_memory``; low, high: of
-#: the interval of ``us_per_user``; recall: share of the exact C best items that are among the candidates, over users.
+#: "recall", "artifact_bytes", "memory"}``. Times in µs per user; low, high: of the interval of ``us_per_user``; recall: share of
+#: the exact C best items that are among the candidates, over users; memory: in bytes, as of ``footprint.funnel_memory``.
 Row = dict[str, Any]
 
 
