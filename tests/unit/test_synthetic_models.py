@@ -141,8 +141,6 @@ def test_it_survives_the_disk(checkpoint: Checkpoint, tmp_path: Path) -> None:
         ({"users": 0}, "users is 0, allowed are 1 to"),
         ({"history": 600}, "history is 600, allowed are 1 to 512"),
         ({"candidates": 3_001}, "candidates is 3001, allowed are 1 to 3000"),
-        ({"clusters": 3_001}, "clusters is 3001, allowed are 1 to 3000"),
-        ({"list_length": 61}, "list_length is 61, allowed are 1 to 60"),
         ({"seed": -1}, "seed is -1, allowed are 0 to"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

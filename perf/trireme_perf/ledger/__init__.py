@@ -19,9 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-from trireme_perf.errors import PerfError
 from trireme_perf.ledger.reading import LedgerReader, Reading
 from trireme_perf.ledger.report import ColdStart, Ledger, StagePercentiles, StageTime, ledger_between
 from trireme_perf.ledger.statistics import Statistics, StatisticsReader
@@ -42,17 +40,10 @@ __all__ = [
 ]
 
 
-@dataclass
 class Watched:
-    """Filled when the block of ``watch_ledger`` ends."""
+    """``result`` is there when the block of ``watch_ledger`` has ended."""
 
-    _ledger: Ledger | None = field(default=None)
-
-    @property
-    def result(self) -> Ledger:
-        if self._ledger is None:
-            raise PerfError("the ledger is there when the block has ended")
-        return self._ledger
+    result: Ledger
 
 
 @contextmanager
@@ -67,7 +58,7 @@ def watch_ledger(url: str, model: str) -> Iterator[Watched]:
         before = reader.read()
         yield watched
         after = reader.read_after(before)
-        watched._ledger = ledger_between(model, reader.stages, reader.budget, before, after)
+        watched.result = ledger_between(model, reader.stages, reader.budget, before, after)
 
 
 def follow_ledger(reader: LedgerReader, seconds: float) -> Iterator[Ledger | None]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import Metric
 
@@ -39,14 +39,8 @@ class Reading:
     def save(self, file: Path) -> None:
         """Writes it as JSON, for ``load``. Raises: PerfError when the file cannot be written."""
         histograms = [
-            {
-                "model": model,
-                "stage": stage,
-                "bounds": [str(bound) for bound in each.bounds],
-                "counts": each.counts,
-                "total_s": each.total_s,
-            }
-            for (model, stage), each in self.histograms.items()
+            {"model": model, "stage": stage, **asdict(one), "bounds": [str(bound) for bound in one.bounds]}
+            for (model, stage), one in self.histograms.items()
         ]
         document = {
             "url": self.url,
@@ -144,11 +138,9 @@ def _check_same_run(before: Reading, after: Reading) -> None:
 
 
 def _cold_start(families: Iterable[Metric]) -> dict[str, ColdStart]:
-    found: dict[str, dict[str, Any]] = {}
-    for family in families:
-        for sample in family.samples:
-            if sample.name == COLD_START:
-                found.setdefault(sample.labels["model"], {})[sample.labels["part"]] = sample.value
+    found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for sample in (sample for family in families for sample in family.samples if sample.name == COLD_START):
+        found[sample.labels["model"]][sample.labels["part"]] = sample.value
     return {
         model: ColdStart(model, parts["load"], 1000 * parts["first_batch"])
         for model, parts in found.items()

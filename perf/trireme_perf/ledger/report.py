@@ -119,7 +119,7 @@ def ledger_between(
         PerfError: no request was answered.
     """
     ledger = _with_budget(_difference(model, stages, before, after), budget)
-    return replace(ledger, percentiles=_percentiles(spent, stages, budget, ledger.end_to_end_us)) if spent else ledger
+    return replace(ledger, percentiles=_percentiles(spent or {}, stages, budget, ledger.end_to_end_us))
 
 
 def _difference(model: str, stages: list[str], before: Statistics, after: Statistics) -> Ledger:

@@ -8,10 +8,10 @@ from math import isqrt
 
 import numpy as np
 
-__all__ = ["BLOCK", "Items", "draw_items", "draw_vectors"]
+__all__ = ["Items", "draw_items", "draw_vectors"]
 
 BLOCK = 1 << 16
-"""Items, or users, drawn at a time: bounds the memory of intermediate arrays."""
+"""Items drawn at a time: bounds the memory of intermediate arrays."""
 
 CLUSTER_ZIPF = 0.7
 """Exponent of a cluster's size over its rank."""

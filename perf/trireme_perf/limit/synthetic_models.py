@@ -39,8 +39,6 @@ def synthetic_checkpoint(
     *,
     history: int = 100,
     candidates: int = 200,
-    list_length: int | None = None,
-    clusters: int | None = None,
     seed: int = 0,
 ) -> Checkpoint:
     """Returns a checkpoint with the default model sizes that was not trained; equal arguments give an equal one.
@@ -49,28 +47,23 @@ def synthetic_checkpoint(
         items: N, size of the catalogue.
         users: U, known users, each with a history.
         history: L, newest items that the models read.
-        candidates: C, items that retrieval hands to ranking.
-        list_length: K, items in an answer; default as in pipeline.yaml, at most C.
-        clusters: of the item vectors; default the square root of ``items``.
+        candidates: C, items that retrieval hands to ranking. Answers have as many as in pipeline.yaml, at most C.
         seed: of every random choice.
 
     Raises:
         PerfError: a size is out of its range; names it, its value and what is allowed.
     """
-    clusters = isqrt(max(items, 0)) if clusters is None else clusters
-    length = min(ServingConfig().list_length, candidates) if list_length is None else list_length
-    # As large as pipeline.yaml allows; a list must also be filled after what a user knows is taken out.
+    # As large as pipeline.yaml allows.
     for name, value, low, high in (
         ("items", items, 100, 50_000_000),
         ("users", users, 1, 50_000_000),
         ("history", history, 1, 512),
         ("candidates", candidates, 1, min(items, 10_000)),
-        ("clusters", clusters, 1, items),
         ("seed", seed, 0, 2**32 - 1),
-        ("list_length", length, 1, candidates),
     ):
         if not low <= value <= high:
             raise PerfError(f"{name} is {value}, allowed are {low} to {high}")
+    clusters, length = isqrt(items), min(ServingConfig().list_length, candidates)
     config = PipelineConfig.model_validate(
         {
             "training": {"history_length": history, "seed": seed},

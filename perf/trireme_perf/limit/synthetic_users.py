@@ -7,7 +7,7 @@ import numpy as np
 from trireme_export.config import PipelineConfig
 from trireme_export.data.histories import csr, distinct_pairs, gather_history
 from trireme_export.tables import POPULAR_DEPTH, Tables, popular_lists
-from trireme_perf.limit.synthetic_items import BLOCK, Items
+from trireme_perf.limit.synthetic_items import Items
 
 __all__ = ["SEGMENTS", "draw_tables"]
 
@@ -61,13 +61,9 @@ def _draw_interactions(
     count = count.clip(1, LONGEST * history)
     offsets = np.concatenate([[0], np.cumsum(count)])
     edges = np.concatenate([[0.0], np.cumsum(shelves.weight)])
-    taken = np.empty(offsets[-1], dtype=np.int32)
-    for start in range(0, users, BLOCK // 4):
-        block = count[start : start + BLOCK // 4]
-        low, high = _draw_shelves(rng, shelves, edges, block)
-        place = np.searchsorted(edges, low + rng.random(low.size) * (high - low), side="right") - 1
-        taken[offsets[start] : offsets[start + block.size]] = shelves.item[place.clip(0, shelves.item.size - 1)]
-    return offsets, taken
+    low, high = _draw_shelves(rng, shelves, edges, count)
+    place = np.searchsorted(edges, low + rng.random(low.size) * (high - low), side="right") - 1
+    return offsets, shelves.item[place.clip(0, shelves.item.size - 1)].astype(np.int32)
 
 
 def _draw_shelves(
