@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trireme_perf.ab.blocks import Block, Course, Load, Side, check_rounds, in_turn
+from trireme_perf.ab.blocks import Block, Course, Load, Side, in_turn
 from trireme_perf.errors import PerfError
 from trireme_perf.host.usage import Usage
 from trireme_perf.load.probe import open_loop
@@ -121,12 +121,3 @@ async def test_a_request_without_answer_ends_the_experiment(
     with pytest.raises(PerfError) as raised:
         await in_turn(sides, 1, np.random.default_rng(0), draw, lambda number, blocks: None)
     assert str(raised.value) == message
-
-
-@pytest.mark.parametrize(
-    ("rounds", "seconds", "message"),
-    [(9, 1.0, "rounds is 9"), (10, 0.0, "seconds is 0"), (10, np.nan, "seconds is nan")],
-)
-def test_too_little_is_refused(rounds: int, seconds: float, message: str) -> None:
-    with pytest.raises(PerfError, match=message):
-        check_rounds(rounds, seconds)

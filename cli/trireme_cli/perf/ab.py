@@ -45,7 +45,8 @@ def ab(
         typer.Option(help="Users per second, Poisson; default 40 % of the capacity of the slower variant."),
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(help="Number of callers in a closed loop, instead of a rate; most presets use 1.")
+        int | None,
+        typer.Option(min=1, help="Number of callers in a closed loop, instead of a rate; most presets use 1."),
     ] = None,
     metric: Annotated[
         str | None,
@@ -53,10 +54,12 @@ def ab(
             help="Metric that decides: p50, p99 or mean of the latency, server_cpu or client_cpu; default p50."
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Compare the first k items of the answers.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Compare the first k items of the answers.")] = 10,
     repeats: Annotated[
         int,
-        typer.Option(help="Repeat the experiment and count the verdicts; A against itself should have almost none."),
+        typer.Option(
+            min=1, help="Repeat the experiment and count the verdicts; A against itself should have almost none."
+        ),
     ] = 1,
     users: Annotated[
         Path | None, typer.Option(help="Repository whose users ask; default that of A, else that of B.")

@@ -18,18 +18,20 @@ def limit(
     repository: Repository = REPOSITORY,
     batch: Annotated[
         list[int] | None,
-        typer.Option(help="Users per call, may be repeated; default 1, 8, 32 and 64, or 32 with --catalogue."),
+        typer.Option(min=1, help="Users per call, may be repeated; default 1, 8, 32 and 64, or 32 with --catalogue."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Number of rounds; figures are their medians.")] = 9,
+    rounds: Annotated[int, typer.Option(min=2, help="Number of rounds; figures are their medians.")] = 9,
     catalogue: Annotated[
         list[int] | None,
-        typer.Option(help="Measure a made-up catalogue with this many items instead; may be repeated."),
+        typer.Option(min=1, help="Measure a made-up catalogue with this many items instead; may be repeated."),
     ] = None,
     candidates: Annotated[
-        list[int] | None, typer.Option(help="With --catalogue: items handed to ranking, may be repeated; default 200.")
+        list[int] | None,
+        typer.Option(min=1, help="With --catalogue: items handed to ranking, may be repeated; default 200."),
     ] = None,
     history: Annotated[
-        list[int] | None, typer.Option(help="With --catalogue: items of a history, may be repeated; default 100.")
+        list[int] | None,
+        typer.Option(min=1, help="With --catalogue: items of a history, may be repeated; default 100."),
     ] = None,
     out: Annotated[Path, typer.Option(help="With --catalogue: where to write CSV, JSON and the plot.")] = Path(
         "build/limit"

@@ -97,10 +97,11 @@ def check_same(baseline: Mapping[str, Any], kind: Mapping[str, Mapping[str, Any]
 
 def planned(a: Variant, b: Variant, settings: Settings, data: str | None) -> dict[str, dict[str, Any]]:
     """What is known of an experiment before it is made, for ``check_same``; ``data``: name of the labels."""
-    found_a, found_b = a.describe(), b.describe()
+    reference, candidate = a.describe(), b.describe()
+    del candidate["bundle_id"]
     return {
-        "reference": {field: found_a[field] for field in REFERENCE if field in found_a},
-        "candidate": {field: found_b[field] for field in CANDIDATE if field in found_b},
+        "reference": reference,
+        "candidate": candidate,
         "settings": {"rate": settings.rate, "concurrency": settings.concurrency, "k": settings.k, "data": data},
     }
 

@@ -20,9 +20,8 @@ from trireme_perf.errors import PerfError
 from trireme_perf.host.server import Server
 from trireme_perf.host.usage import Usage
 from trireme_perf.load.probe import Ask, Latencies, closed_loop, no_collection
-from trireme_perf.stats.bootstrap import FEWEST_ROUNDS
 
-__all__ = ["Block", "Course", "Load", "Rounds", "Side", "check_rounds", "in_turn"]
+__all__ = ["Block", "Course", "Load", "Rounds", "Side", "in_turn"]
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,6 @@ class Block:
 
 Rounds = Sequence[tuple[Block, Block]]
 """The blocks of both sides, by round."""
-
-
-def check_rounds(rounds: int, seconds: float) -> None:
-    """Raises: PerfError: too few rounds for an interval, or no time for a block."""
-    if rounds < FEWEST_ROUNDS:
-        raise PerfError(f"rounds is {rounds}, must be at least {FEWEST_ROUNDS}: fewer cannot be told from chance")
-    if not 0 < seconds < float("inf"):
-        raise PerfError(f"seconds is {seconds:g}, must be more than 0")
 
 
 async def in_turn(

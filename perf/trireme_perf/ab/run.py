@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trireme_perf.ab.answers import compare_answers
-from trireme_perf.ab.blocks import Block, Course, Load, Side, check_rounds, in_turn
+from trireme_perf.ab.blocks import Block, Course, Load, Side, in_turn
 from trireme_perf.ab.serving import Opened, open_variant
 from trireme_perf.ab.variants import Variant
 from trireme_perf.errors import PerfError
@@ -22,7 +22,7 @@ from trireme_perf.load.arrivals import poisson_arrivals
 from trireme_perf.load.preparation import answers_to, warm_up
 from trireme_perf.load.probe import no_collection, open_loop, run_precisely
 from trireme_perf.load.users import UserMix
-from trireme_perf.stats.bootstrap import METRICS
+from trireme_perf.stats.bootstrap import FEWEST_ROUNDS, METRICS
 from trireme_perf.stats.percentiles import FEWEST_FOR_P99, percentile
 
 __all__ = ["CPU_METRICS", "Judge", "Measured", "Settings", "measure"]
@@ -67,16 +67,17 @@ class Settings:
     concurrency: int | None = None
 
     def __post_init__(self) -> None:
-        check_rounds(self.rounds, self.seconds)
-        if self.rate is not None and not 0 < self.rate < float("inf"):
-            raise PerfError(f"rate is {self.rate:g}, must be more than 0")
+        if self.rounds < FEWEST_ROUNDS:
+            raise PerfError(
+                f"rounds is {self.rounds}, must be at least {FEWEST_ROUNDS}: fewer cannot be told from chance"
+            )
+        for name, value in (("rate", self.rate), ("seconds", self.seconds)):
+            if value is not None and not 0 < value < float("inf"):
+                raise PerfError(f"{name} is {value:g}, must be more than 0")
         if self.rate is not None and self.concurrency is not None:
             raise PerfError(f"rate is {self.rate:g} and concurrency {self.concurrency}: only one of them may be given")
         if self.metric not in (*METRICS, *CPU_METRICS):
             raise PerfError(f"metric is {self.metric!r}, allowed: {', '.join((*METRICS, *CPU_METRICS))}")
-        for name, value in (("k", self.k), ("repeats", self.repeats), ("concurrency", self.concurrency)):
-            if value is not None and value < 1:
-                raise PerfError(f"{name} is {value}, must be at least 1")
 
 
 @dataclass(frozen=True)

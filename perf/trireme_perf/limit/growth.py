@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from trireme_perf.errors import PerfError
 from trireme_perf.host.machine import machine
 from trireme_perf.host.memory import artifact_bytes
 from trireme_perf.limit.footprint import funnel_memory
@@ -50,14 +49,7 @@ class Plan:
 
     @classmethod
     def around(cls, sizes: Mapping[str, Sequence[int]], rounds: int = ROUNDS) -> Plan:
-        """Returns the plan of one or more sizes per axis: the first is the base, and several are an axis.
-
-        Raises:
-            PerfError: a size is less than 1.
-        """
-        for axis, values in sizes.items():
-            if min(values) < 1:
-                raise PerfError(f"{axis} is {min(values)}, must be at least 1")
+        """Returns the plan of one or more sizes per axis: the first is the base, and several are an axis."""
         base = Point(**{axis: values[0] for axis, values in sizes.items()})
         axes = {axis: sorted(set(values)) for axis, values in sizes.items() if len(set(values)) > 1}
         return cls(base, axes or {"items": [base.items]}, rounds=rounds)

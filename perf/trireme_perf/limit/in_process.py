@@ -63,14 +63,9 @@ def measure_funnel(
     Args:
         funnel: a ``trireme_runtime.stages.chain.Funnel``.
         users: int64 [n, 1], ids that are asked for, drawn with a fixed seed.
-        batches: users per call.
+        batches: users per call, at least 1.
         rounds: measured, at least 2; one more warms caches and allocators.
-
-    Raises:
-        PerfError: too few rounds, or an empty batch.
     """
-    if rounds < 2 or min(batches) < 1:
-        raise PerfError(f"rounds is {rounds}, batch {min(batches)}: at least 2 rounds and batches of 1 are needed")
     with pinned(max(os.sched_getaffinity(0))), threadpool_limits(1):
         samples: dict[int, list[dict[str, float]]] = {batch: [] for batch in batches}
         for turn in range(rounds + 1):
