@@ -8,13 +8,13 @@ RPC beyond the server's end-to-end time is the network, gRPC and the client's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from trireme_client import CallLedger, Recommendations
 from trireme_perf.errors import PerfError
-from trireme_perf.ledger import Ledger, StageTime, watch_ledger
+from trireme_perf.ledger import Ledger, watch_ledger
 
 __all__ = ["Bar", "Waterfall", "measure_call"]
 
@@ -70,45 +70,44 @@ def measure_call(url: str, model: str, ask: Callable[[], Recommendations]) -> tu
 def waterfall(call: CallLedger, server: Ledger) -> Waterfall:
     """Both sides in one picture."""
     bars: list[Bar] = []
-    at = 0.0
-    for part, us in call.parts.items():
-        bars.append(Bar(part, 0, at, us))
-        if part == "rpc":
-            bars += _inside_rpc(call, server, at, us)
-        at += us
-    bars.append(Bar(UNACCOUNTED, 0, at, call.unaccounted_us))
+    for bar in _in_line([*call.parts.items(), (UNACCOUNTED, call.unaccounted_us)], 0, 0.0):
+        bars.append(bar)
+        if bar.part == "rpc":
+            bars += _inside_rpc(call, server, bar)
     users = call.batch_users or round(max(stage.batch for stage in server.stages))
     exact = server.requests == 1 and server.warmup_requests == 0
     return Waterfall(server.model, call.total_us, tuple(bars), exact, users, call.batch_requests)
 
 
-def _inside_rpc(call: CallLedger, server: Ledger, at: float, us: float) -> Iterator[Bar]:
-    transport = max(0.0, us - server.end_to_end_us)
-    # Triton counts the last output until its buffers are free, when the client may have the answer already.
-    beside = max(0.0, server.end_to_end_us - us)
-    # Only the sum of both ways is known.
-    yield Bar("network, gRPC", 1, at, transport)
-    at += transport
-    for stage in server.stages:
-        for part, spent in (("queue", stage.queue_us), ("input", stage.input_us)):
-            yield Bar(f"{stage.stage} {part}", 1, at, spent)
-            at += spent
-        yield Bar(f"{stage.stage} compute", 1, at, stage.compute_us)
-        yield from _stages(call, stage, at)
-        at += stage.compute_us
-        output = max(0.0, stage.output_us - beside) if stage is server.stages[-1] else stage.output_us
-        yield Bar(f"{stage.stage} output", 1, at, output)
-        at += output
-    yield Bar(UNACCOUNTED, 1, at, max(0.0, server.unaccounted_us))
-
-
-def _stages(call: CallLedger, model: StageTime, at: float) -> Iterator[Bar]:
-    """The stages inside the one model of the fused plan; the rest is the way into its process and back."""
-    if not call.stages:
-        return
-    hand_over = max(0.0, model.compute_us - sum(call.stages.values()))
-    yield Bar("hand-over", 2, at, hand_over)
-    at += hand_over
-    for name, us in call.stages.items():
-        yield Bar(name, 2, at, us)
+def _in_line(parts: Iterable[tuple[str, float]], depth: int, at: float) -> Iterator[Bar]:
+    """Parts and their µs as bars one after another, from ``at`` on."""
+    for part, us in parts:
+        yield Bar(part, depth, at, us)
         at += us
+
+
+def _inside_rpc(call: CallLedger, server: Ledger, rpc: Bar) -> Iterator[Bar]:
+    # Only the sum of both ways is known.
+    parts = [("network, gRPC", max(0.0, rpc.us - server.end_to_end_us))]
+    # Triton counts the last output until its buffers are free, when the client may have the answer already.
+    beside = max(0.0, server.end_to_end_us - rpc.us)
+    for stage in server.stages:
+        output = max(0.0, stage.output_us - beside) if stage is server.stages[-1] else stage.output_us
+        parts += [
+            (f"{stage.stage} queue", stage.queue_us),
+            (f"{stage.stage} input", stage.input_us),
+            (f"{stage.stage} compute", stage.compute_us),
+            (f"{stage.stage} output", output),
+        ]
+    parts.append((UNACCOUNTED, max(0.0, server.unaccounted_us)))
+    for bar in _in_line(parts, 1, rpc.start_us):
+        yield bar
+        if bar.part.endswith(" compute"):
+            yield from _inside_model(call, bar)
+
+
+def _inside_model(call: CallLedger, compute: Bar) -> Iterator[Bar]:
+    """The stages inside the one model of the fused plan; the rest is the way into its process and back."""
+    if call.stages:
+        hand_over = max(0.0, compute.us - sum(call.stages.values()))
+        yield from _in_line([("hand-over", hand_over), *call.stages.items()], 2, compute.start_us)

@@ -39,10 +39,9 @@ def write_growth(result: dict[str, Any], out: Path) -> None:
 
 def _flat(row: Row) -> dict[str, Any]:
     """For CSV."""
-    sizes, stages, memory = row["point"], row["stages"], row["memory"]
-    costs = {"us_per_user": row["us_per_user"], **{f"{name}_us": value for name, value in stages.items()}}
+    stages = {f"{name}_us": value for name, value in row["stages"].items()}
     rest = {name: row[name] for name in ("low", "high", "recall", "artifact_bytes")}
-    return {**sizes, **costs, **rest, **memory}
+    return {**row["point"], "us_per_user": row["us_per_user"], **stages, **rest, **row["memory"]}
 
 
 def _plot(result: dict[str, Any], path: Path) -> None:
