@@ -62,12 +62,11 @@ def parse_history(text: str | None) -> list[int] | None:
     """
     if text is None:
         return None
-    ids = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    parts = list(filter(None, (part.strip() for part in text.split(","))))
+    for part in parts:
         if not part.isdecimal():
             raise CommandError(f"--history holds {part!r}; allowed: item ids ≥ 0 separated by commas")
-        ids.append(int(part))
-    return ids
+    return [int(part) for part in parts]
 
 
 def to_json(answer: Recommendations, titles: Mapping[int, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from trireme_perf.errors import PerfError
-from trireme_perf.ledger.histograms import Histogram, between, read_histograms
+from trireme_perf.ledger.histograms import Histogram, between, read_metrics
 
 BOUNDS = (0.001, 0.002, 0.004, math.inf)
 
@@ -38,4 +38,4 @@ def test_only_what_came_between_counts() -> None:
 
 def test_nothing_that_answers_is_said() -> None:
     with pytest.raises(PerfError, match=r"http://127\.0\.0\.1:9/metrics: no metrics"):
-        read_histograms("http://127.0.0.1:9/metrics")
+        read_metrics("http://127.0.0.1:9/metrics")

@@ -24,7 +24,6 @@ __all__ = [
     "Histograms",
     "between",
     "histograms_in",
-    "read_histograms",
     "read_metrics",
     "stage_histograms",
 ]
@@ -107,17 +106,8 @@ def histograms_in(families: Iterable[Metric], name: str, labels: tuple[str, ...]
     }
 
 
-def read_histograms(metrics_url: str) -> Histograms:
-    """Every stage's histogram, by model and stage.
-
-    Raises:
-        PerfError: nothing answers there, or not with metrics.
-    """
-    return stage_histograms(read_metrics(metrics_url))
-
-
 def stage_histograms(families: Iterable[Metric]) -> Histograms:
-    """As ``read_histograms``, of metrics that were read already."""
+    """Every stage's histogram, by model and stage."""
     found = histograms_in(families, COMPUTE, ("model", "stage"))
     return {(model, stage): histogram for (model, stage), histogram in found.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,20 +71,18 @@ class StatisticsReader:
         return min(counted) > 0
 
     def _read_model(self, name: str) -> dict[str, int]:
-        figures: dict[str, int] = {}
         try:
             statistics = self._client.get_inference_statistics(name, client_timeout=TIMEOUT_S)
         except InferenceServerException as error:
             raise PerfError(f"no statistics of {name!r} at {self._url}: {error.message()}") from None
+        figures: Counter[str] = Counter()  # sums over the versions
         for entry in statistics.model_stats:
             stats = entry.inference_stats
-            found = {
-                "requests": stats.success.count,
-                "success": stats.success.ns,
-                "users": entry.inference_count,
-                "executions": entry.execution_count,
+            figures.update(
+                requests=stats.success.count,
+                success=stats.success.ns,
+                users=entry.inference_count,
+                executions=entry.execution_count,
                 **{part: getattr(stats, triton_name).ns for part, triton_name in PARTS.items()},
-            }
-            for key, value in found.items():
-                figures[key] = figures.get(key, 0) + value
-        return figures
+            )
+        return dict(figures)

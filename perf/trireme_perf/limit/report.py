@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from trireme_perf.limit.growth import Row, memory_figures, time_figures
@@ -48,7 +47,6 @@ def _plot(result: dict[str, Any], path: Path) -> None:
     """Two panels per axis, all log-log: µs per user by stage above, memory below."""
     axes = result["axes"]
     figure = Figure(figsize=(5.2 * len(axes), 9.0), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(axes), squeeze=False)
     for column, (axis, part) in enumerate(axes.items()):
         rows = part["rows"]
