@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trireme_cli.output import REPOSITORY, Json
+from trireme_cli.output import REPOSITORY, Json, allowed
 from trireme_cli.output import console as terminal
 from trireme_cli.recommend import ServedRepository
 
@@ -26,7 +26,7 @@ def console(
     ] = None,
     repository: ServedRepository = REPOSITORY,
     host: Annotated[str, typer.Option(help="Address to show the page on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8050,
+    port: Annotated[int, typer.Option(callback=allowed(0, 65535), help="0 picks a free one.")] = 8050,
     as_json: Json = False,
 ) -> None:
     """Show a server on a web page: stages against their budgets, throughput, answers, one call in detail.

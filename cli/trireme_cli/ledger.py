@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trireme_cli.output import CommandError, Json, console, finish, results
+from trireme_cli.output import CommandError, Json, allowed, console, finish, results
 from trireme_cli.perf.tables import figures
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def ledger(
     url: Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")] = "localhost:8001",
     model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
     seconds: Annotated[
-        float, typer.Option(min=0, help="Seconds to watch the server; 0 reads everything since it started.")
+        float,
+        typer.Option(callback=allowed(0), help="Seconds to watch the server; 0 reads everything since it started."),
     ] = 0.0,
     metrics_url: Annotated[
         str,

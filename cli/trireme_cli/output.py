@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -10,7 +12,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["REPOSITORY", "CommandError", "Json", "Repository", "console", "fail", "figures_table", "finish", "results"]
+__all__ = [
+    "REPOSITORY",
+    "CommandError",
+    "Json",
+    "Repository",
+    "allowed",
+    "console",
+    "fail",
+    "figures_table",
+    "finish",
+    "results",
+]
 
 #: Progress and remarks; standard output belongs to results.
 console = Console(stderr=True, highlight=False)
@@ -22,6 +35,20 @@ Json = Annotated[bool, typer.Option("--json", help="End with one JSON document o
 #: Where `trireme export` writes unless another place is named.
 REPOSITORY = Path("build/model_repository")
 Repository = Annotated[Path, typer.Argument(help="A repository that `trireme export` wrote.")]
+
+
+def allowed(low: float, high: float = math.inf) -> Callable[[Any], Any]:
+    """Returns the callback of an option, or of a repeated one, that refuses a number out of its range and names it."""
+
+    limits = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+
+    def check(given: Any) -> Any:
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
+                raise typer.BadParameter(f"{value}; allowed: {limits}")
+        return given
+
+    return check
 
 
 class CommandError(Exception):

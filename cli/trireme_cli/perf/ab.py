@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trireme_cli.output import REPOSITORY, CommandError, Json, finish
+from trireme_cli.output import REPOSITORY, CommandError, Json, allowed, finish
 from trireme_cli.perf.tables import bounds, figures, interval, number, tell
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def ab(
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of callers in a closed loop, instead of a rate; most presets use 1."),
+        typer.Option(
+            callback=allowed(1), help="Number of callers in a closed loop, instead of a rate; most presets use 1."
+        ),
     ] = None,
     metric: Annotated[
         str | None,
@@ -54,11 +56,12 @@ def ab(
             help="Metric that decides: p50, p99 or mean of the latency, server_cpu or client_cpu; default p50."
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Compare the first k items of the answers.")] = 10,
+    k: Annotated[int, typer.Option("-k", callback=allowed(1), help="Compare the first k items of the answers.")] = 10,
     repeats: Annotated[
         int,
         typer.Option(
-            min=1, help="Repeat the experiment and count the verdicts; A against itself should have almost none."
+            callback=allowed(1),
+            help="Repeat the experiment and count the verdicts; A against itself should have almost none.",
         ),
     ] = 1,
     users: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from trireme_cli.output import REPOSITORY, CommandError, Json, finish
+from trireme_cli.output import REPOSITORY, CommandError, Json, allowed, finish
 from trireme_cli.perf.tables import figures, interval, number, tell
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def goodput(
         ),
     ] = REPOSITORY,
     rounds: Annotated[
-        int, typer.Option(min=1, help="Rounds; each measures every contestant once, on a fresh server.")
+        int, typer.Option(callback=allowed(1), help="Rounds; each measures every contestant once, on a fresh server.")
     ] = 5,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Length of one probe.")] = 3.0,
-    slo_ms: Annotated[float, typer.Option(min=0.1, help="The SLO: p99 at most this, in ms.")] = 20.0,
+    seconds: Annotated[float, typer.Option(callback=allowed(0.01), help="Length of one probe.")] = 3.0,
+    slo_ms: Annotated[float, typer.Option(callback=allowed(0.1), help="The SLO: p99 at most this, in ms.")] = 20.0,
     url: Annotated[
         str | None, typer.Option(help="Measure a running server instead: host:port of its gRPC endpoint.")
     ] = None,

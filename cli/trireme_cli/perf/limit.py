@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, finish
+from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, allowed, finish
 from trireme_cli.perf.tables import MIB, bounds, figures, interval, number, tell
 
 __all__ = ["limit"]
@@ -18,20 +18,27 @@ def limit(
     repository: Repository = REPOSITORY,
     batch: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Users per call, may be repeated; default 1, 8, 32 and 64, or 32 with --catalogue."),
+        typer.Option(
+            callback=allowed(1),
+            help="Users per call, may be repeated; default 1, 8, 32, 64; with --catalogue 32.",
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Number of rounds; figures are their medians.")] = 9,
+    rounds: Annotated[int, typer.Option(callback=allowed(2), help="Number of rounds; figures are their medians.")] = 9,
     catalogue: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Measure a made-up catalogue with this many items instead; may be repeated."),
+        typer.Option(
+            callback=allowed(1), help="Measure a made-up catalogue with this many items instead; may be repeated."
+        ),
     ] = None,
     candidates: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="With --catalogue: items handed to ranking, may be repeated; default 200."),
+        typer.Option(
+            callback=allowed(1), help="With --catalogue: items handed to ranking, may be repeated; default 200."
+        ),
     ] = None,
     history: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="With --catalogue: items of a history, may be repeated; default 100."),
+        typer.Option(callback=allowed(1), help="With --catalogue: items of a history, may be repeated; default 100."),
     ] = None,
     out: Annotated[Path, typer.Option(help="With --catalogue: where to write CSV, JSON and the plot.")] = Path(
         "build/limit"
