@@ -17,9 +17,11 @@ $(READY): pyproject.toml client/pyproject.toml requirements.lock
 demo: $(READY)
 	$(BIN)/trireme demo
 
-# Everything; what needs no server first.
+# Everything; what needs no server first, then what mostly waits, two files at a time. The rest measures, or shares one server.
+WAITING := tests/contract tests/e2e/test_monitoring.py tests/e2e/test_server.py tests/e2e/test_tracing.py
 test: test-unit debian-packages
-	$(BIN)/python -m pytest tests/contract tests/e2e --cov --cov-append --cov-report=
+	$(BIN)/python -m pytest $(WAITING) -n 2 --dist loadfile --cov --cov-append --cov-report=
+	$(BIN)/python -m pytest tests/e2e $(WAITING:%=--ignore %) --cov --cov-append --cov-report=
 	$(BIN)/python -m tests.coverage_floors
 
 test-unit: $(READY)
