@@ -41,7 +41,8 @@ def test_a_copy_answers_alike_and_lacks_what_it_says(served: Served, tmp_path: P
             with Client(served.url, model=model) as original, Client(server.grpc_url, model=model) as other:
                 for one, another in zip(original.recommend_many(users), other.recommend_many(users), strict=True):
                     np.testing.assert_array_equal(one.item_ids, another.item_ids)
-                    np.testing.assert_array_equal(one.scores, another.scores)
+                    # Other batches round the last bit of a product otherwise.
+                    np.testing.assert_allclose(one.scores, another.scores, rtol=1e-5)
                     assert one.rung == another.rung
         with Client(server.grpc_url, model="recommend_fused") as client:
             ledger = client.recommend(int(served.dataset.user_ids[0]), ledger=True).ledger
