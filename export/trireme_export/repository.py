@@ -27,8 +27,9 @@ from trireme_export.triton_config import (
     tensor_bytes,
 )
 from trireme_runtime.bundle import MANIFEST, Artifact, Manifest, describe_file
-from trireme_runtime.schema import CHAINS, ENTRY, FUSED, MODELS, STAGES, STEPS, Dims
+from trireme_runtime.schema import CHAINS, ENTRY, FUSED, MODELS, STEPS, Dims
 from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.stages.stage import stage_inputs
 from trireme_runtime.titles import write_titles
 
 __all__ = ["Plan", "RealRequests", "authored_repository", "write_repository"]
@@ -149,8 +150,7 @@ def _trace(funnel: Funnel, requests: RealRequests) -> dict[str, np.ndarray]:
     """Returns every tensor of the pipeline for one real user with their stored history."""
     tensors: dict[str, Any] = {"user_id": requests.user_id[:1]}
     for stage in funnel.stages:
-        outputs = stage(**{tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs})
-        tensors.update(outputs._asdict())
+        tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())
     return tensors
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters import feature_transform, ranking, reranking, retrieval, user_tower
 from trireme_export.exporters.index_tuning import QUERIES
-from trireme_export.exporters.samples import stage_inputs
 from trireme_runtime.schema import Dims
 from trireme_runtime.stages.chain import Funnel
 from trireme_runtime.stages.feature_transform import FeatureTransform
+from trireme_runtime.stages.stage import stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["bundle_dims", "export_funnel"]

@@ -10,11 +10,12 @@ import numpy as np
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters.onnx_graph import Parity, export_onnx
 from trireme_export.exporters.quantisation import choose_precision
-from trireme_export.exporters.samples import random_users, real_users, stage_inputs
+from trireme_export.exporters.samples import random_users, real_users
 from trireme_runtime.schema import STAGES
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
 from trireme_runtime.stages.retrieval import Retrieval
+from trireme_runtime.stages.stage import stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["export"]
@@ -29,9 +30,9 @@ def export(
     """
     inputs = []
     for tensors in (real_users(features), random_users(features, np.random.default_rng(0))):
-        query = tower(**stage_inputs("user_tower", tensors))
-        candidates = search(**stage_inputs("retrieval", tensors, query))
-        inputs.append(stage_inputs("ranking", tensors, query, candidates))
+        for stage in (tower, search):
+            tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())
+        inputs.append(stage_inputs("ranking", tensors))
     output = STAGES["ranking"].outputs[0].name
     model, parity = export_onnx(checkpoint.models.ranker.precompute(), "ranking", output, inputs, folder)
     config = checkpoint.config

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from trireme_runtime.schema import STAGES
 from trireme_runtime.stages.feature_transform import FeatureTransform
 
-__all__ = ["random_users", "real_users", "stage_inputs"]
+__all__ = ["random_users", "real_users"]
 
 SAMPLE = 64
 
@@ -27,11 +24,3 @@ def random_users(features: FeatureTransform, rng: np.random.Generator) -> dict[s
     for row, size in enumerate(np.linspace(0, length, SAMPLE).astype(int)):
         history[row, : length - size] = -1
     return features(np.full((SAMPLE, 1), -1), history)._asdict()
-
-
-def stage_inputs(stage: str, tensors: dict[str, np.ndarray], *more: Sequence | tuple) -> dict[str, np.ndarray]:
-    """Picks the inputs of ``stage`` from ``tensors`` and the named tuples ``more``."""
-    merged = dict(tensors)
-    for outputs in more:
-        merged.update(outputs._asdict())  # type: ignore[union-attr]
-    return {tensor.name: merged[tensor.name] for tensor in STAGES[stage].inputs}

@@ -8,8 +8,9 @@ import numpy as np
 
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters.onnx_graph import Parity, export_onnx
-from trireme_export.exporters.samples import random_users, real_users, stage_inputs
+from trireme_export.exporters.samples import random_users, real_users
 from trireme_runtime.stages.feature_transform import FeatureTransform
+from trireme_runtime.stages.stage import stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["export"]

@@ -10,9 +10,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from trireme_runtime.onnx_model import one_thread
-from trireme_runtime.schema import STAGES, Signature
+from trireme_runtime.schema import Signature
 from trireme_runtime.stages.chain import Chain, Run, load_stages
-from trireme_runtime.stages.stage import Stage
+from trireme_runtime.stages.stage import Stage, stage_inputs
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.model import ChainModel
 
@@ -43,8 +43,7 @@ class ChainWithoutLedger(Chain):
     def run(self, **inputs: np.ndarray | None) -> Run:
         tensors: dict[str, Any] = dict(inputs)
         for stage in self.stages:
-            outputs = stage(**{tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs})
-            tensors.update(outputs._asdict())
+            tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())
         return Run(tuple(tensors[tensor.name] for tensor in self._answered), ())
 
 

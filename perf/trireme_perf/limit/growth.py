@@ -18,8 +18,8 @@ from trireme_perf.host.machine import machine
 from trireme_perf.host.memory import artifact_bytes
 from trireme_perf.limit.footprint import funnel_memory
 from trireme_perf.limit.in_process import ROUNDS, measure_funnel
-from trireme_runtime.schema import STAGES
 from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.stages.stage import stage_inputs
 
 __all__ = ["Build", "Built", "Plan", "Point", "Row", "exponent", "measure_growth", "memory_figures", "time_figures"]
 
@@ -148,8 +148,7 @@ def _recall(funnel: Any, built: Built, users: np.ndarray) -> float:
     """Mean over the users int64 [n, 1] of the share of the exact candidates that retrieval has found."""
     tensors: dict[str, Any] = {"user_id": users}
     for stage in funnel.stages[:3]:
-        inputs = {tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs}
-        tensors.update(stage(**inputs)._asdict())
+        tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())
     each = zip(users[:, 0], tensors["query"], tensors["candidate_index"], strict=True)
     return float(np.mean([_share_found(built, *one) for one in each]))
 

@@ -18,8 +18,8 @@ from trireme_perf.host.triton import ENTRIES
 from trireme_perf.host.usage import pinned
 from trireme_perf.stats.bootstrap import estimate_median
 from trireme_runtime.bundle import read_manifest
-from trireme_runtime.schema import STAGES
 from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.stages.stage import stage_inputs
 
 __all__ = ["BATCHES", "ROUNDS", "measure_funnel", "measure_limit"]
 
@@ -84,7 +84,7 @@ def _round(funnel: Any, users: np.ndarray, batch: int) -> dict[str, float]:
     for _ in range(calls):
         tensors: dict[str, Any] = {"user_id": users[rng.integers(len(users), size=batch)]}
         for stage in funnel.stages:
-            inputs = {tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs}
+            inputs = stage_inputs(stage.name, tensors)
             start = time.perf_counter()
             outputs = stage(**inputs)
             spent[stage.name] += time.perf_counter() - start

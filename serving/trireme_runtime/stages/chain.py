@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trireme_runtime.schema import CHAINS, FUSED, MODELS, STAGES
+from trireme_runtime.schema import CHAINS, FUSED, MODELS
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
 from trireme_runtime.stages.reranking import Reranking, Slate
 from trireme_runtime.stages.retrieval import Retrieval
-from trireme_runtime.stages.stage import Stage
+from trireme_runtime.stages.stage import Stage, stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["STAGE_TYPES", "Chain", "Funnel", "Run", "StageFailedError", "load_stages"]
@@ -74,7 +74,7 @@ class Chain:
         for stage in self.stages:
             start = time.perf_counter_ns()
             try:
-                outputs = stage(**{tensor.name: tensors.get(tensor.name) for tensor in STAGES[stage.name].inputs})
+                outputs = stage(**stage_inputs(stage.name, tensors))
             except Exception as error:
                 raise StageFailedError(stage.name, (*times, time.perf_counter_ns() - start), error) from error
             tensors.update(outputs._asdict())

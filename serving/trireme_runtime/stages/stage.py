@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-__all__ = ["Stage"]
+from trireme_runtime.schema import STAGES
+
+__all__ = ["Stage", "stage_inputs"]
 
 
 class Stage(Protocol):
@@ -20,3 +23,11 @@ class Stage(Protocol):
     def __call__(self, *args: Any, **tensors: Any) -> Any: ...
 
     def save(self, path: Path) -> None: ...
+
+
+def stage_inputs(stage: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Picks the inputs of the stage ``stage`` from ``tensors``; an optional one that is not there is None."""
+    return {
+        tensor.name: tensors.get(tensor.name) if tensor.optional else tensors[tensor.name]
+        for tensor in STAGES[stage].inputs
+    }
