@@ -38,17 +38,20 @@ def sweep(
 def run_sweep(url: str, models: list[str], repository: Path, out: Path, plan: Plan) -> dict[str, Any]:
     """Measures with a progress line per load, writes CSV, JSON and plot to ``out``, and returns the JSON."""
     from trireme_perf.sweep.run import sweep, write_report
+    from trireme_runtime.bundle import PERF_INPUT
 
     def tell_row(row: Row) -> None:
         tell(f"{row.model} {row.mode} {row.load:g}: {row.throughput_users_per_s:.0f} users/s")
 
-    rows = sweep(url, models, repository / "perf_input.json", plan=plan, on_row=tell_row)
+    rows = sweep(url, models, repository / PERF_INPUT, plan=plan, on_row=tell_row)
     return write_report(rows, out, url=url)
 
 
 def entry_models(repository: Path) -> list[str]:
-    """Returns the entry models of a repository, the ensemble first."""
-    models = [name for name in ("recommend", "recommend_fused") if (repository / name).is_dir()]
+    """Returns the entry models of a repository, the ensemble first; at least one."""
+    from trireme_server import preflight
+
+    models = list(preflight.entry_models(repository))
     if not models:
         raise CommandError(f"{repository} has no entry model; `trireme export` writes a model repository")
     return models

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from trireme_perf.errors import PerfError
 from trireme_runtime.bundle import read_manifest
-from trireme_runtime.schema import ENTRY, FUSED
+from trireme_runtime.schema import ENTRY
+from trireme_server.preflight import entry_models
 
 __all__ = ["MIXINS", "OPTIONS", "Variant", "parse_variant"]
 
@@ -108,8 +109,7 @@ def parse_variant(text: str) -> Variant:
         raise PerfError(f"the variant is {text!r}; allowed: {FORM}")
     repository, model = Path(found["repository"]), found["model"] or ENTRY
     read_manifest(repository)
-    entries = [name for name in (ENTRY, FUSED) if (repository / name).is_dir()]
-    if model not in entries:
+    if model not in (entries := entry_models(repository)):
         raise PerfError(f"the variant {text!r} names the model {model!r}; {repository} has: {', '.join(entries)}")
     return Variant(source, repository, "", model, **options)
 

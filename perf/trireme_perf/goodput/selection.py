@@ -10,8 +10,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.goodput.contestants import Contestant, baseline_plans, own_plans
 from trireme_perf.goodput.peers import find_peers
 from trireme_perf.host.place import Place
-from trireme_perf.host.triton import ENTRIES
-from trireme_runtime.bundle import read_manifest
+from trireme_perf.host.triton import ENTRIES, fused_plan
 
 __all__ = ["Selection", "select"]
 
@@ -40,10 +39,7 @@ def select(
         BundleError: no model repository.
         PerfError: it has no fused plan; a name in ``only`` is unknown or cannot run.
     """
-    manifest = read_manifest(repository)
-    if manifest.plan not in ENTRIES:
-        raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: {', '.join(ENTRIES)}")
-    funnel = repository / ENTRIES[manifest.plan]["fused"] / str(manifest.version)
+    manifest, funnel = fused_plan(repository)
     peers, left_out = find_peers(funnel, place)
     if "ensemble" not in ENTRIES[manifest.plan]:
         left_out["ensemble"] = f"{repository} has only the fused plan; `trireme export --plan both` writes both"

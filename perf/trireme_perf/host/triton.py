@@ -7,13 +7,28 @@ import json
 import sys
 from pathlib import Path
 
+from trireme_perf.errors import PerfError
 from trireme_perf.host.server import Command, Server
+from trireme_runtime.bundle import Manifest, read_manifest
 
-__all__ = ["ENTRIES", "ready_address", "serve_command"]
+__all__ = ["ENTRIES", "fused_plan", "ready_address", "serve_command"]
 
 POLL_S = 0.05
 #: Entry models by what a repository was exported with (`--plan`).
 ENTRIES = {"both": {"ensemble": "recommend", "fused": "recommend_fused"}, "fused": {"fused": "recommend"}}
+
+
+def fused_plan(repository: Path) -> tuple[Manifest, Path]:
+    """Returns the newest manifest of ``repository``, and the version directory of its fused plan.
+
+    Raises:
+        BundleError: no model repository.
+        PerfError: it has no fused plan.
+    """
+    manifest = read_manifest(repository)
+    if manifest.plan not in ENTRIES:
+        raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: {', '.join(ENTRIES)}")
+    return manifest, repository / ENTRIES[manifest.plan]["fused"] / str(manifest.version)
 
 
 def serve_command(

@@ -12,10 +12,10 @@ import numpy as np
 
 from trireme_perf.errors import PerfError
 from trireme_perf.host.memory import process_memory
+from trireme_server.command import THREADS
 
 __all__ = ["funnel_memory"]
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 #: Run by `funnel_memory`; stops twice, to be looked at.
 PROGRAM = """
 import sys
@@ -56,7 +56,7 @@ def funnel_memory(folder: Path, users: np.ndarray, batch: int) -> dict[str, int]
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | ONE_THREAD,
+            env=os.environ | THREADS,
         ) as process:
             _wait_for(process, "imported", folder)
             libraries = process_memory(process.pid)["pss"]

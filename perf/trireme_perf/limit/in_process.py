@@ -13,11 +13,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from trireme_export.perf_input import read_perf_input
-from trireme_perf.errors import PerfError
-from trireme_perf.host.triton import ENTRIES
+from trireme_perf.host.triton import fused_plan
 from trireme_perf.host.usage import pinned
 from trireme_perf.stats.bootstrap import estimate_median
-from trireme_runtime.bundle import read_manifest
 from trireme_runtime.stages.chain import Funnel
 from trireme_runtime.stages.stage import stage_inputs
 
@@ -36,11 +34,8 @@ def measure_limit(repository: Path, batches: Sequence[int] = BATCHES, rounds: in
     Raises:
         PerfError: the repository has no fused plan.
     """
-    manifest = read_manifest(repository)
-    if manifest.plan not in ENTRIES:
-        raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: fused, both")
-    entry = ENTRIES[manifest.plan]["fused"]
-    funnel = Funnel.load(repository / entry / str(manifest.version))
+    manifest, folder = fused_plan(repository)
+    funnel = Funnel.load(folder)
     users = read_perf_input(repository)[:, None]
     rows = measure_funnel(funnel, users, batches, rounds)
     best = min(rows, key=lambda row: row["us_per_user"])

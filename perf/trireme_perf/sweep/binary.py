@@ -18,6 +18,7 @@ from importlib import util
 from pathlib import Path
 
 from trireme_perf.errors import PerfError
+from trireme_server.embedded import cache_root
 
 VERSION = "2.51.0"
 WHEEL = f"tritonclient=={VERSION}"
@@ -47,8 +48,7 @@ def find_perf_analyzer() -> Tool:
     on_path = shutil.which("perf_analyzer")
     if on_path:
         return _checked(Tool(Path(on_path)))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    target = cache / "trireme" / "perf_analyzer" / VERSION
+    target = cache_root() / "perf_analyzer" / VERSION
     if not (target / "perf_analyzer").is_file():
         _assemble(target)
     libraries = os.pathsep.join([str(target / "lib"), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
