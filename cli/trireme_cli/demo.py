@@ -29,7 +29,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where checkpoint, repository and sweep go.")] = Path("build"),
 ) -> None:
     """Train, export, serve, recommend, evaluate and measure, one after the other."""
-    from trireme_client import Client
+    from trireme_client import ANONYMOUS, Client
     from trireme_export.config import PipelineConfig
     from trireme_export.pipeline import export_bundle, train_checkpoint
     from trireme_perf.ledger import watch_ledger
@@ -62,7 +62,7 @@ def demo(
         with Client(server.grpc_url) as client:
             results.print(recommendations_table(client.recommend(known, 5), checkpoint.titles))
             results.print(recommendations_table(client.recommend(None, 5, history=history), checkpoint.titles))
-            results.print(recommendations_table(client.recommend(None, 5), checkpoint.titles))
+            results.print(recommendations_table(client.recommend(ANONYMOUS, 5), checkpoint.titles))
 
         console.rule("5 · evaluate")
         for table in evaluation_tables(evaluation(checkpoint, dataset, server.grpc_url, "recommend")):

@@ -86,14 +86,14 @@ def _figures(
 
 
 def _asker(client: Any) -> Ask:
-    from trireme_client import Request
+    from trireme_client import ANONYMOUS, Request
 
     info = client.model_info()
 
     def ask(users: Sequence[int], histories: Sequence[np.ndarray] | None) -> np.ndarray:
         given = [None] * len(users) if histories is None else list(histories)
         requests = [
-            Request(user if user >= 0 else None, info.list_length, history)
+            Request(user if user >= 0 else ANONYMOUS, info.list_length, history)
             for user, history in zip(users, given, strict=True)
         ]
         lists = np.full((len(users), info.list_length), -1, dtype=np.int64)

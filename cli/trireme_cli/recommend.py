@@ -37,19 +37,20 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """Ask a server for recommendations."""
-    from trireme_client import Client
+    from trireme_client import ANONYMOUS, Client
     from trireme_runtime.titles import read_titles
 
+    who = ANONYMOUS if user is None else user
     items, titles = parse_history(history), read_titles(repository)
     with Client(url, model=model) as client:
         if not ledger:
-            answer = client.recommend(user, k, history=items)
+            answer = client.recommend(who, k, history=items)
             finish(to_json(answer, titles), as_json, recommendations_table(answer, titles))
             return
         from trireme_perf.waterfall import measure_call
 
-        client.recommend(user, k, history=items)  # connects, and warms what the first call of a process pays for
-        answer, waterfall = measure_call(url, model, lambda: client.recommend(user, k, history=items, ledger=True))
+        client.recommend(who, k, history=items)  # connects, and warms what the first call of a process pays for
+        answer, waterfall = measure_call(url, model, lambda: client.recommend(who, k, history=items, ledger=True))
     result = {**to_json(answer, titles), "ledger": waterfall.to_dict()}
     finish(result, as_json, recommendations_table(answer, titles), waterfall_table(waterfall))
 

@@ -11,6 +11,7 @@ from .errors import (
     ConnectError,
     InvalidRequestError,
     ModelNotFoundError,
+    NotNowError,
     OverloadedError,
     ProtocolError,
     ServerError,
@@ -21,13 +22,15 @@ from .errors import (
 )
 from .ledger import CallLedger
 from .model import ModelInfo
-from .options import TLS, Coalescing, Timeout
+from .options import Coalescing, Timeout
 from .recommendations import Recommendation, Recommendations, Rung
-from .requests import Request
+from .requests import ANONYMOUS, Request
 from .sync_client import Client
 from .telemetry import Telemetry
+from .tls import TLS
 
 __all__ = [
+    "ANONYMOUS",
     "TLS",
     "AsyncClient",
     "CallLedger",
@@ -38,6 +41,7 @@ __all__ = [
     "InvalidRequestError",
     "ModelInfo",
     "ModelNotFoundError",
+    "NotNowError",
     "OverloadedError",
     "ProtocolError",
     "Recommendation",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import EllipsisType
+from typing import Any, Literal, overload
 
 from .async_coalescer import AsyncCoalescer
 from .async_session import AsyncSession
 from .base import BaseClient
+from .errors import TriremeError
 from .model import ModelInfo
 from .recommendations import Recommendations
-from .requests import Ids, Request, check_arguments, check_requests
+from .requests import Anonymous, Ids, Request, check_arguments, check_requests
 
 
 class AsyncClient(BaseClient):
@@ -27,7 +29,7 @@ class AsyncClient(BaseClient):
 
     async def recommend(
         self,
-        user_id: int | None = None,
+        user_id: int | Anonymous | None = None,
         k: int = 10,
         *,
         history: Sequence[int] | Ids | None = None,
@@ -43,12 +45,30 @@ class AsyncClient(BaseClient):
             (result,) = await self._session.run(self._session.recommend_steps([request], timeout, recorder))
             return recorder.answered(result)
 
+    @overload
     async def recommend_many(
-        self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...
-    ) -> list[Recommendations]:
+        self,
+        requests: Iterable[Request],
+        *,
+        timeout: float | None | EllipsisType = ...,
+        return_errors: Literal[False] = False,
+    ) -> list[Recommendations]: ...
+    @overload
+    async def recommend_many(
+        self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ..., return_errors: Literal[True]
+    ) -> list[Recommendations | TriremeError]: ...
+    async def recommend_many(
+        self,
+        requests: Iterable[Request],
+        *,
+        timeout: float | None | EllipsisType = ...,
+        return_errors: bool = False,
+    ) -> list[Any]:
         """See ``Client.recommend_many``."""
         with self._session.recorders.recommend_many() as recorder:
-            return await self._session.run(self._session.recommend_steps(check_requests(requests), timeout, recorder))
+            checked = check_requests(requests, return_errors)
+            steps = self._session.recommend_many_steps(checked, timeout, recorder, return_errors)
+            return await self._session.run(steps)
 
     async def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """See ``Client.model_info``."""

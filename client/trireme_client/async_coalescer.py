@@ -69,15 +69,24 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
     def _flush_now(self) -> None:
         self._flush_scheduled = False
         self._flush()
+        if self.flights.pending:
+            stuck_at = self.flights.next_stuck(self._clock())
+            if stuck_at < self._alarm_at:
+                self._set_alarm(stuck_at)
 
     def _send(self, flight: Flight, rpc: Rpc) -> None:
         flight.rpc = task = self._spawn(self._exchange(flight, rpc))
         task.add_done_callback(lambda task: self._ended(flight, task))
 
     def _ended(self, flight: Flight, task: asyncio.Task[None]) -> None:
-        """Ends a flight whose callers are all gone, or whose client was closed: perhaps before its task ever ran."""
+        """Ends a flight whose callers are all gone, or whose client was closed: perhaps before its task ever ran.
+
+        Its answer may have come already, but not yet have been handed to its callers: they are not in flight any more.
+        """
         if task.cancelled():
             self.flights.gave_up(flight)
+            for call in flight.calls:
+                self._settle(call, self._session.closed_meanwhile())
             self._schedule_flush(task.get_loop())
 
     async def _exchange(self, flight: Flight, rpc: Rpc) -> None:
@@ -134,18 +143,12 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
         One timer serves all calls. It is set to the earliest deadline and left alone when that call is answered: with
         equal time limits it fires once per limit, not once per call.
         """
-        flights, now = self.flights, self._clock()
-        in_flight = [call for flight in flights.in_flight for call in flight.calls if not call.settled]
-        for call in [*flights.waiting(), *in_flight]:
-            if call.deadline <= now:
-                self._leave(call)
-                self._wake(call, self._session.timed_out(call.seconds))
-        self._flush(hurry=any(flights.leave_by(call) <= now for call in flights.waiting()))
-        moments = [call.deadline for call in in_flight if not call.settled]
-        for call in flights.waiting():
-            leave_by = flights.leave_by(call)
-            moments.append(leave_by if leave_by > now else call.deadline)
-        self._set_alarm(min(moments, default=math.inf))
+        now = self._clock()
+        for call in self.flights.overdue(now):
+            self._abandon(call)
+            self._wake(call, self._session.timed_out(call.seconds))
+        self._flush(hurry=self.flights.hurried(now))
+        self._set_alarm(self.flights.next_look(now))
 
     def _set_alarm(self, moment: float) -> None:
         if self._alarm is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+from collections.abc import Coroutine
+from contextlib import closing, suppress
 from typing import Any
 
 import grpc
 
-from .rpc import Rpc, Steps, T, staggered
+from .errors import TriremeError
+from .rpc import Deadline, Rpc, Steps, T, staggered
 from .session import Session
 
 
@@ -17,6 +19,7 @@ class AsyncSession(Session):
 
     def __init__(self, owner: str, url: str, **options: Any) -> None:
         super().__init__(grpc.aio, owner, url, **options)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, steps: Steps[T]) -> T:
         """Makes the RPCs of the steps, and returns their result."""
@@ -29,17 +32,24 @@ class AsyncSession(Session):
             return result
 
     async def exchange(self, rpcs: list[Rpc]) -> list[Any]:
-        """Makes RPCs, a few at a time, and returns their answers in order. The first error cancels the rest."""
+        """See ``SyncSession.exchange``."""
         try:
             with closing(staggered(rpcs, self.start)) as calls:
-                return [await call for call in calls]
-        except grpc.RpcError as error:
-            raise self.failure(error, rpcs[0].deadline) from None
+                return [await self._answer(rpc, call) for rpc, call in zip(rpcs, calls, strict=True)]
         except (asyncio.CancelledError, grpc.aio.UsageError):
             # Closing the channel cancels its calls but not the tasks that wait for them: those get an error.
             if self.closed and not _is_cancelling():
                 raise self.closed_meanwhile() from None
             raise
+
+    async def _answer(self, rpc: Rpc, call: Any) -> Any:
+        try:
+            return await call
+        except grpc.RpcError as error:
+            failure = self.failure(error, rpc.deadline)
+        if rpc.keeps_error:
+            return failure
+        raise failure
 
     def start(self, rpc: Rpc) -> Any:
         """Starts an RPC; awaiting what this returns gives its answer."""
@@ -48,10 +58,31 @@ class AsyncSession(Session):
             call = self.method(rpc)(**self.arguments(rpc, recorder))
         return recorder.awaitable(call)
 
+    def refresh(self) -> None:
+        """Reads the model's dimensions in a task."""
+        self._spawn(self._refresh())
+
+    async def _refresh(self) -> None:
+        with suppress(TriremeError):
+            await self.run(self.codec_steps(Deadline(self.timeout.connect)))
+
+    def close_channel(self, channel: Any) -> None:
+        """Closes a channel in a task."""
+        self._spawn(channel.close())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Makes a task that is kept until it ends: the event loop itself holds only weak references."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def close(self) -> None:
-        """Closes the channel, which cancels its RPCs."""
-        if self.channel is not None:
-            await self.channel.close()
+        """Closes the channels, which cancels their RPCs, and ends the tasks."""
+        for task in self._tasks:
+            task.cancel()
+        for channel in (self.channel, self.retired):
+            if channel is not None:
+                await channel.close()
 
 
 def _is_cancelling() -> bool:

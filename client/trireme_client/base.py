@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .options import DEFAULT_TIMEOUT, TLS, Coalescing, Timeout, check_coalescing
+from .options import DEFAULT_TIMEOUT, Coalescing, Header, Timeout, check_coalescing
 from .telemetry import Telemetry
+from .tls import TLS
 
 
 class BaseClient:
@@ -23,7 +24,8 @@ class BaseClient:
         model_version: str = "",
         timeout: Timeout | float | None = DEFAULT_TIMEOUT,
         tls: TLS | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Header] | None = None,
+        channel_options: Mapping[str, int | str] | None = None,
         coalescing: Coalescing | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -35,6 +37,7 @@ class BaseClient:
             timeout=timeout,
             tls=tls,
             headers=headers,
+            channel_options=channel_options,
             telemetry=telemetry,
         )
         checked = check_coalescing(coalescing)

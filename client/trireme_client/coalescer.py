@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from .codec import Answer, Codec
-from .errors import InvalidRequestError, ProtocolError, TimeoutError, TriremeError, ValidationError
-from .flights import Call, Flight, Flights
+from .errors import InvalidRequestError, ProtocolError, TimeoutError, TriremeError
+from .flights import Call, Flight, Flights, Retries
 from .options import Coalescing
 from .recommendations import Recommendations
 from .recorder import Recorder
 from .requests import CheckedRequest
 from .rpc import Deadline, Rpc
 from .session import Limit, Session
+
+# What finds one bad user of n by halves takes 2·log2(n) RPCs: enough for two of them. Where more are bad, the server
+# rather has a fault that no bisection finds.
+_RETRIES_PER_HALVING = 4
 
 Result = Recommendations | BaseException
 S = TypeVar("S", bound=Session)
@@ -54,11 +58,15 @@ class Coalescer(ABC, Generic[S]):
         return call
 
     def _leave(self, call: Call) -> None:
-        """Settles a call whose caller gave up. If no other call waits for its RPC, the RPC is cancelled."""
+        """Settles a call whose caller gave up."""
         if not call.settled:
             self.flights.end(call)
-            if call.flight is not None and all(other.settled for other in call.flight.calls):
-                call.flight.rpc.cancel()
+            self._abandon(call)
+
+    def _abandon(self, call: Call) -> None:
+        """Cancels the RPC of a settled call if no other call waits for it."""
+        if call.flight is not None and all(other.settled for other in call.flight.calls):
+            call.flight.rpc.cancel()
 
     def _close(self) -> None:
         for call in self.flights.clear():
@@ -80,27 +88,20 @@ class Coalescer(ABC, Generic[S]):
 
     def _launch(self, flight: Flight, codec: Codec, now: float) -> None:
         flight.codec = codec
-        flight.calls = [call for call in flight.calls if self._fits(call, codec)]
-        if not flight.calls:
-            self.flights.gave_up(flight)
-            return
         # The RPC lasts until the last deadline: callers with an earlier one stop waiting by themselves.
         last = max(call.deadline for call in flight.calls)
         deadline = Deadline(None if last == math.inf else last - now)
         recorders = [call.recorder for call in flight.calls if call.recorder.wants_ledger]
         _ended(recorders, "coalesce")
-        message = codec.message([call.request for call in flight.calls], ledger=bool(recorders))
+        try:
+            message = codec.message([call.request for call in flight.calls], ledger=bool(recorders))
+        except Exception as error:  # none is known; without this, one would hold its place among the RPCs for ever
+            self.flights.gave_up(flight)
+            self._fail(flight.calls, error)
+            return
         _ended(recorders, "serialise")
         callers = [span for call in flight.calls for span in call.recorder.sampled]
         self._send(flight, Rpc("ModelInfer", message, deadline, callers))
-
-    def _fits(self, call: Call, codec: Codec) -> bool:
-        try:
-            codec.check_k(call.request)
-        except ValidationError as error:
-            self._settle(call, error)
-            return False
-        return True
 
     def _landed(self, flight: Flight, message: Any) -> None:
         """Ends a flight whose ModelInferResponse came; ``_read`` gives its results."""
@@ -126,22 +127,34 @@ class Coalescer(ABC, Generic[S]):
         return result
 
     def _refused(self, flight: Flight, error: BaseException) -> None:
-        """Ends a flight with an error.
-
-        If the server refuses the request of several users, one of them may be the reason: each half is sent again, so
-        that the others are answered.
-        """
+        """Ends a flight with an error."""
         calls = [call for call in flight.calls if not call.settled]
-        if isinstance(error, InvalidRequestError):
-            self.flights.gave_up(flight)
-            if len(calls) > 1:
-                middle = len(calls) // 2
-                self.flights.add_again(calls[:middle])
-                self.flights.add_again(calls[middle:])
-                return
-        else:
+        if not isinstance(error, InvalidRequestError):
             self.flights.failed(flight)
-        self._fail(calls, error)
+            self._fail(calls, error)
+            return
+        self.flights.gave_up(flight)
+        if not self._sent_again(flight, calls):
+            self._fail(calls, error)
+
+    def _sent_again(self, flight: Flight, calls: list[Call]) -> bool:
+        """Lets the calls of an RPC that the server refused wait again; returns whether that may help.
+
+        Once with the model's dimensions read again, if they were forgotten since. With the same dimensions, one of several
+        users may be the reason: each half is sent apart, so that the others are answered.
+        """
+        if flight.retries is None:
+            flight.retries = Retries(_RETRIES_PER_HALVING * math.ceil(math.log2(max(1, len(calls)))))
+            if self._session.codec is not flight.codec:
+                self.flights.add_again(calls, flight.retries)
+                return True
+        if len(calls) < 2 or flight.retries.left < 2:
+            return False
+        flight.retries.left -= 2
+        middle = len(calls) // 2
+        self.flights.add_again(calls[:middle], flight.retries)
+        self.flights.add_again(calls[middle:], flight.retries)
+        return True
 
     def _start_loading(self) -> None:
         if not self._loading:
@@ -162,6 +175,7 @@ class Coalescer(ABC, Generic[S]):
             if call.connecting:
                 call.connecting, call.seconds = False, self._session.timeout.request
                 call.deadline = self._after(call.seconds)
+                self.flights.note_deadline(call)
 
     def _fail(self, calls: Iterable[Call], error: BaseException) -> None:
         """Gives each caller an error of its own: a traceback grows where it is raised."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from .errors import ProtocolError, ValidationError
+from .errors import ProtocolError, TriremeError
 from .model import HISTORY, ITEM_ID, LEDGER, RUNG, SCORE, STAGES, USER_ID, ModelInfo
 from .recommendations import Recommendations, Rung
 from .recorder import Recorder
-from .requests import ANONYMOUS, CheckedRequest
+from .requests import NO_USER, CheckedRequest
+
+_log = logging.getLogger(__name__)
 
 _WIRE_INT64 = np.dtype("<i8")
 _RUNGS = tuple(Rung)  # by value: a look-up in an enum costs ten times that in a tuple
@@ -40,18 +44,14 @@ class Codec:
         self.info = info
         self._model_version = model_version  # "" follows the server to a newer version
         self._headers: dict[tuple[int, bool], Any] = {}
+        self._told_of_k = False
 
     def batches(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> list[Batch]:
         """Splits requests into RPCs of at most max_batch_size users.
 
         Users with and without a history never share an RPC, since an RPC has the optional input for all of its users
         or for none. ledger: as for ``message``.
-
-        Raises:
-            ValidationError: a k exceeds the model's list length.
         """
-        for request in requests:
-            self.check_k(request)
         if len(requests) == 1:
             return [Batch([0], requests, self.message(requests, ledger))]
         stored = [i for i, request in enumerate(requests) if request.history is None]
@@ -62,13 +62,6 @@ class Codec:
         size = self.info.max_batch_size
         return (positions[start : start + size] for start in range(0, len(positions), size))
 
-    def check_k(self, request: CheckedRequest) -> None:
-        """Raises ValidationError for a k beyond the model's list length."""
-        if request.k > self.info.list_length:
-            name, version = self.info.name, self.info.version
-            allowed = f"1 to {self.info.list_length}, the list length of model {name!r} version {version!r}"
-            raise ValidationError(f"{request.where}k is {request.k}; allowed: {allowed}")
-
     def _batch(self, positions: list[int], requests: Sequence[CheckedRequest], ledger: bool) -> Batch:
         chosen = [requests[i] for i in positions]
         return Batch(positions, chosen, self.message(chosen, ledger))
@@ -78,6 +71,10 @@ class Codec:
 
         ledger: asks the server to report where their time goes.
         """
+        if not self._told_of_k and max(request.k for request in requests) > self.info.list_length:
+            self._told_of_k = True
+            name, version, length = self.info.name, self.info.version, self.info.list_length
+            _log.warning("k is cut to %d, the list length of model %r version %s", length, name, version)
         histories = [request.history for request in requests if request.history is not None]
         message = service_pb2.ModelInferRequest()
         message.CopyFrom(self._header(len(requests), bool(histories)))
@@ -99,16 +96,37 @@ class Codec:
             self._headers[rows, with_history] = header
         return header
 
-    def recommendations(
-        self, batches: Sequence[Batch], answers: Sequence[Any], recorder: Recorder
-    ) -> list[Recommendations]:
-        """Returns the results from one ModelInferResponse per batch, in the caller's order. Raises ProtocolError."""
-        ordered: dict[int, Recommendations] = {}
+    def results(
+        self, batches: Sequence[Batch], answers: Sequence[Any], recorder: Recorder, keeps_errors: bool = False
+    ) -> list[Recommendations | TriremeError]:
+        """Returns the results from one ModelInferResponse per batch, in the caller's order.
+
+        Args:
+            batches: as sent.
+            answers: a ModelInferResponse each, or the error that came in its place.
+            recorder: of the call.
+            keeps_errors: whether an error is the result of each of its requests; otherwise it is raised.
+
+        Raises:
+            ProtocolError: an answer cannot be read.
+        """
+        ordered: dict[int, Recommendations | TriremeError] = {}
         for batch, message in zip(batches, answers, strict=True):
-            answer = Answer(message, len(batch.requests))
-            for row, (position, request) in enumerate(zip(batch.positions, batch.requests, strict=True)):
-                ordered[position] = answer.of(row, request, recorder)
+            try:
+                results: Sequence[Recommendations | TriremeError] = _read(batch, message, recorder)
+            except TriremeError as error:
+                if not keeps_errors:
+                    raise
+                results = [copy.copy(error) for _ in batch.requests]
+            ordered.update(zip(batch.positions, results, strict=True))
         return [ordered[position] for position in range(len(ordered))]
+
+
+def _read(batch: Batch, message: Any, recorder: Recorder) -> list[Recommendations]:
+    if isinstance(message, TriremeError):
+        raise message
+    answer = Answer(message, len(batch.requests))
+    return [answer.of(row, request, recorder) for row, request in enumerate(batch.requests)]
 
 
 def pad_histories(histories: Sequence[NDArray[np.int64]], length: int) -> NDArray[np.int64]:
@@ -121,9 +139,9 @@ def pad_histories(histories: Sequence[NDArray[np.int64]], length: int) -> NDArra
 
 
 class Answer:
-    """A ModelInferResponse, checked once for all of its users; the results are views of its bytes.
+    """A ModelInferResponse, checked once for all of its users.
 
-    Lists longer than the model's configuration has them are read as well: a newer version may have answered.
+    Lists longer or shorter than the model's configuration has them are read as well: another version may have answered.
 
     Raises:
         ProtocolError: a tensor is missing or has the wrong dtype, shape or size, an item id is below -1, or a rung is
@@ -151,19 +169,19 @@ class Answer:
         self._padded = lowest < 0
 
     def of(self, row: int, request: CheckedRequest, recorder: Recorder) -> Recommendations:
-        """Returns the result of the request in this row. Raises ProtocolError if the lists are shorter than its k."""
+        """Returns the result of the request in this row: a copy, since a view would keep the whole batch alive."""
         user_id, k, _, _ = request
         item_ids, scores = self._item_ids[row, :k], self._scores[row, :k]
-        if len(item_ids) < k:
-            raise ProtocolError(f"{_name(self._message)} answered with lists of {len(item_ids)} items; asked for {k}")
-        if self._padded and item_ids.min() < 0:
+        if self._padded:
             found = item_ids >= 0
             item_ids, scores = item_ids[found], scores[found]
-            item_ids.flags.writeable = scores.flags.writeable = False
+        else:
+            item_ids, scores = item_ids.copy(), scores.copy()
+        item_ids.flags.writeable = scores.flags.writeable = False
         if self._ledger is not None:
             recorder.served(self._ledger[row].tolist())
         return Recommendations(
-            None if user_id == ANONYMOUS else user_id,
+            None if user_id == NO_USER else user_id,
             item_ids,
             scores,
             _RUNGS[self._rungs[row]],

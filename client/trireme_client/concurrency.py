@@ -21,6 +21,9 @@ _FADE = 0.95
 # always has another RPC to work on never shows how fast it is.
 _MEASURE_EVERY = 10.0
 
+# Seconds that an RPC takes at least: the clock may show none between two readings.
+_LEAST = 1e-6
+
 
 class Baseline:
     """The latency of an RPC that has the server to itself: a line over its number of users, by least squares."""
@@ -93,6 +96,7 @@ class ConcurrencyLimit:
             full: whether as many of them wait as one RPC takes.
             now: the moment of its answer (seconds).
         """
+        latency = max(latency, _LEAST)
         self._mean = self._mean + _GAIN * (latency - self._mean) if self._mean else latency
         self._last = latency
         if alone:

@@ -3,16 +3,18 @@
 TriremeError
 ├── ValidationError       (also ValueError) an argument is wrong; nothing was sent
 ├── ClosedError           the client was closed, before or during the call
-├── OverloadedError       too many calls wait in this client already; this one was not sent
-├── ConnectError          no connection to the server: refused, unknown host, TLS refused, or lost before the answer
-├── TimeoutError          (also the built-in TimeoutError) no answer within the time allowed
+├── NotNowError           no answer now: show something else, try later, or try another server
+│   ├── OverloadedError       too many calls wait in this client already; this one was not sent
+│   ├── ConnectError          no connection: refused, unknown host, TLS refused, or lost before the answer
+│   ├── TimeoutError          (also the built-in TimeoutError) no answer within the time allowed
+│   └── UnavailableError      (also a ServerError) the server cannot serve now: overloaded, loading or stopping
 ├── ServerError           the server answered with an error status
 │   ├── InvalidRequestError   INVALID_ARGUMENT: the server refuses the request as it is
-│   ├── ModelNotFoundError    NOT_FOUND: it has no such model or version
-│   └── UnavailableError      it cannot serve now (overloaded, loading, stopping): try later, or another one
+│   └── ModelNotFoundError    NOT_FOUND: it has no such model or version
 └── ProtocolError         the answer, or the model's configuration, does not fit a Trireme entry model
 
-All of them can be pickled, so they survive process pools.
+``retryable`` of each says whether the same call may succeed later. All of them can be pickled, so they survive process
+pools.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ import builtins
 
 
 class TriremeError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of everything that this package raises on purpose.
+
+    ``retryable``: whether the same call may succeed later, or at another server.
+    """
+
+    retryable = False
 
 
 class ValidationError(TriremeError, ValueError):
@@ -32,15 +39,21 @@ class ClosedError(TriremeError):
     """The client was closed, before or during the call."""
 
 
-class OverloadedError(TriremeError):
+class NotNowError(TriremeError):
+    """There is no answer now, through no fault of the caller's."""
+
+    retryable = True
+
+
+class OverloadedError(NotNowError):
     """``Coalescing.max_pending`` calls wait in this client already; this one was not sent."""
 
 
-class ConnectError(TriremeError):
+class ConnectError(NotNowError):
     """There is no connection to the server, or it was lost before the answer came."""
 
 
-class TimeoutError(TriremeError, builtins.TimeoutError):
+class TimeoutError(NotNowError, builtins.TimeoutError):
     """No answer within the time allowed. ``seconds`` is the limit that ran out; None if a server or proxy set it."""
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
@@ -68,8 +81,10 @@ class ModelNotFoundError(ServerError):
     """NOT_FOUND: the server has no model of this name, or not the version asked for."""
 
 
-class UnavailableError(ServerError):
+class UnavailableError(ServerError, NotNowError):
     """The server cannot serve now: overloaded, its model not loaded, or stopping."""
+
+    retryable = True
 
 
 class ProtocolError(TriremeError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from .codec import Codec
 from .concurrency import ConcurrencyLimit
+from .deadlines import Deadlines
 from .errors import OverloadedError
 from .options import Coalescing
 from .recommendations import Recommendations
@@ -16,6 +18,10 @@ from .requests import CheckedRequest
 
 # A waiting call is in a hurry once fewer than this many usual latencies are left until its deadline.
 _HURRY = 2.0
+
+# An RPC in flight no longer counts against the limit after this many usual latencies, but not before so many seconds; and
+# before the first answer, when no latency is known, after so many. So one that never ends does not hold up the others.
+_STUCK, _STUCK_LEAST, _STUCK_UNKNOWN = 10.0, 0.1, 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -44,19 +50,28 @@ class Call:
     result: Recommendations | BaseException | None = None
 
 
+@dataclass(slots=True)
+class Retries:
+    """How many RPCs more the calls of one refused RPC may take, all of them together."""
+
+    left: int
+
+
 @dataclass(slots=True, eq=False)
 class Flight:
     """One RPC and the calls that it carries, in the order of their rows.
 
     Attributes:
         sent: the moment of the clock when it left.
-        in_flight: RPCs in flight at that moment, itself included.
+        in_flight: RPCs in flight at that moment that counted against the limit, itself included.
+        retries: what is left to its calls if they are sent again already, None for calls sent for the first time.
         rpc: its handle, which has a method ``cancel``.
     """
 
     calls: list[Call]
     sent: float
     in_flight: int
+    retries: Retries | None = None
     codec: Codec | None = None
     rpc: Any = None
 
@@ -79,9 +94,13 @@ class Flights:
         self.in_flight: set[Flight] = set()
         self.pending = 0
         self._max_pending = options.max_pending
+        # Stuck ones included: with so many of them, the server hangs.
+        self._most_in_flight = 2 * options.max_in_flight
         self._stored: deque[Call] = deque()  # without a history: the server's stored one counts
         self._given: deque[Call] = deque()
-        self._again: deque[deque[Call]] = deque()
+        self._again: deque[tuple[deque[Call], Retries]] = deque()
+        self._deadlines = Deadlines(lambda call: not call.settled)
+        self._waiting = Deadlines(lambda call: not call.settled and call.flight is None)
         self._joined = 0
         self._size = 1
         self._alone: Flight | None = None
@@ -96,13 +115,20 @@ class Flights:
         self._joined += 1
         call.turn = self._joined
         (self._stored if call.request.history is None else self._given).append(call)
+        self.note_deadline(call)
 
-    def add_again(self, calls: list[Call]) -> None:
+    def note_deadline(self, call: Call) -> None:
+        """Notes the deadline of a call that waits."""
+        self._deadlines.add(call)
+        self._waiting.add(call)
+
+    def add_again(self, calls: list[Call], retries: Retries) -> None:
         """Lets calls of a refused flight wait again, to be sent apart from all others and before them."""
         for call in calls:
             call.flight = None
+            self._waiting.add(call)
         self.pending += len(calls)
-        self._again.append(deque(calls))
+        self._again.append((deque(calls), retries))
 
     def end(self, call: Call) -> None:
         """Settles a call, whether it waits or is in flight."""
@@ -112,12 +138,50 @@ class Flights:
 
     def waiting(self) -> list[Call]:
         """Returns the calls that wait."""
-        groups = (*self._again, self._stored, self._given)
+        groups = (*(calls for calls, _ in self._again), self._stored, self._given)
         return [call for group in groups for call in group if not call.settled]
 
     def leave_by(self, call: Call) -> float:
         """Returns the moment from which a waiting call is in a hurry."""
         return call.deadline - _HURRY * self.limit.latency
+
+    def overdue(self, now: float) -> list[Call]:
+        """Returns the calls whose deadline has passed, waiting or in flight, and settles them."""
+        calls = []
+        while (call := self._deadlines.first()) is not None and call.deadline <= now:
+            self.end(call)
+            calls.append(call)
+        return calls
+
+    def hurried(self, now: float) -> bool:
+        """Returns whether a call that waits is in a hurry."""
+        first = self._waiting.first()
+        return first is not None and self.leave_by(first) <= now
+
+    def next_look(self, now: float) -> float:
+        """Returns the moment of the next deadline, of the next hurry or of the next RPC that counts as stuck."""
+        moments = [math.inf]
+        if (call := self._deadlines.first()) is not None:
+            moments.append(call.deadline)
+        if (call := self._waiting.first()) is not None and self.leave_by(call) > now:
+            moments.append(self.leave_by(call))
+        if self.pending:
+            moments.append(self.next_stuck(now))
+        return min(moments)
+
+    def next_stuck(self, now: float) -> float:
+        """Returns the moment when the next RPC in flight counts as stuck, infinity if there is none."""
+        after = self._stuck_after()
+        return min((flight.sent + after for flight in self.in_flight if flight.sent + after > now), default=math.inf)
+
+    def _stuck_after(self) -> float:
+        latency = self.limit.latency
+        return max(_STUCK_LEAST, _STUCK * latency) if latency else _STUCK_UNKNOWN
+
+    def _counted(self, now: float) -> int:
+        """Returns how many RPCs in flight count against the limit."""
+        after = self._stuck_after()
+        return sum(flight.sent + after > now for flight in self.in_flight)
 
     def take(self, now: float, size: int, hurry: bool = False) -> tuple[Flight | None, list[Call]]:
         """Takes up to ``size`` waiting calls for the next RPC, and settles those that are too late for it.
@@ -136,36 +200,39 @@ class Flights:
         self._size = size
         late: list[Call] = []
         calls: list[Call] = []
-        if len(self.in_flight) < self.limit.allowed(now) + hurry:
-            least = self.limit.latency if self.in_flight else 0.0
+        retries = None
+        counted = self._counted(now)
+        if counted < self.limit.allowed(now) + hurry and len(self.in_flight) < self._most_in_flight:
+            least = self.limit.latency if counted else 0.0
             while self.pending and not calls:
-                self._pop(calls, late, now + least, size)
+                retries = self._pop(calls, late, now + least, size)
         if not calls:
             return None, late
-        return self._send(calls, now), late
+        return self._send(calls, retries, counted, now), late
 
-    def _pop(self, calls: list[Call], late: list[Call], before: float, size: int) -> None:
+    def _pop(self, calls: list[Call], late: list[Call], before: float, size: int) -> Retries | None:
         """Moves calls out of the group to be sent again, or out of the lane, whose turn it is."""
-        group = self._again[0] if self._again else self._first_lane()
+        group, retries = self._again[0] if self._again else (self._first_lane(), None)
         while group and len(calls) < size:
             call = group.popleft()
             if not call.settled:
                 self.pending -= 1
                 call.settled = call.deadline <= before
                 (late if call.settled else calls).append(call)
-        if self._again and not self._again[0]:
+        if self._again and not self._again[0][0]:
             self._again.popleft()
+        return retries
 
     def _first_lane(self) -> deque[Call]:
         if not self._stored or not self._given:
             return self._stored or self._given
         return min(self._stored, self._given, key=lambda lane: lane[0].turn)
 
-    def _send(self, calls: list[Call], now: float) -> Flight:
-        flight = Flight(calls, now, len(self.in_flight) + 1)
+    def _send(self, calls: list[Call], retries: Retries | None, counted: int, now: float) -> Flight:
+        flight = Flight(calls, now, counted + 1, retries)
         for call in calls:
             call.flight = flight
-        self._alone = None if self.in_flight else flight
+        self._alone = None if counted else flight
         self.in_flight.add(flight)
         return flight
 
@@ -195,6 +262,7 @@ class Flights:
         """Empties this; returns the calls that waited or were in flight, which are not settled yet."""
         calls = self.waiting() + [call for flight in self.in_flight for call in flight.calls if not call.settled]
         self.in_flight.clear()
-        for group in (self._again, self._stored, self._given):
-            group.clear()
+        self._again.clear()
+        self._stored.clear()
+        self._given.clear()
         return calls

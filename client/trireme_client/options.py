@@ -1,29 +1,35 @@
-"""The options of a client: address, time limits, certificates, headers, coalescing. They are checked when made."""
+"""The options of a client: address, time limits, headers, channel, coalescing. They are checked when made."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import grpc
 import numpy as np
 
-from .errors import ValidationError
+from .errors import TimeoutError, ValidationError
 from .requests import check_int
 
-CHANNEL_OPTIONS: list[tuple[str, int]] = [
+CHANNEL_OPTIONS: dict[str, int | str] = {
     # Each client has its own connection: closing one never touches another, and several add up.
-    ("grpc.use_local_subchannel_pool", 1),
+    "grpc.use_local_subchannel_pool": 1,
     # gRPC's default maximum is two minutes: far too long to notice that a restarted server is back.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    # Without these, calls over a connection that went silent (a host that is gone, a firewall that forgot it) time out
+    # for minutes. While a call waits and nothing came for 10 s, the server is asked whether it is there. Triton allows
+    # that by its defaults: gRPC sends two such pings at most between two messages. How long a ping may take is the third
+    # of these options, of which gRPC's default is a minute; the second limits how long the kernel waits for a receipt.
+    "grpc.keepalive_time_ms": 10_000,
+    "grpc.keepalive_timeout_ms": 5_000,
+    "grpc.http2.ping_timeout_ms": 5_000,
     # An answer has 12 bytes per item: 64 MiB are 27,000 users with 200 items each.
-    ("grpc.max_receive_message_length", 64 << 20),
-]
+    "grpc.max_receive_message_length": 64 << 20,
+}
+
+Header = str | Callable[[], str]
 
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\],]+):(\d{1,5})")
 _GRPC_TARGET = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):\S+")
@@ -41,12 +47,19 @@ def check_seconds(name: str, value: object) -> float | None:
     return float(value)  # type: ignore[arg-type]
 
 
+def check_time_left(value: object) -> float | None:
+    """Returns the time limit of one call. Raises TimeoutError if none is left: a caller's budget may be used up."""
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value <= 0:
+        raise TimeoutError(f"timeout is {value} s: the time for this call ran out before it began", float(value))
+    return check_seconds("timeout", value)
+
+
 @dataclass(frozen=True, slots=True)
 class Timeout:
     """Time limits in seconds; None for no limit. A ``timeout`` given with a call replaces both, for the whole call.
 
     Attributes:
-        request: limits one ``recommend`` or ``recommend_many``, however many RPCs it takes.
+        request: limits one ``recommend``, and each RPC of a ``recommend_many``.
         connect: limits what precedes the first of them: connecting, and reading the model's configuration.
     """
 
@@ -97,62 +110,6 @@ def check_coalescing(coalescing: object) -> Coalescing | None:
     raise ValidationError(f"coalescing is {coalescing!r}; allowed: a Coalescing(...), or None for one RPC per call")
 
 
-@dataclass(frozen=True, slots=True)
-class TLS:
-    """Certificates (PEM files) for an encrypted connection.
-
-    Attributes:
-        ca_file: the authorities to trust; None for those that come with gRPC.
-        cert_file: identifies this client to a server that requires it (mutual TLS); needs ``key_file``.
-        key_file: the key of ``cert_file``.
-
-    Raises:
-        ValidationError: a file is missing, unreadable or not PEM.
-    """
-
-    ca_file: str | os.PathLike[str] | None = None
-    cert_file: str | os.PathLike[str] | None = None
-    key_file: str | os.PathLike[str] | None = None
-
-    def __post_init__(self) -> None:
-        if (self.cert_file is None) != (self.key_file is None):
-            given, missing = ("cert_file", "key_file") if self.key_file is None else ("key_file", "cert_file")
-            raise ValidationError(f"TLS.{given} without TLS.{missing}: a client certificate needs both")
-        for field in ("ca_file", "cert_file", "key_file"):
-            _read_pem(f"TLS.{field}", getattr(self, field))
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Returns gRPC's credentials from the files as they are now."""
-        return grpc.ssl_channel_credentials(
-            root_certificates=_read_pem("TLS.ca_file", self.ca_file),
-            private_key=_read_pem("TLS.key_file", self.key_file),
-            certificate_chain=_read_pem("TLS.cert_file", self.cert_file),
-        )
-
-
-def _read_pem(name: str, path: object) -> bytes | None:
-    if path is None:
-        return None
-    if not isinstance(path, (str, os.PathLike)):
-        raise ValidationError(f"{name} is {path!r}; allowed: the path of a PEM file, or None")
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ValidationError(f"{name} {str(path)!r} cannot be read: {error.strerror or error}") from error
-    if b"-----BEGIN " not in content:
-        raise ValidationError(f"{name} {str(path)!r} is not PEM: no line begins with '-----BEGIN '")
-    return content
-
-
-def check_tls(tls: object) -> grpc.ChannelCredentials | None:
-    """Returns gRPC's credentials, or None for a connection without encryption."""
-    if tls is None:
-        return None
-    if not isinstance(tls, TLS):
-        raise ValidationError(f"tls is {tls!r}; allowed: a TLS(...), or None for no encryption")
-    return tls.credentials()
-
-
 def check_url(url: object) -> str:
     """Returns a gRPC target: "host:port" with Triton's gRPC port, or one such as "ipv4:a:1,b:1" or "unix:path"."""
     if isinstance(url, str):
@@ -181,22 +138,54 @@ def check_model(model: object, model_version: object) -> tuple[str, str]:
     return model, version[0]
 
 
-def check_headers(headers: object) -> tuple[tuple[str, str], ...]:
-    """Returns gRPC metadata from names and values. No error shows a value: it may be a secret."""
-    if headers is None:
-        return ()
-    if not isinstance(headers, Mapping):
-        raise ValidationError(f"headers is a {type(headers).__name__}; allowed: a mapping of names to values")
-    return tuple(_check_header(name, value) for name, value in headers.items())
+def check_channel_options(options: object) -> list[tuple[str, int | str]]:
+    """Returns gRPC's channel options: the client's own, with those given added or in their place."""
+    if options is None:
+        options = {}
+    if not isinstance(options, Mapping):
+        raise ValidationError(f"channel_options is a {type(options).__name__}; allowed: a mapping of names to values")
+    for name, value in options.items():
+        if not isinstance(name, str) or not name.startswith("grpc."):
+            raise ValidationError(f"channel_options has the name {name!r}; allowed: gRPC's, which begin with 'grpc.'")
+        if not isinstance(value, (int, str)):
+            raise ValidationError(f"channel_options[{name!r}] is {value!r}; allowed: an integer or a string")
+    return list({**CHANNEL_OPTIONS, **options}.items())
 
 
-def _check_header(name: object, value: object) -> tuple[str, str]:
+class Headers:
+    """gRPC metadata from names and values. No error shows a value: it may be a secret."""
+
+    def __init__(self, headers: object) -> None:
+        if headers is None:
+            headers = {}
+        if not isinstance(headers, Mapping):
+            raise ValidationError(f"headers is a {type(headers).__name__}; allowed: a mapping of names to values")
+        self._fixed = tuple(
+            (_check_name(name), _check_value(f"headers[{name!r}]", value))
+            for name, value in headers.items()
+            if not callable(value)
+        )
+        self._made = [(_check_name(name), value) for name, value in headers.items() if callable(value)]
+
+    def now(self) -> tuple[tuple[str, str], ...]:
+        """Returns the metadata for an RPC that starts now. Raises ValidationError for what a callable returned."""
+        if not self._made:
+            return self._fixed
+        return (*self._fixed, *((name, _check_value(f"headers[{name!r}]()", make())) for name, make in self._made))
+
+
+def _check_name(name: object) -> str:
     lower = name.lower() if isinstance(name, str) else ""
     if not _HEADER_NAME.fullmatch(lower) or lower.startswith("grpc-") or lower.endswith("-bin"):
         raise ValidationError(
             f"headers has the name {name!r}; allowed: letters, digits, '_', '-' and '.', "
             "neither beginning with 'grpc-' nor ending in '-bin'"
         )
+    return lower
+
+
+def _check_value(name: str, value: object) -> str:
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-        raise ValidationError(f"headers[{name!r}] is a {type(value).__name__}; allowed: a string of printable ASCII")
-    return lower, value
+        allowed = "a string of printable ASCII, or a callable that returns one"
+        raise ValidationError(f"{name} is a {type(value).__name__}; allowed: {allowed}")
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import NamedTuple, overload
@@ -50,8 +50,7 @@ class Recommendation(NamedTuple):
 class Recommendations(Sequence[Recommendation]):
     """One user's items, best first; a sequence of ``Recommendation``.
 
-    ``item_ids`` and ``scores`` are read-only views of the server's answer. Copy them to change them, or to keep a few rows
-    of a large batch without the rest of it.
+    ``item_ids`` and ``scores`` are read-only: copy them to change them.
 
     Attributes:
         user_id: as asked; None for an anonymous user.
@@ -93,14 +92,16 @@ class Recommendations(Sequence[Recommendation]):
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def __iter__(self) -> Iterator[Recommendation]:
+        return map(Recommendation._make, zip(self.item_ids.tolist(), self.scores.tolist(), strict=True))
+
     @overload
     def __getitem__(self, index: int) -> Recommendation: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[Recommendation, ...]: ...
     def __getitem__(self, index: int | slice) -> Recommendation | tuple[Recommendation, ...]:
         if isinstance(index, slice):
-            pairs = zip(self.item_ids[index].tolist(), self.scores[index].tolist(), strict=True)
-            return tuple(map(Recommendation._make, pairs))
+            return tuple(self)[index]
         return Recommendation(int(self.item_ids[index]), float(self.scores[index]))
 
     def __repr__(self) -> str:

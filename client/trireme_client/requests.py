@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,22 @@ from numpy.typing import NDArray
 from .errors import ValidationError
 
 INT64_MAX = 2**63 - 1
-ANONYMOUS = -1  # the user id of an anonymous user on the wire
+NO_USER = -1  # the user id of an anonymous user on the wire
 
 Ids = NDArray[np.int64]
+
+
+class Anonymous(Enum):
+    """The type of ANONYMOUS."""
+
+    ANONYMOUS = "anonymous"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+ANONYMOUS = Anonymous.ANONYMOUS
+"""The user id that says on purpose that nothing is known of the user but perhaps a history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +39,14 @@ class Request:
     It is checked when it is sent, so that an error can name its position.
 
     Attributes:
-        user_id: int >= 0, or None for an anonymous user.
-        k: how many items, 1 up to the model's list length.
+        user_id: int >= 0; ANONYMOUS for a user of whom nothing is known. None counts as that only with a history: alone
+            it is rather a look-up that failed.
+        k: how many items. More than the model's list length are cut to it, with a warning in the log.
         history: item ids, newest last, in place of those that the server has stored; None uses the stored ones, an
             empty history counts as none at all. Only the newest ``history_length`` ids are sent.
     """
 
-    user_id: int | None = None
+    user_id: int | Anonymous | None = None
     k: int = 10
     history: Sequence[int] | Ids | None = None
 
@@ -50,21 +65,36 @@ def check_arguments(user_id: object, k: object, history: object, where: str = ""
     # The usual case first, and fast: most calls have a plain int, a small k and no history.
     if history is None and type(user_id) is int and type(k) is int and 0 <= user_id <= INT64_MAX and 0 < k <= INT64_MAX:
         return CheckedRequest(user_id, k, None, where)
-    user = ANONYMOUS if user_id is None else check_int(f"{where}user_id", user_id, 0, " or None")
+    if user_id is ANONYMOUS or (user_id is None and history is not None):
+        user = NO_USER
+    else:
+        user = check_int(f"{where}user_id", user_id, 0, ", or ANONYMOUS, or None together with a history")
     items = check_int(f"{where}k", k, 1)
     return CheckedRequest(user, items, None if history is None else check_history(f"{where}history", history), where)
 
 
-def check_requests(requests: Iterable[Request]) -> list[CheckedRequest]:
-    """Checks each request. The first wrong one raises a ValidationError that names its position."""
+def check_requests(requests: Iterable[Request], keeps_errors: bool = False) -> list[CheckedRequest | ValidationError]:
+    """Checks each request.
+
+    The first wrong one raises a ValidationError that names its position; with ``keeps_errors``, that is in its place.
+    """
     if not isinstance(requests, Iterable):
         raise ValidationError(f"requests is a {type(requests).__name__}; allowed: a sequence of Request")
-    checked = []
+    checked: list[CheckedRequest | ValidationError] = []
     for position, request in enumerate(requests):
-        if not isinstance(request, Request):
-            raise ValidationError(f"requests[{position}] is {_short(request)}; allowed: a Request")
-        checked.append(check_arguments(request.user_id, request.k, request.history, f"requests[{position}]."))
+        try:
+            checked.append(_check_request(f"requests[{position}]", request))
+        except ValidationError as error:
+            if not keeps_errors:
+                raise
+            checked.append(error)
     return checked
+
+
+def _check_request(where: str, request: object) -> CheckedRequest:
+    if not isinstance(request, Request):
+        raise ValidationError(f"{where} is {_short(request)}; allowed: a Request")
+    return check_arguments(request.user_id, request.k, request.history, f"{where}.")
 
 
 def check_int(name: str, value: object, low: int, also: str = "") -> int:

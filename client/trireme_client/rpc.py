@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # ten thousand users does not fill the server's queue ahead of everybody else.
 MAX_IN_FLIGHT = 4
 
+# Seconds after which an RPC without any other limit is given up: no answer comes after that long.
+CEILING = 60.0
+
 T = TypeVar("T")
 
 
@@ -31,13 +34,32 @@ class Deadline:
         return None if self._at is None else max(0.0, self._at - time.monotonic())
 
 
+class EachRpc(Deadline):
+    """The same number of seconds for every RPC, from its start."""
+
+    __slots__ = ()
+
+    def remaining(self) -> float | None:
+        """Returns all of the seconds."""
+        return self.seconds
+
+
 class Rpc(NamedTuple):
-    """One RPC: the stub's method, its message, its deadline, and the spans of the sampled calls that it serves."""
+    """One RPC.
+
+    Attributes:
+        method: the stub's method.
+        message: what is sent.
+        deadline: when it is given up.
+        callers: the spans of the sampled calls that it serves.
+        keeps_error: whether an error takes the place of its answer, and the other RPCs of the call go on.
+    """
 
     method: str
     message: Any
     deadline: Deadline
     callers: Sequence[Span] = ()
+    keeps_error: bool = False
 
 
 # A call as a generator: it yields the RPCs to be made, is sent their answers, and returns its result.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from types import EllipsisType
 from typing import Any
 
@@ -10,21 +12,25 @@ from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from .codec import Codec
-from .errors import ClosedError, InvalidRequestError, ModelNotFoundError, TriremeError
+from .errors import ClosedError, InvalidRequestError, ModelNotFoundError, TriremeError, ValidationError
 from .model import ModelInfo, read_model_info
-from .options import CHANNEL_OPTIONS, TLS, Timeout, check_headers, check_model, check_seconds, check_tls, check_url
-from .recommendations import Recommendations
+from .options import Header, Headers, Timeout, check_channel_options, check_model, check_time_left, check_url
 from .recorder import NO_RPC, Recorder, RpcRecorder
 from .requests import CheckedRequest
-from .rpc import Deadline, Rpc, Steps
+from .rpc import CEILING, Deadline, EachRpc, Rpc, Steps
 from .status import error_from_status
 from .telemetry import Telemetry, check_telemetry
+from .tls import TLS, check_tls
+
+# Seconds between two readings of the dimensions, whatever the reason. Behind a balancer, servers of two versions may
+# answer by turns, and what a server refuses may be refused again and again.
+_READ_AGAIN_EVERY = 1.0
 
 Limit = float | EllipsisType | None
 """Seconds for all of a call, None for no limit; left out (...), the client's Timeout holds."""
 
 
-class Session:
+class Session(ABC):
     """The channel and stub of one client, its options, the codec of its model, and the steps of its calls.
 
     Args:
@@ -42,20 +48,24 @@ class Session:
         model_version: str,
         timeout: Timeout | float | None,
         tls: TLS | None,
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, Header] | None,
+        channel_options: Mapping[str, int | str] | None,
         telemetry: Telemetry | None,
     ) -> None:
         self._grpc, self._owner = grpc, owner
         self._url = check_url(url)
         self._model, self._model_version = check_model(model, model_version)
         self.timeout = Timeout.of(timeout)
-        self._credentials = check_tls(tls)
-        self._metadata = check_headers(headers)
+        self._certificates = check_tls(tls)
+        self._headers = Headers(headers)
+        self._channel_options = check_channel_options(channel_options)
         self.recorders = check_telemetry(telemetry, self._model, self._url)
         self.codec: Codec | None = None
         self.closed = False
         self.channel: Any = None
+        self.retired: Any = None  # the channel with the certificates before these: its last RPCs may be in flight
         self._stub: Any = None
+        self._read_again_at = float("-inf")
 
     def __repr__(self) -> str:
         closed = " closed" if self.closed else ""
@@ -63,31 +73,52 @@ class Session:
 
     def open(self) -> None:
         """Makes the channel, which connects with its first RPC."""
-        if self._credentials is None:
-            self.channel = self._grpc.insecure_channel(self._url, options=CHANNEL_OPTIONS)
+        options = self._channel_options
+        if self._certificates is None:
+            self.channel = self._grpc.insecure_channel(self._url, options=options)
         else:
-            self.channel = self._grpc.secure_channel(self._url, self._credentials, options=CHANNEL_OPTIONS)
+            self.channel = self._grpc.secure_channel(self._url, self._certificates.credentials, options=options)
         self._stub = GRPCInferenceServiceStub(self.channel)
 
+    def _open_again(self) -> None:
+        """Makes another channel in place of this one, with the certificates as they are now."""
+        old, self.retired = self.retired, self.channel
+        self.open()
+        if old is not None:
+            self.close_channel(old)
+
+    @abstractmethod
+    def close_channel(self, channel: Any) -> None:
+        """Closes a channel that no RPC needs any more."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Reads the model's dimensions in the background; until they have come, or if they do not, the old ones serve."""
+
     def method(self, rpc: Rpc) -> Any:
-        """Returns gRPC's callable for an RPC; opens the channel if that was not done yet."""
+        """Returns gRPC's callable for an RPC; opens the channel if that was not done yet, or the certificates are new."""
         if self._stub is None:
             self.open()
+        elif self._certificates is not None and self._certificates.renewed():
+            self._open_again()
         return getattr(self._stub, rpc.method)
 
     def arguments(self, rpc: Rpc, recorder: RpcRecorder) -> dict[str, Any]:
         """Returns the arguments for that callable."""
-        metadata = self._metadata + recorder.headers
-        return {"request": rpc.message, "timeout": rpc.deadline.remaining(), "metadata": metadata}
+        seconds, metadata = rpc.deadline.remaining(), self._headers.now() + recorder.headers
+        return {"request": rpc.message, "timeout": CEILING if seconds is None else seconds, "metadata": metadata}
 
     def recorder(self, rpc: Rpc) -> RpcRecorder:
         """Begins an RPC; it is recorded if it serves a sampled call."""
         return self.recorders.rpc(rpc) if rpc.callers else NO_RPC
 
     def recommend_steps(
-        self, requests: list[CheckedRequest], timeout: Limit, recorder: Recorder
-    ) -> Steps[list[Recommendations]]:
-        """Takes the steps of a call: its RPCs, then its results in the order of the requests."""
+        self, requests: Sequence[CheckedRequest], timeout: Limit, recorder: Recorder, keeps_errors: bool = False
+    ) -> Steps[list[Any]]:
+        """Takes the steps of a call: its RPCs, then its results in the order of the requests.
+
+        keeps_errors: whether the error of an RPC is the result of its requests; otherwise it ends the call.
+        """
         first = Deadline(self.allowed_seconds(timeout))
         if not requests:
             return []
@@ -95,14 +126,24 @@ class Session:
         recorder.ended("connect")
         batches = codec.batches(requests, recorder.wants_ledger)
         recorder.ended("serialise")
-        deadline = Deadline(self.timeout.request) if timeout is ... else first
-        answers = yield [Rpc("ModelInfer", batch.message, deadline, recorder.sampled) for batch in batches]
+        deadline = EachRpc(self.timeout.request) if timeout is ... else first
+        answers = yield [
+            Rpc("ModelInfer", batch.message, deadline, recorder.sampled, keeps_errors) for batch in batches
+        ]
         recorder.ended("rpc")
         for answer in answers:
             self.notice_version(codec, answer)
-        results = codec.recommendations(batches, answers, recorder)
+        results = codec.results(batches, answers, recorder, keeps_errors)
         recorder.ended("parse")
         return results
+
+    def recommend_many_steps(
+        self, requests: Sequence[CheckedRequest | ValidationError], timeout: Limit, recorder: Recorder, errors: bool
+    ) -> Steps[list[Any]]:
+        """Takes the steps of ``recommend_many``. errors: whether errors take the place of results."""
+        checked = [request for request in requests if isinstance(request, CheckedRequest)]
+        results = iter((yield from self.recommend_steps(checked, timeout, recorder, errors)))
+        return [next(results) if isinstance(request, CheckedRequest) else request for request in requests]
 
     def model_info_steps(self, timeout: Limit) -> Steps[ModelInfo]:
         """Takes the steps of ``model_info``."""
@@ -123,16 +164,25 @@ class Session:
         return codec
 
     def notice_version(self, codec: Codec, answer: Any) -> None:
-        """Forgets the model's dimensions if another version answered: its dimensions may differ."""
-        if answer.model_version != codec.info.version:
-            self.codec = None
+        """Has the model's dimensions read again if another version answered: its dimensions may differ."""
+        if isinstance(answer, TriremeError) or answer.model_version == codec.info.version or self.codec is not codec:
+            return
+        if self._may_read_again():
+            self.refresh()
+
+    def _may_read_again(self) -> bool:
+        now = time.monotonic()
+        if now - self._read_again_at < _READ_AGAIN_EVERY:
+            return False
+        self._read_again_at = now
+        return True
 
     def allowed_seconds(self, timeout: Limit) -> float | None:
         """Returns the seconds for a call's next step, or for the whole call if ``timeout`` was given."""
         if self.closed:
             raise ClosedError(f"{self!r} cannot be used any more: make a new client")
         if not isinstance(timeout, EllipsisType):
-            return check_seconds("timeout", timeout)
+            return check_time_left(timeout)
         return self.timeout.connect if self.codec is None else self.timeout.request
 
     def failure(self, error: Any, deadline: Deadline) -> TriremeError:
@@ -141,10 +191,11 @@ class Session:
         A server that refuses a request which fits the known dimensions has another model by now. The dimensions are
         then forgotten, so that the next call reads them again.
         """
-        failure = error_from_status(error.code().name, error.details() or "", self._where(), deadline.seconds)
+        seconds = CEILING if deadline.seconds is None else deadline.seconds
+        failure = error_from_status(error.code().name, error.details() or "", self._where(), seconds)
         if self.closed and error.code().name == "CANCELLED":
             return self.closed_meanwhile()
-        if isinstance(failure, (InvalidRequestError, ModelNotFoundError)):
+        if isinstance(failure, (InvalidRequestError, ModelNotFoundError)) and self._may_read_again():
             self.codec = None
         return failure
 

@@ -63,4 +63,6 @@ _KINDS: dict[str, type[ServerError]] = {
     "INVALID_ARGUMENT": InvalidRequestError,
     "NOT_FOUND": ModelNotFoundError,
     "UNAVAILABLE": UnavailableError,
+    # An ensemble's requests while the server stops; what the caller cancels never comes to be an error.
+    "CANCELLED": UnavailableError,
 }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import EllipsisType
+from typing import Any, Literal, overload
 
 from .base import BaseClient
+from .errors import TriremeError
 from .model import ModelInfo
 from .recommendations import Recommendations
-from .requests import Ids, Request, check_arguments, check_requests
+from .requests import Anonymous, Ids, Request, check_arguments, check_requests
 from .sync_coalescer import SyncCoalescer
 from .sync_session import SyncSession
 
@@ -16,8 +18,8 @@ from .sync_session import SyncSession
 class Client(BaseClient):
     """Asks a Triton server for recommendations. Use it in a ``with`` block, or call ``close`` at the end.
 
-    Making a client does not connect. The first call connects and reads the model's dimensions from the server; they
-    are kept until another version answers or the server refuses a request.
+    Making a client does not connect. The first call connects and reads the model's dimensions from the server. They
+    are read again when another version answers, in the background, or when the server refuses a request.
 
     One client serves all threads of a process, over one connection. Make it after a fork, not before.
 
@@ -25,9 +27,12 @@ class Client(BaseClient):
         url: "host:port" of Triton's gRPC endpoint, or a gRPC target.
         model: the entry model.
         model_version: its version, such as "3"; "" follows the newest.
-        timeout: a Timeout, or seconds for both of its limits, or None for no limit.
-        tls: the certificates; None for a connection without encryption.
-        headers: sent with every RPC.
+        timeout: a Timeout, or seconds for both of its limits, or None for no limit but the 60 s after which any RPC is
+            given up. The default is 2 s for a request, and 5 s to connect.
+        tls: the certificates; None for a connection without encryption. New connections use files that were replaced.
+        headers: sent with every RPC. A value is a string, or a callable that returns one at once, such as a token that
+            has to be renewed: it is called for every RPC, from any thread.
+        channel_options: gRPC's, such as {"grpc.keepalive_time_ms": 30000}; they add to this client's own or replace them.
         coalescing: lets concurrent calls of ``recommend`` share RPCs, which is far cheaper under load for client and
             server; None makes one RPC per call.
         telemetry: reports every call to OpenTelemetry.
@@ -43,7 +48,7 @@ class Client(BaseClient):
 
     def recommend(
         self,
-        user_id: int | None = None,
+        user_id: int | Anonymous | None = None,
         k: int = 10,
         *,
         history: Sequence[int] | Ids | None = None,
@@ -69,25 +74,46 @@ class Client(BaseClient):
             (result,) = self._session.run(self._session.recommend_steps([request], timeout, recorder))
             return recorder.answered(result)
 
+    @overload
     def recommend_many(
-        self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ...
-    ) -> list[Recommendations]:
+        self,
+        requests: Iterable[Request],
+        *,
+        timeout: float | None | EllipsisType = ...,
+        return_errors: Literal[False] = False,
+    ) -> list[Recommendations]: ...
+    @overload
+    def recommend_many(
+        self, requests: Iterable[Request], *, timeout: float | None | EllipsisType = ..., return_errors: Literal[True]
+    ) -> list[Recommendations | TriremeError]: ...
+    def recommend_many(
+        self,
+        requests: Iterable[Request],
+        *,
+        timeout: float | None | EllipsisType = ...,
+        return_errors: bool = False,
+    ) -> list[Any]:
         """Returns the answers for several users in the order asked: far cheaper for the server than one at a time.
 
         An RPC takes up to the model's max_batch_size users, all of them with a history or none of them; a few RPCs
-        are in flight at a time. If one RPC fails, the call raises that error and drops the other answers. Nothing was
-        changed on the server, so the whole call can be repeated.
+        are in flight at a time. If one RPC fails, the call raises that error and drops the other answers, unless
+        ``return_errors`` is set. Nothing was changed on the server, so the whole call can be repeated.
 
         Args:
             requests: the users; all of them are checked before anything is sent.
-            timeout: seconds for all of them together; otherwise as for ``recommend``.
+            timeout: seconds for all of them together, None for no limit; left out, the client's Timeout holds for each
+                RPC.
+            return_errors: puts errors in the place of answers, so that one failure costs only the users of its RPC. Without
+                a connection, or without the model, there are no answers at all: those errors are raised.
 
         Raises:
             ValidationError: a request is wrong; the message names its position.
             TriremeError: any other failure (see ``errors``).
         """
         with self._session.recorders.recommend_many() as recorder:
-            return self._session.run(self._session.recommend_steps(check_requests(requests), timeout, recorder))
+            checked = check_requests(requests, return_errors)
+            steps = self._session.recommend_many_steps(checked, timeout, recorder, return_errors)
+            return self._session.run(steps)
 
     def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """Returns the model's version and dimensions, which the first call that needs them reads from the server.

@@ -72,8 +72,11 @@ class SyncCoalescer(Coalescer[SyncSession]):
         """Returns the seconds until the next look at a call: at its deadline, or when it is in a hurry to leave."""
         now = self._clock()
         moment = call.deadline
-        if call.flight is None and self.flights.leave_by(call) > now:
-            moment = self.flights.leave_by(call)
+        if call.flight is None:
+            if self.flights.leave_by(call) > now:
+                moment = self.flights.leave_by(call)
+            with self._lock:
+                moment = min(moment, self.flights.next_stuck(now))
         if call.connecting:  # its deadline may become an earlier one
             moment = min(moment, now + (self._session.timeout.request or math.inf))
         return min(max(0.0, moment - now), threading.TIMEOUT_MAX)
@@ -87,6 +90,12 @@ class SyncCoalescer(Coalescer[SyncSession]):
             flight.rpc.add_done_callback(partial(self._done, flight, rpc))
 
     def _done(self, flight: Flight, rpc: Rpc, future: Any) -> None:
+        try:
+            self._arrived(flight, rpc, future)
+        except Exception as error:  # none is known; without this, one would leave its callers waiting
+            self._end(partial(self._refused, flight, error))
+
+    def _arrived(self, flight: Flight, rpc: Rpc, future: Any) -> None:
         try:
             message = future.result()
         except grpc.FutureCancelledError:  # all of its callers are gone, or the client was closed

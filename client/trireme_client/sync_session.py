@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
 from typing import Any
 
 import grpc
 
-from .rpc import Rpc, Steps, T, staggered
+from .errors import TriremeError
+from .rpc import Deadline, Rpc, Steps, T, staggered
 from .session import Session
 
 
@@ -29,18 +32,28 @@ class SyncSession(Session):
             return result
 
     def exchange(self, rpcs: list[Rpc]) -> list[Any]:
-        """Makes RPCs, a few at a time, and returns their answers in order. The first error cancels the rest."""
+        """Makes RPCs, a few at a time, and returns their answers in order.
+
+        The first error cancels the rest; the error of an RPC that keeps it stands in place of its answer.
+        """
         try:
             if len(rpcs) == 1:
-                return [self._call(rpcs[0])]
+                return [self._answer(rpcs[0], self._call, rpcs[0])]
             with closing(staggered(rpcs, self.start)) as calls:
-                return [call.result() for call in calls]
-        except grpc.RpcError as error:
-            raise self.failure(error, rpcs[0].deadline) from None
+                return [self._answer(rpc, call.result) for rpc, call in zip(rpcs, calls, strict=True)]
         except (grpc.FutureCancelledError, ValueError):  # what gRPC raises for a channel that was closed meanwhile
             if self.closed:
                 raise self.closed_meanwhile() from None
             raise
+
+    def _answer(self, rpc: Rpc, wait: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return wait(*arguments)
+        except grpc.RpcError as error:
+            failure = self.failure(error, rpc.deadline)
+        if rpc.keeps_error:
+            return failure
+        raise failure
 
     def _call(self, rpc: Rpc) -> Any:
         """Returns the answer of one RPC: unlike a future, a blocking call needs no hand-over between threads."""
@@ -54,6 +67,20 @@ class SyncSession(Session):
             future = self.method(rpc).future(**self.arguments(rpc, recorder))
         return recorder.future(future)
 
+    def refresh(self) -> None:
+        """Reads the model's dimensions in a thread."""
+        threading.Thread(target=self._refresh, daemon=True).start()
+
+    def _refresh(self) -> None:
+        with suppress(TriremeError):
+            self.run(self.codec_steps(Deadline(self.timeout.connect)))
+
+    def close_channel(self, channel: Any) -> None:
+        """Closes a channel."""
+        channel.close()
+
     def close(self) -> None:
-        """Closes the channel, which cancels its RPCs."""
+        """Closes the channels, which cancels their RPCs."""
         self.channel.close()
+        if self.retired is not None:
+            self.retired.close()

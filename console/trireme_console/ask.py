@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from trireme_client import Client, Recommendations, ValidationError
+from trireme_client import ANONYMOUS, Client, Recommendations, ValidationError
 from trireme_perf.waterfall import Waterfall, measure_call
 
 __all__ = ["Asked", "Asker", "parse_history", "parse_user"]
 
 ITEMS = 10
-ANONYMOUS = "anonymous"
+NO_USER = "anonymous"
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,13 @@ class Asker:
             PerfError: the server's statistics cannot be read.
         """
         user_id, items = parse_user(user), parse_history(history)
+        who = ANONYMOUS if user_id is None else user_id
         if not self._warm:  # connects, and warms what the first call of a process pays for
-            self._client.recommend(user_id, ITEMS, history=items)
+            self._client.recommend(who, ITEMS, history=items)
             self._warm = True
 
         def call() -> Recommendations:
-            return self._client.recommend(user_id, ITEMS, history=items, ledger=True)
+            return self._client.recommend(who, ITEMS, history=items, ledger=True)
 
         answer, waterfall = measure_call(self._url, self._model, call)
         return Asked(time.time(), answer, waterfall)
@@ -66,10 +67,10 @@ def parse_user(text: str) -> int | None:
         ValidationError: the text is neither.
     """
     text = text.strip()
-    if not text or text.lower() == ANONYMOUS:
+    if not text or text.lower() == NO_USER:
         return None
     if not text.isdecimal():
-        raise ValidationError(f"user is {text!r}; allowed: a user id ≥ 0, or {ANONYMOUS}")
+        raise ValidationError(f"user is {text!r}; allowed: a user id ≥ 0, or {NO_USER}")
     return int(text)
 
 

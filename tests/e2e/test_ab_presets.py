@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from tests.e2e.conftest import Served
 from tests.support.otlp_receiver import receiving
 from trireme_cli.app import app
-from trireme_client import Client, Request
+from trireme_client import ANONYMOUS, Client, Request
 from trireme_perf.ab import run
 from trireme_perf.ab.serving import with_mixin
 from trireme_perf.ab.tracing import sampling
@@ -35,7 +35,7 @@ def test_a_copy_answers_alike_and_lacks_what_it_says(served: Served, tmp_path: P
     copy = with_mixin(mixin, served.repository, tmp_path / "copy")
     verify_repository(copy)
     users = [Request(int(user), 20) for user in served.dataset.user_ids[:50]]
-    users += [Request(None, 20), Request(None, 20, served.dataset.item_ids[:3])]
+    users += [Request(ANONYMOUS, 20), Request(None, 20, served.dataset.item_ids[:3])]
     with TritonServer(copy, grpc_port=0, http_port=0, metrics_port=0) as server:
         for model in server.models:
             with Client(served.url, model=model) as original, Client(server.grpc_url, model=model) as other:

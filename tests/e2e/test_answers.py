@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.conftest import PLANS, Served
-from trireme_client import AsyncClient, Client, Request, Rung
+from trireme_client import ANONYMOUS, AsyncClient, Client, Request, Rung
 from trireme_export.evaluation import evaluate_lists
 from trireme_export.evaluation.funnel import offline_lists, served_lists
 from trireme_export.exporters import export_funnel
@@ -80,7 +80,7 @@ def test_figures_equal_the_offline_ones(served: Served, plan: str) -> None:
 
         def ask(users: list[int], histories: list[np.ndarray] | None) -> np.ndarray:
             given = histories or [None] * len(users)
-            requests = [Request(user if user >= 0 else None, k, h) for user, h in zip(users, given, strict=True)]
+            requests = [Request(user if user >= 0 else ANONYMOUS, k, h) for user, h in zip(users, given, strict=True)]
             return np.stack(
                 [
                     np.resize(a.item_ids, k) if len(a) == k else padded(a.item_ids, k)
@@ -120,7 +120,7 @@ class TestKindsOfUsers:
 
     def test_an_unknown_user_gets_popular_items(self, served: Served, client: Client) -> None:
         popular = served.dataset.item_ids[served.checkpoint.tables.popular[0][:5]].tolist()
-        for user in (None, 10**15):
+        for user in (ANONYMOUS, 10**15):
             answer = client.recommend(user, 5)
             assert answer.rung == Rung.POPULAR
             assert answer.item_ids.tolist() == popular

@@ -43,7 +43,7 @@ class Threads(Callers):
     """Callers in threads of their own."""
 
     def __init__(self, url: str, **options: Any) -> None:
-        self._pool = ThreadPoolExecutor(64)
+        self._pool = ThreadPoolExecutor(128)
         self.client = Client(url, **{"timeout": 30, **options})
 
     def call(

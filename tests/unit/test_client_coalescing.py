@@ -30,6 +30,7 @@ from trireme_client import (
     UnavailableError,
     ValidationError,
 )
+from trireme_client.codec import Answer, Codec
 
 
 @pytest.fixture(params=[Threads, Tasks], ids=["threads", "asyncio"])
@@ -158,19 +159,15 @@ def test_one_bad_user_fails_alone(fake: FakeTriton, url: str, made: Make, bad: i
     assert [one.result(WAIT).user_id for one in asked.values()] == list(asked)
 
 
-def test_a_k_beyond_the_list_fails_alone_and_is_not_sent(fake: FakeTriton, url: str, made: Make) -> None:
+def test_a_wrong_argument_fails_alone_and_is_not_sent(fake: FakeTriton, url: str, made: Make) -> None:
     gate = Gate(fake, callers := made(url))
     first = gate.shut()
-    good, bad = gate.queue(1), gate.queue(2, ITEMS + 1)
-    gate.open()
-    with pytest.raises(ValidationError, match=f"k is {ITEMS + 1}; allowed: 1 to {ITEMS}"):
-        bad.result(WAIT)
-    assert [first.result(WAIT).user_id, good.result(WAIT).user_id] == [0, 1]
-    with pytest.raises(ValidationError, match="k is 99"):
-        callers.ask(3, 99).result(WAIT)
-    for arguments in (("1",), (1, 0)):
+    good = gate.queue(1)
+    for arguments in (("1",), (1, 0), ()):
         with pytest.raises(ValidationError):
             callers.ask(*arguments).result(WAIT)
+    gate.open()
+    assert [first.result(WAIT).user_id, good.result(WAIT).user_id] == [0, 1]
     assert rpcs(fake) == [[0], [1]]
 
 
@@ -285,7 +282,22 @@ def test_a_new_version_is_read_again(fake: FakeTriton, url: str, made: Make) -> 
     assert callers.ask(1).result(WAIT).model_version == "3"
     fake.version = "4"
     assert [callers.ask(user).result(WAIT).model_version for user in (2, 3)] == ["4", "4"]
+    until(lambda: callers.client._session.codec.info.version == "4")
     assert fake.config_reads == 2
+
+
+def test_servers_of_two_versions_by_turns_do_not_have_the_dimensions_read_at_every_answer(
+    fake: FakeTriton, url: str, made: Make
+) -> None:
+    def by_turns(request: Any, answer: Any, context: Any) -> None:
+        answer.model_version = str(3 + len(fake.requests) % 2)
+
+    fake.fault = by_turns
+    callers = made(url)
+    for user in range(100):
+        callers.ask(user).result(WAIT)
+    # One reading at first; then one per second at most.
+    assert fake.config_reads <= 4
 
 
 def test_other_dimensions_come_while_calls_wait(fake: FakeTriton, url: str, made: Make) -> None:
@@ -303,9 +315,7 @@ def test_other_dimensions_come_while_calls_wait(fake: FakeTriton, url: str, made
     assert fake.config_reads == 2
 
 
-def test_shorter_lists_of_a_new_version_fail_only_those_who_asked_for_more(
-    fake: FakeTriton, url: str, made: Make
-) -> None:
+def test_shorter_lists_of_a_new_version_fail_nobody(fake: FakeTriton, url: str, made: Make) -> None:
     def two_items(request: Any, answer: Any, context: Any) -> None:
         for index, size in ((0, 8), (1, 4)):
             rows = len(users_of(request))
@@ -319,8 +329,7 @@ def test_shorter_lists_of_a_new_version_fail_only_those_who_asked_for_more(
     fake.fault = two_items
     gate.open()
     assert few.result(WAIT).item_ids.tolist() == [100, 101]
-    with pytest.raises(ProtocolError, match="lists of 2 items; asked for 5"):
-        many.result(WAIT)
+    assert many.result(WAIT).item_ids.tolist() == [200, 201]
 
 
 def test_many_callers_at_once(fake: FakeTriton, url: str, made: Make) -> None:
@@ -336,6 +345,90 @@ def test_recommend_many_goes_as_before(fake: FakeTriton, url: str) -> None:
         answers = client.recommend_many([Request(user) for user in range(10)])
     assert [answer.user_id for answer in answers] == list(range(10))
     assert sorted(map(len, rpcs(fake))) == [2, BATCH, BATCH]
+
+
+class TestRefusals:
+    """Of RPCs with 64 users."""
+
+    @pytest.fixture(autouse=True)
+    def _large(self, fake: FakeTriton) -> None:
+        fake.config.max_batch_size = 64
+
+    def test_one_bad_user_costs_few_rpcs(self, fake: FakeTriton, url: str, made: Make) -> None:
+        gate = Gate(fake, made(url))
+        gate.shut()
+        fake.fault = abort_for(40, grpc.StatusCode.INVALID_ARGUMENT)
+        asked = [gate.queue(user) for user in range(1, 65)]
+        gate.open()
+        assert [one.exception(WAIT) is None for one in asked] == [user != 40 for user in range(1, 65)]
+        assert fake.config_reads == 2
+        # The first one, all users; all of them again with the dimensions that were read again; then two per halving.
+        assert len(fake.requests) <= 1 + 2 + 2 * 6
+
+    def test_that_all_are_refused_costs_few_rpcs(self, fake: FakeTriton, url: str, made: Make) -> None:
+        def refuse(request: Any, answer: Any, context: Any) -> None:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nobody is liked")
+
+        gate = Gate(fake, made(url))
+        gate.shut()
+        asked = [gate.queue(user) for user in range(1, 65)]
+        fake.fault = refuse
+        gate.open()
+        for one in asked:
+            with pytest.raises(InvalidRequestError, match="nobody is liked"):
+                one.result(WAIT)
+        assert fake.config_reads == 2
+        assert len(fake.requests) <= 1 + 2 + 4 * 6 + 1
+
+
+class TestStuckRpcs:
+    def test_an_rpc_that_never_returns_does_not_hold_up_the_others(
+        self, fake: FakeTriton, url: str, made: Make
+    ) -> None:
+        gate = Gate(fake, callers := made(url))
+        callers.ask(9).result(WAIT)
+        stuck = callers.ask(0, timeout=None)
+        fake.wait_for(2)
+        # Without limits of their own either, nothing but the stuck RPC's age lets them go.
+        others = [callers.ask(user, timeout=None) for user in (1, 2, 3)]
+        assert [one.result(WAIT).user_id for one in others] == [1, 2, 3]
+        assert not stuck.done()
+        gate.open()
+        assert stuck.result(WAIT).user_id == 0
+
+    def test_an_rpc_without_a_limit_has_a_ceiling(
+        self, fake: FakeTriton, url: str, made: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("trireme_client.session.CEILING", 0.2)
+        callers = made(url, timeout=None)
+        fake.hold()
+        with pytest.raises(TimeoutError):
+            callers.ask(1).result(WAIT)
+
+
+class TestUnknownErrors:
+    """No call is left waiting, and no RPC's place is lost, whatever is raised."""
+
+    def test_in_the_making_of_a_message(self, url: str, made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        callers = made(url, coalescing=Coalescing(max_in_flight=1))
+        callers.ask(1).result(WAIT)
+        with monkeypatch.context() as patch:
+            patch.setattr(Codec, "message", raising)
+            with pytest.raises(RuntimeError, match="unheard of"):
+                callers.ask(2).result(WAIT)
+        assert callers.ask(3).result(WAIT).user_id == 3
+
+    def test_in_the_reading_of_an_answer(self, url: str, made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        callers = made(url, coalescing=Coalescing(max_in_flight=1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Answer, "of", raising)
+            with pytest.raises(RuntimeError, match="unheard of"):
+                callers.ask(2).result(WAIT)
+        assert callers.ask(3).result(WAIT).user_id == 3
+
+
+def raising(*arguments: Any, **options: Any) -> None:
+    raise RuntimeError("unheard of")
 
 
 class TestCancelling:
@@ -386,3 +479,25 @@ async def test_a_caller_cancelled_at_any_moment_leaves_the_way_open(turns: int) 
             await asyncio.wait([only])
             answer = await asyncio.wait_for(client.recommend(3), WAIT)
             assert answer.user_id == 3
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_closing_at_any_moment_leaves_nobody_waiting(turns: int) -> None:
+    """Also between the arrival of an answer and its reading, when its calls are in flight no more."""
+    with running(fake := FakeTriton()) as url:
+        client = AsyncClient(url, coalescing=Coalescing(max_in_flight=1), timeout=None)
+        await client.recommend(1)
+        fake.hold(2)
+        asked = [asyncio.ensure_future(client.recommend(user)) for user in (2, 3, 4)]
+        while not client._coalescer.flights.in_flight:
+            await asyncio.sleep(0)
+        first = next(iter(client._coalescer.flights.in_flight))
+        asked.append(asyncio.ensure_future(client.recommend(5)))
+        fake.release()
+        while first in client._coalescer.flights.in_flight:
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await client.close()
+        done = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), WAIT)
+        assert all(isinstance(one, (Recommendations, ClosedError)) for one in done)

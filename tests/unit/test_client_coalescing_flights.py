@@ -11,7 +11,8 @@ import pytest
 
 from trireme_client import Coalescing, OverloadedError, ValidationError
 from trireme_client.concurrency import Baseline, ConcurrencyLimit
-from trireme_client.flights import Call, Flight, Flights
+from trireme_client.deadlines import Deadlines
+from trireme_client.flights import Call, Flight, Flights, Retries
 from trireme_client.requests import check_arguments
 
 
@@ -108,14 +109,59 @@ class TestFlights:
         made.add(call(3))
         assert taken(made, hurry=True) is None
 
+    def test_an_rpc_far_older_than_usual_does_not_count(self) -> None:
+        made = flights(call(1))
+        first, _ = made.take(0.0, 4)
+        assert first is not None
+        made.answered(first, 0.02)
+        made.add(call(2))
+        assert taken(made, 1.0) == [2]
+        made.add(call(3))
+        assert taken(made, 1.1) is None
+        assert made.next_stuck(1.1) == pytest.approx(1.2)  # ten usual latencies after it left
+        assert taken(made, 1.2) == [3]
+
+    def test_before_the_first_answer_an_rpc_counts_for_a_second(self) -> None:
+        made = flights(call(1))
+        assert taken(made, 0.0) == [1]
+        made.add(call(2))
+        assert taken(made, 0.9) is None
+        assert taken(made, 1.0) == [2]
+
+    def test_a_server_that_hangs_is_not_sent_ever_more_rpcs(self) -> None:
+        made = flights(max_in_flight=2)
+        sent = 0
+        for moment in range(100):
+            made.add(call(moment))
+            sent += taken(made, float(2 * moment), size=1) is not None
+        assert sent == 4
+
+    def test_an_answer_within_no_time_is_possible(self) -> None:
+        made = flights(call(1), call(2))
+        for now in (0.0, 1.0):
+            flight, _ = made.take(now, 1)
+            assert flight is not None
+            made.answered(flight, now)
+        assert made.limit.latency > 0
+
+    def test_overdue_calls_are_found_wherever_they_are(self) -> None:
+        made = flights(call(1, deadline=5.0), call(2, deadline=3.0))
+        assert taken(made, size=4) == [1, 2]
+        for each in (call(3, deadline=4.0), call(4, deadline=9.0), call(5)):
+            made.add(each)
+        assert made.overdue(2.9) == []
+        assert [each.request.user_id for each in made.overdue(4.5)] == [2, 3]
+        assert made.pending == 2
+        assert made.next_look(4.5) == 5.0
+
     def test_what_goes_again_goes_first_and_apart(self) -> None:
         made = flights(call(1), call(2), call(3))
         flight, _ = made.take(0.0, 4)
         assert flight is not None
         made.add(call(4))
         made.gave_up(flight)
-        made.add_again(flight.calls[:1])
-        made.add_again(flight.calls[1:])
+        made.add_again(flight.calls[:1], Retries(4))
+        made.add_again(flight.calls[1:], Retries(4))
         assert made.pending == 4
         order = []
         while made.pending:
@@ -129,7 +175,7 @@ class TestFlights:
         made = flights(call(1))
         flight, _ = made.take(0.0, 4)
         assert flight is not None
-        made.add_again([call(2)])
+        made.add_again([call(2)], Retries(4))
         for each in (call(3), call(4, [1])):
             made.add(each)
         left = made.clear()
@@ -138,6 +184,52 @@ class TestFlights:
             made.end(each)
         assert made.pending == 0
         assert taken(made) is None
+
+
+class TestDeadlines:
+    def test_the_earliest_that_still_holds_comes_first(self) -> None:
+        calls = [call(user, deadline=float(moment)) for user, moment in enumerate((4, 2, 9, 2, 7))]
+        deadlines = Deadlines(lambda each: not each.settled)
+        for each in (*calls, call(9)):
+            deadlines.add(each)
+        order = []
+        while (first := deadlines.first()) is not None:
+            order.append(first.deadline)
+            first.settled = True
+        assert order == [2, 2, 4, 7, 9]
+
+    def test_a_deadline_that_was_replaced_is_void(self) -> None:
+        deadlines, each = Deadlines(lambda each: not each.settled), call(1, deadline=1.0)
+        deadlines.add(each)
+        each.deadline = 5.0
+        assert deadlines.first() is None
+        deadlines.add(each)
+        assert deadlines.first() is each
+
+    def test_settled_calls_are_not_kept_until_their_deadline(self) -> None:
+        deadlines = Deadlines(lambda each: not each.settled)
+        for user in range(10_000):
+            each = call(user, deadline=1e6 + user)
+            deadlines.add(each)
+            each.settled = True
+        assert len(deadlines._heap) < 200
+
+    def test_looking_costs_the_same_with_many_calls_as_with_few(self) -> None:
+        """Counted in looks at calls, of which the earliest alone is needed."""
+        looks = 0
+
+        def holds(each: Call) -> bool:
+            nonlocal looks
+            looks += 1
+            return True
+
+        deadlines = Deadlines(holds)
+        for user in range(1_000):
+            deadlines.add(call(user, deadline=1.0 + user))
+        looks = 0
+        for _ in range(10):
+            deadlines.first()
+        assert looks == 10
 
 
 class TestBaseline:

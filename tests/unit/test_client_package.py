@@ -33,7 +33,7 @@ def test_the_code_of_the_readme_runs(
         (tmp_path / name).write_bytes(content)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (CLIENT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     mutual = grpc.ssl_server_credentials([(key, certificate)], certificate, require_client_auth=True)
     plain, encrypted = FakeTriton(), FakeTriton()
     with running(plain) as url, running(encrypted, mutual) as tls_url:
@@ -43,5 +43,5 @@ def test_the_code_of_the_readme_runs(
     assert "FULL int64 3" in printed
     assert "[10, 5, 10]" in printed
     assert "100 answers" in printed
-    assert "user_id is '13085' (str); allowed: an integer from 0 to 2**63 - 1 or None" in printed
+    assert "user_id is '13085' (str); allowed: an integer from 0 to 2**63 - 1, or ANONYMOUS" in printed
     assert encrypted.headers[0]["authorization"] == "Bearer abc"

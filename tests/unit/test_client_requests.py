@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trireme_client
-from trireme_client import TLS, Client, Request, Timeout, ValidationError
+from trireme_client import ANONYMOUS, TLS, Client, NotNowError, Request, Timeout, ValidationError
 from trireme_client.codec import Codec, pad_histories
 from trireme_client.errors import ServerError, TimeoutError
 from trireme_client.model import ModelInfo
@@ -28,6 +28,7 @@ def checked(request: Request) -> CheckedRequest:
 def test_the_exported_names_are_pinned() -> None:
     assert sorted(trireme_client.__all__) == sorted(
         [
+            "ANONYMOUS",
             "AsyncClient",
             "CallLedger",
             "Client",
@@ -37,6 +38,7 @@ def test_the_exported_names_are_pinned() -> None:
             "InvalidRequestError",
             "ModelInfo",
             "ModelNotFoundError",
+            "NotNowError",
             "OverloadedError",
             "ProtocolError",
             "Recommendation",
@@ -123,9 +125,20 @@ def test_batches_keep_every_request_and_respect_the_batch_size(asked: list[tuple
         assert [len(batch.message.inputs) == 2] == list(given)
 
 
-def test_k_beyond_the_list_length_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"requests\[1\]\.k is 9; allowed: 1 to 8, the list length"):
-        Codec(INFO).batches(check_requests([Request(1, 8), Request(1, 9)]))
+def test_a_k_beyond_the_list_length_is_cut_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    codec = Codec(INFO)
+    for _ in range(3):
+        codec.batches(check_requests([Request(1, 8), Request(1, 9)]))
+    assert [record.getMessage() for record in caplog.records] == [
+        "k is cut to 8, the list length of model 'recommend' version 3"
+    ]
+
+
+def test_a_user_of_whom_nothing_is_known_has_to_be_meant() -> None:
+    for request in (Request(), Request(None), Request(None, 5)):
+        with pytest.raises(ValidationError, match=r"user_id is None .*ANONYMOUS, or None together with a history"):
+            checked(request)
+    assert checked(Request(ANONYMOUS)).user_id == checked(Request(history=[])).user_id == -1
 
 
 @pytest.mark.parametrize(
@@ -145,6 +158,9 @@ def test_k_beyond_the_list_length_is_refused() -> None:
         ({"headers": ["a"]}, "headers is a list"),
         ({"headers": {"grpc-x": "a"}}, "headers has the name 'grpc-x'"),
         ({"headers": {"key": 5}}, "headers['key'] is a int"),
+        ({"channel_options": ["a"]}, "channel_options is a list"),
+        ({"channel_options": {"keepalive": 1}}, "channel_options has the name 'keepalive'"),
+        ({"channel_options": {"grpc.keepalive_time_ms": 1.5}}, "channel_options['grpc.keepalive_time_ms'] is 1.5"),
     ],
 )
 def test_a_wrong_option_names_itself_and_its_value(options: dict[str, Any], words: str) -> None:
@@ -185,6 +201,13 @@ def test_errors_survive_a_process_pool() -> None:
     assert (str(timeout), timeout.seconds) == ("late", 2.0)
     error = pickle.loads(pickle.dumps(ServerError("m", "INTERNAL", "d")))
     assert (str(error), error.status, error.details) == ("m", "INTERNAL", "d")
+
+
+def test_what_may_succeed_later_has_one_base() -> None:
+    kinds = [getattr(trireme_client, name) for name in trireme_client.__all__ if name.endswith("Error")]
+    later = {kind.__name__ for kind in kinds if kind.retryable}
+    assert later == {"NotNowError", "OverloadedError", "ConnectError", "TimeoutError", "UnavailableError"}
+    assert {kind.__name__ for kind in kinds if issubclass(kind, NotNowError)} == later
 
 
 def test_every_rung_has_its_reason() -> None:

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from tests.support.callers import WAIT, Callers, Tasks, Threads, until
 from tests.support.fake_triton import FakeTriton, running
 from trireme_client import (
     AsyncClient,
@@ -17,12 +18,14 @@ from trireme_client import (
     ConnectError,
     InvalidRequestError,
     ModelNotFoundError,
+    NotNowError,
     Request,
     ServerError,
     TimeoutError,
     TriremeError,
     UnavailableError,
 )
+from trireme_client.options import CHANNEL_OPTIONS
 from trireme_client.recorder import NO_CALL
 from trireme_client.requests import check_requests
 from trireme_client.status import error_from_status
@@ -42,6 +45,8 @@ from trireme_client.status import error_from_status
         ("UNAVAILABLE", "Stream removed (Socket closed)", ConnectError),
         ("UNAVAILABLE", "Socket closed", ConnectError),
         ("INVALID_ARGUMENT", "[request id: <id_unknown>] unexpected shape for input 'history'", InvalidRequestError),
+        # An ensemble while the server stops.
+        ("CANCELLED", "", UnavailableError),
         ("INTERNAL", "Stub process 'recommend_0_0' is not healthy.", ServerError),
         ("RESOURCE_EXHAUSTED", "Received message larger than max", ServerError),
     ],
@@ -95,6 +100,65 @@ class Relay:
         self._thread.join(timeout=10)
         for end in (self._client, self._server):
             end.close()
+
+
+class SilentRelay:
+    """Forwards TCP connections, until those that it has go silent, as when a host or a firewall between has gone."""
+
+    def __init__(self, target: str) -> None:
+        host, port = target.split(":")
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.connections = 0
+        self._silent = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def silence(self) -> None:
+        self._silent = self.connections
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            self.connections += 1
+            server = socket.create_connection(self._target)
+            for source, target in ((client, server), (server, client)):
+                arguments = (source, target, self.connections)
+                threading.Thread(target=self._forward, args=arguments, daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket, number: int) -> None:
+        try:
+            while data := source.recv(65536):
+                if number > self._silent:
+                    target.sendall(data)
+        except OSError:
+            pass  # the other side has closed
+
+
+@pytest.mark.parametrize("callers", [Threads, Tasks])
+def test_a_connection_that_went_silent_is_replaced(callers: type[Callers]) -> None:
+    with running(FakeTriton()) as url:
+        relay = SilentRelay(url)
+        options = {"grpc.keepalive_time_ms": 500, "grpc.http2.ping_timeout_ms": 500}
+        asking = callers(relay.url, timeout=1, channel_options=options)
+        assert asking.ask(1).result(WAIT).user_id == 1
+        relay.silence()
+        with pytest.raises(NotNowError):
+            asking.ask(2).result(WAIT)
+        until(lambda: asking.ask(3).exception(WAIT) is None)
+        assert relay.connections == 2
+        relay.close()
+        asking.end()
+
+
+def test_silence_is_noticed_without_options() -> None:
+    assert CHANNEL_OPTIONS["grpc.keepalive_time_ms"] + CHANNEL_OPTIONS["grpc.http2.ping_timeout_ms"] <= 20_000
 
 
 def test_a_connection_lost_before_the_answer_is_a_connect_error() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.support.callers import WAIT, Tasks, Threads, until
 from tests.support.certificates import self_signed
 from tests.support.fake_triton import BATCH, HISTORY, ITEMS, FakeTriton, running
 from trireme_client import (
@@ -20,6 +22,7 @@ from trireme_client import (
     AsyncClient,
     Client,
     ClosedError,
+    Coalescing,
     ConnectError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -106,15 +109,109 @@ class TestAnswers:
         assert fake.requests[0].model_version == "3"
 
 
-def test_a_new_version_is_read_again(fake: FakeTriton, url: str) -> None:
+def test_a_new_version_is_read_in_the_background(fake: FakeTriton, url: str) -> None:
     with Client(url) as client:
         client.recommend(1)
         client.recommend(2)
         assert fake.config_reads == 1
         fake.version = "4"
         client.recommend(3)
-        assert client.model_info().version == "4"
+        until(lambda: client.model_info().version == "4")
         assert fake.config_reads == 2
+
+
+def test_servers_of_two_versions_by_turns_have_the_dimensions_read_now_and_then(
+    fake: FakeTriton, url: str, call: Call
+) -> None:
+    def by_turns(request: Any, answer: Any, context: Any) -> None:
+        answer.model_version = str(3 + len(fake.requests) % 2)
+
+    fake.fault = by_turns
+    call(url, "recommend_many", [Request(user) for user in range(400)])
+    assert len(fake.requests) == 100
+    assert fake.config_reads <= 4  # one at first; then one per second at most
+
+
+class TestManyWithErrors:
+    def test_the_failure_of_one_rpc_costs_only_its_users(self, fake: FakeTriton, url: str, call: Call) -> None:
+        def fault(request: Any, answer: Any, context: Any) -> None:
+            if 5 in np.frombuffer(request.raw_input_contents[0], np.int64):
+                context.abort(grpc.StatusCode.INTERNAL, "five")
+
+        fake.fault = fault
+        requests: list[Any] = [*(Request(user) for user in range(12)), Request(-3), "no request"]
+        results = call(url, "recommend_many", requests, return_errors=True)
+        kinds = [type(result) for result in results]
+        assert kinds[:12] == [Recommendations] * 4 + [ServerError] * 4 + [Recommendations] * 4
+        assert kinds[12:] == [ValidationError] * 2
+        assert [result.user_id for result in results[8:12]] == [8, 9, 10, 11]
+        assert len({id(result) for result in results}) == len(results)
+
+    def test_an_answer_that_cannot_be_read_costs_only_its_users(self, fake: FakeTriton, url: str, call: Call) -> None:
+        def fault(request: Any, answer: Any, context: Any) -> None:
+            if 5 in np.frombuffer(request.raw_input_contents[0], np.int64):
+                answer.outputs[0].name = "other"
+
+        fake.fault = fault
+        results = call(url, "recommend_many", [Request(user) for user in range(12)], return_errors=True)
+        assert [isinstance(result, ProtocolError) for result in results] == [4 <= user < 8 for user in range(12)]
+
+    def test_the_clients_limit_holds_for_each_rpc(self, fake: FakeTriton, url: str, call: Call) -> None:
+        """A long list of users takes longer than one RPC may."""
+        fake.fault = lambda request, answer, context: time.sleep(0.1)
+        answers = call(url, "recommend_many", [Request(user) for user in range(64)], client={"timeout": 0.3})
+        assert len(answers) == 64
+
+
+class TestNoTimeLeft:
+    @pytest.mark.parametrize("coalescing", [None, Coalescing()])
+    @pytest.mark.parametrize("seconds", [0, -0.5])
+    def test_is_a_timeout(
+        self, fake: FakeTriton, url: str, call: Call, seconds: float, coalescing: Coalescing | None
+    ) -> None:
+        with pytest.raises(TimeoutError, match=f"timeout is {seconds} s: the time for this call ran out") as raised:
+            call(url, "recommend", 1, timeout=seconds, client={"coalescing": coalescing})
+        assert raised.value.seconds == seconds
+        assert fake.requests == []
+
+
+class TestHeaders:
+    def test_a_callable_is_asked_at_every_rpc(self, fake: FakeTriton, url: str) -> None:
+        tokens = iter(["a", "b", "c", "d"])
+        with Client(url, headers={"Fixed": "x", "Authorization": lambda: next(tokens)}) as client:
+            client.model_info()  # two RPCs
+            client.recommend(1)
+            client.recommend(2)
+        assert [(sent["fixed"], sent["authorization"]) for sent in fake.headers] == [("x", "c"), ("x", "d")]
+
+    @pytest.mark.parametrize("coalescing", [None, Coalescing()])
+    def test_what_a_callable_returns_is_checked_and_not_shown(
+        self, url: str, call: Call, coalescing: Coalescing | None
+    ) -> None:
+        options = {"headers": {"key": lambda: "secret\n"}, "coalescing": coalescing}
+        with pytest.raises(ValidationError, match=r"headers\['key'\]\(\) is a str") as raised:
+            call(url, "recommend", 1, client=options)
+        assert "secret" not in str(raised.value)
+
+
+def test_what_is_kept_of_a_large_batch_is_small(url: str) -> None:
+    with Client(url) as client:
+        answers = client.recommend_many([Request(user, 2) for user in range(BATCH)])
+    for answer in answers:
+        assert answer.item_ids.base is None
+        assert answer.scores.base is None
+        assert not answer.item_ids.flags.writeable
+        assert not answer.scores.flags.writeable
+
+
+def test_a_list_of_an_answer_is_made_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = call_sync(url, "recommend", 2, 4)
+    monkeypatch.delattr(Recommendations, "__getitem__")
+    assert list(answer) == [(200 + place, pytest.approx(1 - place / (ITEMS - 1))) for place in range(4)]
+
+
+def server_credentials(pair: tuple[bytes, bytes]) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials([pair[::-1]])
 
 
 def status(code: grpc.StatusCode, details: str) -> Any:
@@ -161,15 +258,17 @@ class TestFailures:
         assert type(raised.value) is kind
         assert words in str(raised.value)
 
-    def test_lists_shorter_than_the_configuration_says(self, fake: FakeTriton, url: str, call: Call) -> None:
+    def test_lists_shorter_than_the_configuration_says_are_taken(self, fake: FakeTriton, url: str, call: Call) -> None:
         def shorter(request: Any, answer: Any, context: Any) -> None:
             for index, size in ((0, 8), (1, 4)):
                 answer.outputs[index].shape[:] = [1, 2]
                 answer.raw_output_contents[index] = answer.raw_output_contents[index][: 2 * size]
 
         fake.fault = shorter
-        with pytest.raises(ProtocolError, match="lists of 2 items; asked for 5"):
-            call(url, "recommend", 1, 5)
+        assert call(url, "recommend", 1, 5).item_ids.tolist() == [100, 101]
+
+    def test_a_k_beyond_the_list_gets_the_whole_list(self, url: str, call: Call) -> None:
+        assert len(call(url, "recommend", 1, ITEMS + 1)) == ITEMS
 
     def test_a_slow_answer_is_a_timeout(self, fake: FakeTriton, url: str, call: Call) -> None:
         fake.hold()
@@ -193,11 +292,12 @@ class TestFailures:
             call(url, "recommend", 1, client={"model": "other"})
 
     def test_nothing_is_sent_for_a_wrong_request(self, fake: FakeTriton, url: str, call: Call) -> None:
-        for arguments in (("1",), (1, 0), (1, ITEMS + 1)):
+        for arguments in (("1",), (1, 0), ()):
             with pytest.raises(ValidationError):
                 call(url, "recommend", *arguments)
-        with pytest.raises(ValidationError, match="timeout is 0"):
-            call(url, "recommend", 1, timeout=0)
+        for seconds in (float("nan"), "1", True):
+            with pytest.raises(ValidationError, match="timeout is"):
+                call(url, "recommend", 1, timeout=seconds)
         assert fake.requests == []
 
     def test_a_refused_request_makes_the_dimensions_be_read_again(self, fake: FakeTriton, url: str) -> None:
@@ -339,6 +439,28 @@ class TestTLS:
             assert answer.item_ids.tolist() == [500]
             with pytest.raises(ConnectError):
                 call(url, "recommend", 5, client={"tls": TLS(cert), "timeout": 3})
+
+    @pytest.mark.parametrize("asynchronous", [False, True])
+    def test_renewed_certificates_are_used(self, fake: FakeTriton, tmp_path: Path, asynchronous: bool) -> None:
+        """The server's certificate is replaced, and with it the file of those that the client trusts."""
+        first, second = self_signed(), self_signed()
+        (tmp_path / "ca.pem").write_bytes(first[0])
+
+        async def run() -> None:
+            callers = Tasks if asynchronous else Threads
+            with running(fake, server_credentials(first)) as url:
+                asking = callers(url, tls=TLS(tmp_path / "ca.pem"), timeout=5)
+                assert asking.ask(1).result(WAIT).user_id == 1
+            with running(fake, server_credentials(second), url):
+                (tmp_path / "ca.pem").write_bytes(b"-----BEGIN half a file")
+                with pytest.raises(ConnectError):
+                    asking.ask(2).result(WAIT)
+                (tmp_path / "ca.pem").write_bytes(second[0])
+                until(lambda: asking.ask(3).exception(WAIT) is None)
+                assert asking.client._session.retired is not None
+            asking.end()
+
+        asyncio.run(run())
 
     def test_a_server_of_another_authority_is_not_trusted(
         self, fake: FakeTriton, call: Call, certificate: tuple[Path, Path]
