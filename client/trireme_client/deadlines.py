@@ -6,29 +6,35 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from .flights import Call
+
+class HasDeadline(Protocol):
+    """What has a deadline: a moment of the clock, infinity for none."""
+
+    deadline: float
+
+
+T = TypeVar("T", bound=HasDeadline)
 
 # Entries that are kept before the void ones among them are looked for.
 _FEWEST = 64
 
 
-class Deadlines:
+class Deadlines(Generic[T]):
     """The deadlines of calls, earliest first. Void ones are dropped as they come up, or when they are the most.
 
     Args:
         holds: whether a call's deadline still matters.
     """
 
-    def __init__(self, holds: Callable[[Call], bool]) -> None:
+    def __init__(self, holds: Callable[[T], bool]) -> None:
         self._holds = holds
-        self._heap: list[tuple[float, int, Call]] = []
+        self._heap: list[tuple[float, int, T]] = []
         self._serial = itertools.count()  # calls cannot be compared
         self._full = _FEWEST
 
-    def add(self, call: Call) -> None:
+    def add(self, call: T) -> None:
         """Adds a call, again after its deadline has changed. One without a deadline is left out."""
         if call.deadline == math.inf:
             return
@@ -38,12 +44,12 @@ class Deadlines:
             heapq.heapify(self._heap)
             self._full = max(_FEWEST, 2 * len(self._heap))
 
-    def first(self) -> Call | None:
+    def first(self) -> T | None:
         """Returns the call whose deadline is the earliest, None if there is none."""
         while self._heap and not self._valid(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][2] if self._heap else None
 
-    def _valid(self, entry: tuple[float, int, Call]) -> bool:
+    def _valid(self, entry: tuple[float, int, T]) -> bool:
         deadline, _, call = entry
         return deadline == call.deadline and self._holds(call)

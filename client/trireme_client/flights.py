@@ -99,8 +99,8 @@ class Flights:
         self._stored: deque[Call] = deque()  # without a history: the server's stored one counts
         self._given: deque[Call] = deque()
         self._again: deque[tuple[deque[Call], Retries]] = deque()
-        self._deadlines = Deadlines(lambda call: not call.settled)
-        self._waiting = Deadlines(lambda call: not call.settled and call.flight is None)
+        self._deadlines = Deadlines[Call](lambda call: not call.settled)
+        self._waiting = Deadlines[Call](lambda call: not call.settled and call.flight is None)
         self._joined = 0
         self._size = 1
         self._alone: Flight | None = None

@@ -189,7 +189,7 @@ class TestFlights:
 class TestDeadlines:
     def test_the_earliest_that_still_holds_comes_first(self) -> None:
         calls = [call(user, deadline=float(moment)) for user, moment in enumerate((4, 2, 9, 2, 7))]
-        deadlines = Deadlines(lambda each: not each.settled)
+        deadlines = Deadlines[Call](lambda each: not each.settled)
         for each in (*calls, call(9)):
             deadlines.add(each)
         order = []
@@ -199,7 +199,7 @@ class TestDeadlines:
         assert order == [2, 2, 4, 7, 9]
 
     def test_a_deadline_that_was_replaced_is_void(self) -> None:
-        deadlines, each = Deadlines(lambda each: not each.settled), call(1, deadline=1.0)
+        deadlines, each = Deadlines[Call](lambda each: not each.settled), call(1, deadline=1.0)
         deadlines.add(each)
         each.deadline = 5.0
         assert deadlines.first() is None
@@ -207,7 +207,7 @@ class TestDeadlines:
         assert deadlines.first() is each
 
     def test_settled_calls_are_not_kept_until_their_deadline(self) -> None:
-        deadlines = Deadlines(lambda each: not each.settled)
+        deadlines = Deadlines[Call](lambda each: not each.settled)
         for user in range(10_000):
             each = call(user, deadline=1e6 + user)
             deadlines.add(each)
@@ -223,7 +223,7 @@ class TestDeadlines:
             looks += 1
             return True
 
-        deadlines = Deadlines(holds)
+        deadlines = Deadlines[Call](holds)
         for user in range(1_000):
             deadlines.add(call(user, deadline=1.0 + user))
         looks = 0
