@@ -10,6 +10,7 @@ import typer
 
 from trireme_cli.dataset import open_data
 from trireme_cli.evaluate import evaluation, evaluation_tables
+from trireme_cli.export import gate_tables
 from trireme_cli.ledger import ledger_table
 from trireme_cli.output import CommandError, console, results
 from trireme_cli.perf.sweep import entry_models, run_sweep, sweep_table
@@ -50,6 +51,8 @@ def demo(
 
     console.rule("2 · export")
     manifest = export_bundle(checkpoint, repository, "both")
+    for table in gate_tables(manifest.source["gate"]):
+        results.print(table)
     console.print(f"{repository}: bundle {manifest.bundle_id}, version {manifest.version}, plan {manifest.plan}")
 
     console.rule("3 · serve")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from trireme_cli.output import REPOSITORY, Json, finish
+from trireme_cli.output import REPOSITORY, Json, console, figures_table, finish
 
-__all__ = ["export"]
+__all__ = ["export", "gate_tables"]
 
 
 class Plan(str, Enum):
@@ -19,6 +20,15 @@ class Plan(str, Enum):
     ensemble = "ensemble"
     fused = "fused"
     both = "both"
+
+
+class Fault(str, Enum):
+    """What the gate may find, as in ``trireme_export.gate.FAULTS``, which loads too much to be imported here."""
+
+    measurement = "measurement"
+    ndcg_loss = "ndcg_loss"
+    recall_loss = "recall_loss"
+    popularity = "popularity"
 
 
 class Target(str, Enum):
@@ -33,13 +43,24 @@ def export(
     out: Annotated[Path, typer.Option(help="Model repository; an existing one gets a new version.")] = REPOSITORY,
     plan: Annotated[Plan, typer.Option(help="ensemble, fused, or both.")] = Plan.both,
     target: Annotated[Target, typer.Option(help="cpu; gpu (TensorRT) is not there yet.")] = Target.cpu,
+    waive_gate: Annotated[
+        list[Fault] | None,
+        typer.Option(help="A fault that the gate may find and let through; can be given several times."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a Triton model repository from a checkpoint, with the configuration that the checkpoint was trained with."""
     from trireme_export.checkpoint import Checkpoint
+    from trireme_export.errors import GateError
     from trireme_export.pipeline import export_bundle
 
-    manifest = export_bundle(Checkpoint.load(checkpoint), out, plan.value, target.value)
+    waive = [fault.value for fault in waive_gate or ()]
+    try:
+        manifest = export_bundle(Checkpoint.load(checkpoint), out, plan.value, target.value, waive)
+    except GateError as error:
+        for table in gate_tables(error.record):
+            console.print(table)
+        raise
     size = sum(artifact.bytes for artifact in manifest.artifacts.values())
     result = {
         "repository": str(out),
@@ -53,5 +74,18 @@ def export(
     finish(
         result,
         as_json,
+        *gate_tables(manifest.source["gate"]),
         f"{out}: bundle {manifest.bundle_id}, version {manifest.version}, plan {manifest.plan}, {size / 1e6:.1f} MB",
     )
+
+
+def gate_tables(record: dict[str, Any]) -> list[Table | str]:
+    """Returns what the gate measured, and its verdict, for people."""
+    rows = ("float", "exported", "popularity")
+    measured: dict[str, dict[str, float]] = {name: record[name] for name in rows if name in record}
+    tables: list[Table | str] = []
+    if measured:
+        tables.append(figures_table(f"gate · {record['users']:,} test users", measured))
+    verdict = f"gate {record['verdict']}"
+    losses = [f"{name} {record[name]:.2%}" for name in ("ndcg_loss", "recall_loss") if record.get(name) is not None]
+    return [*tables, ": ".join([verdict, ", ".join([*losses, *record["faults"]])])]

@@ -2,12 +2,15 @@
 
 ExportError             a bundle cannot be built
 ├── CheckpointError     a checkpoint is missing, incomplete or of another format
+├── GateError           the exported funnel is worse than the gate allows, or could not be measured
 └── TrainingError       the data is too small or too odd to be trained on
 """
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "ExportError", "TrainingError"]
+from typing import Any
+
+__all__ = ["CheckpointError", "ExportError", "GateError", "TrainingError"]
 
 
 class ExportError(Exception):
@@ -16,6 +19,14 @@ class ExportError(Exception):
 
 class CheckpointError(ExportError):
     """A checkpoint cannot be used; the message names the file."""
+
+
+class GateError(ExportError):
+    """The gate refuses the funnel; ``record`` holds what was measured, see ``gate.check_gate``."""
+
+    def __init__(self, message: str, record: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.record = record
 
 
 class TrainingError(ExportError, ValueError):

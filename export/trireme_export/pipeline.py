@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,21 @@ def train_checkpoint(dataset: Dataset, config: PipelineConfig, progress: bool) -
     return Checkpoint(config, models, tables, described, dataset.test if dataset.test.n_users else None, titles)
 
 
-def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "cpu") -> Manifest:
+def export_bundle(
+    checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "cpu", waive: Collection[str] = ()
+) -> Manifest:
     """Writes the next version of the model repository ``out``.
 
+    Args:
+        checkpoint: what to export.
+        out: the repository, made if missing.
+        plan: ensemble, fused or both.
+        target: cpu.
+        waive: faults that the gate records and lets through, see ``gate.FAULTS``.
+
     Raises:
-        ExportError: the target is not there yet, an exported graph is not what was trained, or the gate is broken.
+        ExportError: the target is not there yet, or an exported graph is not what was trained.
+        GateError: the gate refuses the funnel.
     """
     if target != "cpu":
         raise ExportError(f"target {target!r} (TensorRT) is not there yet; allowed: cpu")
@@ -62,7 +73,7 @@ def export_bundle(checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "
         source: dict[str, Any] = {
             "data": checkpoint.data["name"],
             **choices,
-            "gate": check_gate(checkpoint, funnel),
+            "gate": check_gate(checkpoint, funnel, waive),
             "memory": measure_memory(funnel, requests.user_id),
         }
         return write_repository(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from tests.support.documents import ROOT, Block, Page, commands, pages
 from tests.support.fake_triton import FakeTriton, running
 from trireme_cli.app import app
 from trireme_export.config import load_config
+from trireme_export.data import EvaluationSet
+from trireme_export.data.histories import csr
 from trireme_perf.limit.synthetic_models import synthetic_checkpoint
 from trireme_runtime.stages.chain import Funnel
 
@@ -178,11 +181,6 @@ def test_the_programs_of_callers_run(name: str, printed: list[str], capsys: pyte
 def test_the_models_of_the_example_are_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The funnel that comes out answers what both modules say, worked out here in NumPy."""
     made = synthetic_checkpoint(400, 30, history=20, candidates=40, seed=1)
-    made.save(tmp_path / "build" / "checkpoint")
-    monkeypatch.chdir(tmp_path)
-    (block,) = code(PAGES["docs/your-models.md"])
-    run(PAGES["docs/your-models.md"], block)
-
     tables, vectors = made.tables, made.models.two_tower.item_vectors().detach().numpy()
     history = tables.history[:-1]
     newest, items = history[:, -10:], np.arange(tables.item_ids.size)
@@ -196,7 +194,19 @@ def test_the_models_of_the_example_are_exported(tmp_path: Path, monkeypatch: pyt
     candidates = np.argsort(-score, axis=1)[:, :40]
     users = np.bincount(tables.seen_items, minlength=items.size)
     ranked = score - 0.1 * np.log10(np.maximum(users, 1))
-    expected = np.sort(np.take_along_axis(ranked, candidates, axis=1), axis=1)[:, ::-1]
+    scores = np.take_along_axis(ranked, candidates, axis=1)
+    order = np.argsort(-scores, axis=1)
+    expected = np.take_along_axis(scores, order, axis=1)
+
+    # The gate asks users who want what they get.
+    past = csr(*np.nonzero(seen), len(seen))
+    first = np.take_along_axis(candidates, order, axis=1)[:, 0].astype(np.int32)
+    row = np.arange(len(seen), dtype=np.int32)
+    test = EvaluationSet(tables.user_ids, row, *past, np.arange(len(seen) + 1), first)
+    replace(made, test=test).save(tmp_path / "build" / "checkpoint")
+    monkeypatch.chdir(tmp_path)
+    (block,) = code(PAGES["docs/your-models.md"])
+    run(PAGES["docs/your-models.md"], block)
 
     funnel = Funnel.load(tmp_path / "build" / "own_repository" / "recommend_fused" / "1")
     slate = funnel(tables.user_ids[:, None])

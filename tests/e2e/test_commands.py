@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from trireme_cli.data import data
 from trireme_cli.perf import perf
 from trireme_client import Client
 from trireme_perf.stats.percentiles import FEWEST_FOR_P99
+from trireme_runtime.bundle import read_manifest
 from trireme_runtime.schema import BUDGET, STAGES, STEPS
 
 TRIREME = [sys.executable, "-m", "trireme_cli"]
@@ -227,6 +230,27 @@ def test_export_trains_nothing_and_writes_a_repository(served: Served, tmp_path:
     )
     assert (result["version"], result["plan"], result["target"]) == (1, "fused", "cpu")
     assert result["source"]["parity"]["ranking"]["relative"] < 1e-4
+
+
+def test_export_prints_what_the_gate_measured(served: Served, tmp_path: Path) -> None:
+    served.checkpoint.save(tmp_path / "checkpoint")
+    done = trireme("export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--plan", "fused")
+    assert done.returncode == 0, done.stderr
+    gate = read_manifest(tmp_path / "repo").source["gate"]
+    for row in ("float", "exported", "popularity"):
+        assert re.search(rf"{row} .*{gate[row]['ndcg@10']:.4f}", done.stdout)
+    assert f"gate passed: ndcg_loss {gate['ndcg_loss']:.2%}" in done.stdout
+
+
+def test_without_a_test_part_the_export_is_refused_unless_it_is_waived(
+    served: Served, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    replace(served.checkpoint, test=None).save(tmp_path / "checkpoint")
+    command = ("export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--plan", "fused")
+    assert "no test part" in refused(*command)
+    assert not (tmp_path / "repo").exists()
+    result = document(trireme(*command, "--waive-gate", "measurement", "--json"))
+    assert result["source"]["gate"]["verdict"] == "waived"
 
 
 def test_serve_says_ready_answers_and_stops_clean(served: Served) -> None:

@@ -43,7 +43,7 @@ class Restless(Backwards):
 
 def export_with(served: Served, ranker: nn.Module, out: Path) -> Funnel:
     checkpoint = replace(served.checkpoint, models=replace(served.checkpoint.models, ranker=ranker))
-    manifest = export_bundle(checkpoint, out, "fused")
+    manifest = export_bundle(checkpoint, out, "fused", waive=["popularity"])  # the worst candidate comes first
     return Funnel.load(out / "recommend" / str(manifest.version))
 
 

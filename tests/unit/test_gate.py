@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trireme_cli.export import Fault
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.data import EvaluationSet
 from trireme_export.data.histories import csr
-from trireme_export.errors import ExportError
+from trireme_export.errors import ExportError, GateError
+from trireme_export.evaluation import popularity_lists
 from trireme_export.evaluation.funnel import offline_lists
 from trireme_export.exporters import export_funnel
 from trireme_export.exporters.product import exact_index
-from trireme_export.gate import check_gate
+from trireme_export.gate import FAULTS, check_gate
 from trireme_export.memory import measure_memory
 from trireme_perf.limit.synthetic_models import synthetic_checkpoint
 from trireme_runtime.stages.chain import Funnel
@@ -47,9 +49,13 @@ def funnel(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
     return export_funnel(checkpoint, tmp_path_factory.mktemp("export"))[0]
 
 
+def histories(users: EvaluationSet) -> list[np.ndarray]:
+    return np.split(users.history_items, users.history_offsets[1:-1])
+
+
 def test_an_exact_export_loses_nothing(checkpoint: Checkpoint, funnel: Funnel) -> None:
     record = check_gate(checkpoint, funnel)
-    assert record["users"] == USERS
+    assert (record["verdict"], record["users"], record["faults"]) == ("passed", USERS, {})
     assert record["exported"]["recall@200"] == pytest.approx(1.0)
     assert abs(record["ndcg_loss"]) < 1e-6
     assert abs(record["recall_loss"]) < 1e-6
@@ -66,8 +72,47 @@ def test_a_loss_beyond_the_tolerance_fails_with_the_numbers(
         check_gate(checkpoint, Funnel(stages))
 
 
-def test_without_a_test_part_it_reports_zero_users(checkpoint: Checkpoint, funnel: Funnel) -> None:
-    assert check_gate(replace(checkpoint, test=None), funnel) == {"users": 0}
+def test_without_a_test_part_it_fails_and_says_what_to_do(checkpoint: Checkpoint, funnel: Funnel) -> None:
+    with pytest.raises(GateError, match=r"no test part.*data\.test_fraction.*--waive-gate measurement") as refused:
+        check_gate(replace(checkpoint, test=None), funnel)
+    assert refused.value.record["verdict"] == "failed"
+
+
+def test_what_is_waived_is_recorded(checkpoint: Checkpoint, funnel: Funnel) -> None:
+    record = check_gate(replace(checkpoint, test=None), funnel, ["measurement"])
+    assert (record["verdict"], record["users"], list(record["faults"])) == ("waived", 0, ["measurement"])
+
+
+def test_models_that_find_nothing_are_not_measured(checkpoint: Checkpoint, funnel: Funnel) -> None:
+    test = checkpoint.test
+    assert test is not None
+    lists = offline_lists(checkpoint.models, checkpoint.tables, test, 40, 40)
+    unlisted = [
+        np.setdiff1d(np.arange(400), [*row, *past])[:1] for row, past in zip(lists, histories(test), strict=True)
+    ]
+    missed = replace(test, relevant_offsets=np.arange(USERS + 1), relevant_items=np.concatenate(unlisted))
+    with pytest.raises(GateError, match=r"ndcg@10 and recall@200 0 on 30 test users"):
+        check_gate(replace(checkpoint, test=missed), funnel, ["popularity"])
+
+
+def test_models_below_popularity_are_refused_with_the_figures(checkpoint: Checkpoint, funnel: Funnel) -> None:
+    test = checkpoint.test
+    assert test is not None
+    taken = np.bincount(checkpoint.tables.seen_items, minlength=400)
+    popular = np.sort(popularity_lists(taken, test, 10), axis=1)
+    fashionable = replace(test, relevant_offsets=np.arange(USERS + 1) * 10, relevant_items=popular.ravel())
+    with pytest.raises(GateError, match=r"ndcg@10 0\.\d+, the list of the most popular items 1\.0000") as refused:
+        check_gate(replace(checkpoint, test=fashionable), funnel)
+    assert refused.value.record["popularity"]["ndcg@10"] == pytest.approx(1.0)
+
+
+def test_an_unknown_fault_cannot_be_waived(checkpoint: Checkpoint, funnel: Funnel) -> None:
+    with pytest.raises(ExportError, match="no fault 'everything' to waive; allowed: measurement, ndcg_loss"):
+        check_gate(checkpoint, funnel, ["everything"])
+
+
+def test_the_command_waives_what_the_gate_may_find() -> None:
+    assert tuple(fault.value for fault in Fault) == FAULTS
 
 
 def test_a_checkpoint_keeps_its_test_part(checkpoint: Checkpoint, tmp_path: Path) -> None:

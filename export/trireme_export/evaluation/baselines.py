@@ -8,7 +8,7 @@ import numpy as np
 
 from trireme_export.data.evaluation_set import EvaluationSet
 from trireme_export.evaluation.metrics import evaluate_lists
-from trireme_runtime.arrays import ragged_rows
+from trireme_runtime.arrays import contains, ragged_rows
 
 __all__ = ["evaluate_popularity", "popular_order", "popularity_lists", "score_lists"]
 
@@ -33,8 +33,11 @@ def popularity_lists(popularity: np.ndarray, evaluation: EvaluationSet, k: int) 
     """
     order = popular_order(popularity)
     ranked = np.full((evaluation.n_users, k), -1, dtype=np.int32)
+    longest = int(np.diff(evaluation.history_offsets).max(initial=0))
+    asked = np.tile(order[: k + longest], (CHUNK, 1))  # a history takes no more places from a list than it has items
     for rows in evaluation.chunks(CHUNK):
-        free = ~_history_mask(evaluation, rows, order.size)[:, order]
+        user, item = ragged_rows(evaluation.history_offsets, evaluation.history_items, rows)
+        free = ~contains(user, item, asked[: rows.size], order.size)
         place = np.cumsum(free, axis=1) - 1
         user, column = np.nonzero(free & (place < k))
         ranked[rows[user], place[user, column]] = order[column]

@@ -34,7 +34,8 @@ def export(
             tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())
         inputs.append(stage_inputs("ranking", tensors))
     output = STAGES["ranking"].outputs[0].name
-    model, parity = export_onnx(checkpoint.models.ranker.precompute(), "ranking", output, inputs, folder)
+    module = checkpoint.models.ranker.precompute()
+    model, parity = export_onnx(module, "ranking", output, inputs, folder, padding="candidate_index")
     config = checkpoint.config
     model, record = choose_precision(model, inputs[0], config.serving.precision, config.gate.score_difference)
     return Ranking(model), parity, record

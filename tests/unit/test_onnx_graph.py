@@ -1,0 +1,43 @@
+"""The comparison of an exported graph with PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trireme_export.errors import ExportError
+from trireme_export.exporters.onnx_graph import export_onnx
+
+SAMPLE = {
+    "candidate_index": np.array([[3, 1, -1], [2, -1, -1]], dtype=np.int32),
+    "retrieval_score": np.array([[3, 1, 0], [2, 0, 0]], dtype=np.float32),
+}
+
+
+class Broken(nn.Module):
+    """Answers ``value`` at padding, or everywhere else, and the retrieval score in the other places."""
+
+    def __init__(self, value: float, padding: bool) -> None:
+        super().__init__()
+        self.value, self.padding = value, padding
+
+    def forward(self, candidate_index: Tensor, retrieval_score: Tensor) -> Tensor:
+        broken = candidate_index < 0 if self.padding else candidate_index >= 0
+        return torch.where(broken, torch.full_like(retrieval_score, self.value), retrieval_score)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ExportError, match=rf"ranking: 3 of 3 outputs of PyTorch are not finite \(such as {value}\)"):
+        export_onnx(Broken(value, padding=False), "ranking", "score", [SAMPLE], tmp_path, padding="candidate_index")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_scores_at_padding_may_be_anything(tmp_path: Path, value: float) -> None:
+    module = Broken(value, padding=True)
+    _, parity = export_onnx(module, "ranking", "score", [SAMPLE], tmp_path, padding="candidate_index")
+    assert parity.relative == 0
