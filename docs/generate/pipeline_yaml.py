@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
@@ -70,10 +70,18 @@ def _section(path: str, section: type[Section]) -> str:
 
 
 def _row(name: str, field: FieldInfo) -> tuple[str, str, str, str, str]:
-    allowed = [
-        text.format(_number(getattr(one, bound))) for one in field.metadata for text, bound in [BOUNDS[type(one)]]
-    ]
-    return f"`{name}`", _type(field.annotation), ", ".join(allowed), _default(field), field.description or ""
+    allowed = ", ".join(_bounds(field.metadata) or _bounds_of_each(field.annotation))
+    return f"`{name}`", _type(field.annotation), allowed, _default(field), field.description or ""
+
+
+def _bounds(metadata: Iterable[Any]) -> list[str]:
+    return [text.format(_number(getattr(one, bound))) for one in metadata for text, bound in [BOUNDS[type(one)]]]
+
+
+def _bounds_of_each(annotation: Any) -> list[str]:
+    """Returns the bounds of the elements of a list."""
+    elements = [one for one in get_args(annotation) if get_origin(one) is Annotated]
+    return [f"each {text}" for one in elements for text in _bounds(one.__metadata__)]
 
 
 def _type(annotation: Any) -> str:
@@ -81,6 +89,8 @@ def _type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return " or ".join(_type(one) for one in arguments if one is not type(None))
+    if origin is Annotated:
+        return _type(arguments[0])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin is dict:

@@ -22,6 +22,23 @@ class ConfigError(Exception):
     """pipeline.yaml cannot be used; one line that names the file, the key, its value and what is allowed."""
 
 
+class _DuplicateKey(yaml.YAMLError):
+    """A mapping names a key twice, of which YAML would silently take the last."""
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise _DuplicateKey(f"the key {key.value!r} occurs twice, in lines {lines[key.value]} and {line}")
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
 class ServingConfig(Section):
     """Sizes that a bundle fixes, and how Triton runs it."""
 
@@ -125,11 +142,13 @@ def load_config(path: Path | str | None) -> PipelineConfig:
         return PipelineConfig()
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except _DuplicateKey as error:
+        raise ConfigError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if content is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,12 @@ def measure_memory(funnel: Funnel, users: np.ndarray) -> dict[str, int]:
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         np.save(folder / "users.npy", users[:512])
         done = subprocess.run([sys.executable, "-c", PROGRAM, name], capture_output=True, text=True)
+    if done.returncode < 0:
+        raise ExportError(
+            f"the process that loads the exported funnel ended by {signal.Signals(-done.returncode).name}: its artifacts have "
+            f"{size / 1e6:,.0f} MB, and it may need more memory than there is"
+        )
     if done.returncode:
-        raise ExportError(f"the exported funnel cannot be loaded: {done.stderr.strip().splitlines()[-1]}")
+        (*_, reason) = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ExportError(f"the exported funnel cannot be loaded: {reason}")
     return {"artifact_bytes": size, **json.loads(done.stdout)}

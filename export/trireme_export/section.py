@@ -8,6 +8,6 @@ __all__ = ["Section"]
 
 
 class Section(BaseModel):
-    """A part of pipeline.yaml: its values are fixed once read, and an unknown key is refused."""
+    """A part of pipeline.yaml: its values are fixed once read, and an unknown key or an infinite number is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -59,6 +59,15 @@ def test_what_is_not_set_keeps_its_default(tmp_path: Path) -> None:
         ("serving: 3", ["serving: 3 is not allowed"]),
         ("[1, 2]", ["holds [1, 2]; sections are needed: data, training, serving"]),
         ("data: {a: 1", ["not YAML"]),
+        ("training: {seed: 1}\nserving: {}\ntraining: {}\n", ["the key 'training' occurs twice, in lines 1 and 3"]),
+        ("serving:\n  candidates: 5\n  candidates: 6\n", ["the key 'candidates' occurs twice, in lines 2 and 3"]),
+        ("training: {ranker: {dim: 4}}", ["training.ranker.dim: 4 is not allowed", "greater than or equal to 8"]),
+        (
+            "training: {tower: {half_lives: [0.1, 0]}}",
+            ["training.tower.half_lives.1: 0 is not allowed", "greater than 0"],
+        ),
+        ("training: {tower: {learning_rate: .inf}}", ["training.tower.learning_rate: inf is not allowed", "finite"]),
+        ("training: {tower: {dim: 8, half_lives: [1, 2, 3, 4, 5, 6]}}", ["training.tower: dim 8 must be above 8"]),
     ],
 )
 def test_a_fault_is_named_in_one_line(tmp_path: Path, text: str, parts: list[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.support.frames import INTERACTIONS, write_frames
 from trireme_export.data.errors import DataColumnError, DataError, DataFileError, DataValueError
 from trireme_export.data.reader import read_entities, read_interactions
+from trireme_export.data.schema import infer_kinds
 
 
 def changed(**columns: Any) -> dict[str, Any]:
@@ -80,6 +81,11 @@ BAD_INTERACTIONS = {
     "no time": (changed(timestamp=None), DataColumnError, ["no time column", "timestamp", "seq", "user_id, item_id"]),
     "null time": (changed(timestamp=[1, None, *range(8)]), DataValueError, ["'timestamp'", "1 of 10", "row 1"]),
     "text time": (changed(timestamp=["2024"] * 10), DataColumnError, ["'timestamp'", "string", "arrow timestamp"]),
+    "huge time": (
+        changed(timestamp=pa.array([2**63, *[1] * 9], pa.uint64())),
+        DataValueError,
+        ["'timestamp'", "does not fit in int64"],
+    ),
     "float time": (changed(timestamp=[1.5] * 10), DataColumnError, ["'timestamp'", "double", "1.5"]),
     "no positives": (changed(is_click=[0] * 10), DataValueError, ["no positive", "10 rows", "is_click > 0"]),
     "text label": (changed(is_click=["yes"] * 10), DataColumnError, ["'is_click'", "string", "yes", "number"]),
@@ -162,3 +168,17 @@ def test_a_column_that_occurs_twice(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array([1]), pa.array([1]), pa.array([2])], ["item_id", "a", "a"])
     with pytest.raises(DataColumnError, match="column 'a' occurs more than once"):
         read_entities(write_frames(tmp_path, items=table), "item")
+
+
+@pytest.mark.parametrize("encode", [False, True])
+def test_text_that_one_arrow_array_cannot_hold_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encode: bool
+) -> None:
+    monkeypatch.setattr("trireme_export.data.reader.LARGEST_TEXT", 10)  # instead of 2 GiB
+    text = pa.array(["a long one", None, "ä", "a long one"])
+    write_frames(tmp_path, items={"item_id": [1, 2, 3, 4], "name": text.dictionary_encode() if encode else text})
+    items = read_entities(tmp_path, "item")
+    assert items is not None
+    assert items.columns["name"].type == pa.large_string()
+    assert items.columns["name"].to_pylist() == text.to_pylist()
+    assert infer_kinds(items, {})["name"].kind == "category"

@@ -126,3 +126,11 @@ def test_memory_is_measured_in_a_process_of_its_own(checkpoint: Checkpoint, funn
     needed = measure_memory(funnel, checkpoint.tables.user_ids[:, None])
     assert needed["artifact_bytes"] > 400 * 128 * 4
     assert needed["private_bytes_per_instance"] > 10_000_000
+
+
+def test_a_measured_process_that_is_killed_is_reported(
+    checkpoint: Checkpoint, funnel: Funnel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trireme_export.memory.PROGRAM", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(ExportError, match=r"ended by SIGKILL.*more memory"):
+        measure_memory(funnel, checkpoint.tables.user_ids[:, None])

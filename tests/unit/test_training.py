@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from trireme_export.data import ListFeature, TrainingData
 from trireme_export.data.histories import gather_history
+from trireme_export.errors import TrainingError
 from trireme_export.training import TrainingConfig, train
 from trireme_export.training.examples import Batch, ExampleSource, clock_of, popularity_snapshots
 from trireme_export.training.two_tower import evaluate_tower
@@ -253,3 +254,10 @@ def test_trains_without_times_and_with_a_sampled_softmax() -> None:
 def test_too_little_data_is_refused() -> None:
     with pytest.raises(ValueError, match="more data is needed"):
         train(tiny([[0], [1]], [[1], [2]]), TrainingConfig.model_validate(QUICK), progress=False)
+
+
+def test_a_slice_without_anything_new_in_its_later_half_is_refused() -> None:
+    """User 0 takes a new item at the clock 0.9 and one they had at 0.95."""
+    data = tiny([[0] * 9 + [1, 0], [1] * 9], [[*range(0, 18, 2), 18, 19], [*range(1, 18, 2)]])
+    with pytest.raises(TrainingError, match=r"later half of the last 10% .*training\.validation is 0\.1, allowed"):
+        train(data, TrainingConfig.model_validate(QUICK), progress=False)

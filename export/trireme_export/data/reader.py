@@ -20,6 +20,8 @@ __all__ = ["EntityTable", "Interactions", "read_entities", "read_interactions"]
 TIME_COLUMNS = ("timestamp", "seq")
 EXAMPLES = 3
 MICROSECONDS = 1_000_000
+#: Bytes of text from which an arrow array needs offsets of 64 bits.
+LARGEST_TEXT = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,18 @@ def read_entities(directory: Path, name: str) -> EntityTable | None:
             f"{file}, column {id_name!r}: {twice.size} ids occur more than once "
             f"(such as {_some(twice)}); each {name} has exactly one row"
         )
-    columns = {c: _flat(table[c]) for c in names if c != id_name}
+    columns = {c: _feature(file, c, table[c]) for c in names if c != id_name}
     return EntityTable(ids, columns, file)
+
+
+def _feature(file: Path, name: str, column: pa.ChunkedArray) -> pa.Array:
+    try:
+        return _flat(column)
+    except pa.ArrowInvalid as error:
+        raise DataColumnError(
+            f"{file}, column {name!r}: {column.nbytes:,} bytes of {column.type} are too many ({_first_line(error)}); "
+            "text may be of any size, lists up to 2 GiB"
+        ) from error
 
 
 def _open(file: Path) -> list[str]:
@@ -172,10 +184,7 @@ def _ids(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
     _refuse(where, missing, "have no id (null or NaN)", "ids are integers >= 0")
     if not pa.types.is_integer(column.type):
         raise DataColumnError(f"{where}: is {column.type} (such as {_some(column)}); ids are integers >= 0")
-    try:
-        ids = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid as error:
-        raise DataValueError(f"{where}: an id does not fit in int64 ({_first_line(error)})") from error
+    ids = _integers(where, "an id", column)
     negative = ids < 0
     if negative.any():
         raise DataValueError(
@@ -195,7 +204,15 @@ def _times(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
         column = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
     elif not pa.types.is_integer(column.type):
         raise DataColumnError(f"{where}: is {column.type} (such as {_some(column)}); {allowed}")
-    return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return _integers(where, "a time", column)
+
+
+def _integers(where: str, what: str, column: pa.Array) -> np.ndarray:
+    """int64 [n]."""
+    try:
+        return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
+    except pa.ArrowInvalid as error:
+        raise DataValueError(f"{where}: {what} does not fit in int64 ({_first_line(error)})") from error
 
 
 def _positive(file: Path, table: pa.Table, name: str | None, minimum: float | None) -> tuple[np.ndarray, str]:
@@ -222,10 +239,14 @@ def _refuse(where: str, bad: pa.Array, what: str, allowed: str) -> None:
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
     """Returns one array without dictionary encoding, so that one test recognises a type."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) and column.nbytes >= LARGEST_TEXT:
+        column = column.cast(pa.large_string())
     flat = column.combine_chunks()
     if isinstance(flat, pa.ChunkedArray):
         flat = pa.concat_arrays(flat.chunks) if flat.num_chunks else pa.array([], flat.type)
-    return flat.cast(flat.type.value_type) if pa.types.is_dictionary(flat.type) else flat
+    return flat
 
 
 def _some(values: np.ndarray | pa.Array) -> str:

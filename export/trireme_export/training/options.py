@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, model_validator
 
 from trireme_export.section import Section
 
@@ -31,7 +31,7 @@ class TowerConfig(Section):
     recency: float = Field(
         0.3, ge=0, description="half-life of an example's weight, share of the clock; 0 = all weigh the same"
     )
-    half_lives: tuple[float, ...] = Field(
+    half_lives: tuple[PositiveFloat, ...] = Field(
         (1 / 256, 1 / 64, 1 / 16, 1 / 4), description="of the popularity columns, as shares of the clock"
     )
     moments: int = Field(128, ge=2, description="moments at which past popularity is known to the training")
@@ -40,11 +40,18 @@ class TowerConfig(Section):
     warm_window: int = Field(10, ge=1, description="steps within which two items of a history co-occur")
     warm_scale: float = Field(1.5, gt=0, description="root mean square length of the vectors started from")
 
+    @model_validator(mode="after")
+    def _sizes(self) -> TowerConfig:
+        # Beside the learned part, a vector has a bias, a column per half-life and one for all of the past.
+        if self.dim <= (taken := len(self.half_lives) + 2):
+            raise ValueError(f"dim {self.dim} must be above {taken}, the half_lives and 2")
+        return self
+
 
 class RankerConfig(Section):
     """How the ranker is built and trained."""
 
-    dim: int = Field(64, ge=4, le=512, description="length of the ranker's own item vectors")
+    dim: int = Field(64, ge=8, le=512, description="length of the ranker's own item vectors")
     hidden: int = Field(32, ge=4, le=1024, description="width of its layers")
     history: int = Field(16, ge=1, le=256, description="newest history items that candidates are compared with")
     heads: int = Field(4, ge=1, le=32, description="recency weightings of that comparison")

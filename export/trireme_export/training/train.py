@@ -44,6 +44,11 @@ def train(data: TrainingData, config: TrainingConfig | None = None, progress: bo
         raise TrainingError(
             f"no user has positives both before and in the last {config.validation:.0%} of the data: more data is needed"
         )
+    if not part.late.nnz:
+        raise TrainingError(
+            f"no user has positives that are new to them in the later half of the last {config.validation:.0%} of the data: "
+            f"training.validation is {config.validation:g}, allowed: above 0, below 0.5; a larger one or more data is needed"
+        )
     towers, rankers = TowerTrainer(data, shape, config), RankerTrainer(data, shape, config)
     with _bars(progress) as report:
         run = towers.fit(cut, part, report)
