@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from trireme_export.config import PipelineConfig
 from trireme_export.data.evaluation_set import EvaluationSet
 from trireme_export.errors import CheckpointError
-from trireme_export.models import TrainedModels, load_models, save_models
+from trireme_export.models import Ranker, TrainedModels, TwoTower, load_models, save_models
 from trireme_export.staging import staged_directory
 from trireme_export.tables import Tables
 from trireme_runtime.artifacts import load_stage, save_stage
@@ -49,7 +49,18 @@ class Checkpoint:
     titles: Mapping[int, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Writes the directory ``path``; one that is there is replaced when the new one is complete."""
+        """Writes the directory ``path``; one that is there is replaced when the new one is complete.
+
+        Raises:
+            CheckpointError: a model is not one of the shipped classes, so that it could not be loaded again.
+        """
+        for name, shipped in (("two_tower", TwoTower), ("ranker", Ranker)):
+            own = type(getattr(self.models, name))
+            if own is not shipped:
+                raise CheckpointError(
+                    f"{path}: models.{name} is a {own.__module__}.{own.__qualname__}; a checkpoint on disk holds a "
+                    f"{shipped.__name__} only. Export own models from memory: trireme_export.pipeline.export_bundle"
+                )
         with staged_directory(path) as staging:
             save_models(staging / "models", self.models)
             self.tables.save(staging / "tables")

@@ -62,3 +62,23 @@ def test_a_graph_that_differs_from_pytorch_is_refused(served: Served, tmp_path: 
     with pytest.raises(ExportError, match="ranking: ONNX differs from PyTorch"):
         export_with(served, Restless(), tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
+
+
+class Short(nn.Module):
+    """A tower whose item vectors are shorter than its queries."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def item_vectors(self) -> Tensor:
+        return self.tower.item_vectors()[:, 1:]
+
+    def precompute(self) -> nn.Module:
+        return self.tower.precompute()
+
+
+def test_item_vectors_of_another_length_are_refused(served: Served, tmp_path: Path) -> None:
+    models = replace(served.checkpoint.models, two_tower=Short(served.checkpoint.models.two_tower))
+    with pytest.raises(ExportError, match=r"item_vectors\(\) is float32 \(\d+, 31\), needed: float32 \(\d+, 32\)"):
+        export_bundle(replace(served.checkpoint, models=models), tmp_path / "repository", "fused")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from trireme_cli.export import Fault
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.data import EvaluationSet
 from trireme_export.data.histories import csr
-from trireme_export.errors import ExportError, GateError
+from trireme_export.errors import CheckpointError, ExportError, GateError
 from trireme_export.evaluation import popularity_lists
 from trireme_export.evaluation.funnel import offline_lists
 from trireme_export.exporters import export_funnel
@@ -120,6 +121,16 @@ def test_a_checkpoint_keeps_its_test_part(checkpoint: Checkpoint, tmp_path: Path
     loaded = Checkpoint.load(tmp_path / "checkpoint").test
     assert loaded is not None
     assert loaded.relevant_items.tolist() == checkpoint.test.relevant_items.tolist()  # type: ignore[union-attr]
+
+
+def test_a_checkpoint_with_an_own_module_is_refused_and_keeps_what_was_there(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    checkpoint.save(tmp_path / "checkpoint")
+    own = replace(checkpoint, models=replace(checkpoint.models, ranker=nn.Identity()))
+    with pytest.raises(CheckpointError, match=r"models\.ranker is a torch\.\S+\.Identity; .*export_bundle"):
+        own.save(tmp_path / "checkpoint")
+    Checkpoint.load(tmp_path / "checkpoint")
 
 
 def test_memory_is_measured_in_a_process_of_its_own(checkpoint: Checkpoint, funnel: Funnel) -> None:

@@ -73,14 +73,14 @@ def given(ranker: PlainRanker) -> dict[str, np.ndarray]:
 def test_what_depends_on_item_or_user_alone_leaves_the_product(sees: str, left: int, tmp_path: Path) -> None:
     ranker = PlainRanker(sees)
     # export_onnx compares with PyTorch and raises where the transformation changed the function.
-    _, parity = export_onnx(ranker, "ranking", "ranking_score", [given(ranker)], tmp_path)
+    _, parity = export_onnx(ranker, "ranking", "ranking_score", [given(ranker)], tmp_path, width=CANDIDATES)
     assert parity.relative < 1e-5
     assert widest_product(tmp_path) == left
 
 
 def test_the_table_holds_the_product_and_the_raw_features_are_gone(tmp_path: Path) -> None:
     ranker = PlainRanker("all")
-    export_onnx(ranker, "ranking", "ranking_score", [given(ranker)], tmp_path)
+    export_onnx(ranker, "ranking", "ranking_score", [given(ranker)], tmp_path, width=CANDIDATES)
     graph = onnx.load(str(tmp_path / MODEL)).graph
     shapes = sorted(list(tensor.dims) for tensor in graph.initializer if len(tensor.dims) == 2)
     assert shapes.count([ITEMS, HIDDEN]) == 2  # features and brands, each times its part of the weights

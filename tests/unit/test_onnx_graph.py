@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,11 +35,39 @@ class Broken(nn.Module):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_scores_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     with pytest.raises(ExportError, match=rf"ranking: 3 of 3 outputs of PyTorch are not finite \(such as {value}\)"):
-        export_onnx(Broken(value, padding=False), "ranking", "score", [SAMPLE], tmp_path, padding="candidate_index")
+        export_onnx(
+            Broken(value, padding=False), "ranking", "score", [SAMPLE], tmp_path, width=3, padding="candidate_index"
+        )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_scores_at_padding_may_be_anything(tmp_path: Path, value: float) -> None:
     module = Broken(value, padding=True)
-    _, parity = export_onnx(module, "ranking", "score", [SAMPLE], tmp_path, padding="candidate_index")
+    _, parity = export_onnx(module, "ranking", "score", [SAMPLE], tmp_path, width=3, padding="candidate_index")
     assert parity.relative == 0
+
+
+class Answers(nn.Module):
+    """Answers what ``make`` makes of the retrieval score."""
+
+    def __init__(self, make: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, candidate_index: Tensor, retrieval_score: Tensor) -> Any:
+        return self.make(retrieval_score)
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda score: score[:, :, None], r"float32 \(2, 3, 1\)"),
+        (lambda score: score[:, :1], r"float32 \(2, 1\)"),
+        (lambda score: score.double(), r"float64 \(2, 3\)"),
+        (lambda score: (score, score), "tuple"),
+    ],
+)
+def test_an_output_of_another_form_is_named(tmp_path: Path, make: Callable[[Tensor], Any], found: str) -> None:
+    needed = r"needed: a tensor float32 \(2, 3\)"
+    with pytest.raises(ExportError, match=f"ranking: for 2 users, the module returns {found}, {needed}"):
+        export_onnx(Answers(make), "ranking", "score", [SAMPLE], tmp_path, width=3)

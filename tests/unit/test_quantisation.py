@@ -37,7 +37,7 @@ def sample() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def model(sample: dict[str, np.ndarray], tmp_path: Path) -> OnnxModel:
-    return export_onnx(Layers(), "ranking", "ranking_score", [sample], tmp_path)[0]
+    return export_onnx(Layers(), "ranking", "ranking_score", [sample], tmp_path, width=20)[0]
 
 
 def test_int8_changes_scores_a_little_and_is_measured(model: OnnxModel, sample: dict[str, np.ndarray]) -> None:

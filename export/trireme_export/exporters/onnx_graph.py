@@ -41,6 +41,8 @@ def export_onnx(
     output: str,
     inputs: Sequence[Mapping[str, np.ndarray]],
     folder: Path,
+    *,
+    width: int,
     padding: str | None = None,
 ) -> tuple[OnnxModel, Parity]:
     """Writes ``module`` as ONNX with a dynamic batch and compares it with PyTorch on all of ``inputs``.
@@ -53,13 +55,15 @@ def export_onnx(
         output: name of the output.
         inputs: at least one set of named arrays; the first one traces the graph.
         folder: where to write, made if missing.
+        width: columns of the output.
         padding: an input that is negative where the output may be anything.
 
     Raises:
-        ExportError: the graph has another opset, no dynamic batch, differs by more than ``TOLERANCE``, or its output is not
-            finite.
+        ExportError: the module does not return float32 (batch, width) or returns numbers that are not finite; or the graph has
+            another opset, no dynamic batch, or differs by more than ``TOLERANCE``.
     """
     names = list(inputs[0])
+    _check_output(module.eval(), stage, inputs[0], width)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / MODEL
     with warnings.catch_warnings():
@@ -67,7 +71,7 @@ def export_onnx(
         # lines without control flow, which tracing exports whole. `_compare` holds it to that.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(),
+            module,
             tuple(torch.from_numpy(np.ascontiguousarray(inputs[0][name])) for name in names),
             str(file),
             input_names=names,
@@ -82,6 +86,20 @@ def export_onnx(
     save_graph(graph, folder)
     model = OnnxModel(folder)
     return model, _compare(module, stage, model, inputs, padding)
+
+
+def _check_output(module: nn.Module, stage: str, tensors: Mapping[str, np.ndarray], width: int) -> None:
+    rows = len(next(iter(tensors.values())))
+    with torch.inference_mode():
+        answer = module(*(torch.from_numpy(np.ascontiguousarray(array)) for array in tensors.values()))
+    found = type(answer).__name__
+    if isinstance(answer, torch.Tensor):
+        if answer.dtype == torch.float32 and answer.shape == (rows, width):
+            return
+        found = f"{str(answer.dtype).removeprefix('torch.')} {tuple(answer.shape)}"
+    raise ExportError(
+        f"{stage}: for {rows} users, the module returns {found}, needed: a tensor float32 {(rows, width)}"
+    )
 
 
 def save_graph(model: onnx.ModelProto, folder: Path) -> None:

@@ -35,7 +35,8 @@ def export(
         inputs.append(stage_inputs("ranking", tensors))
     output = STAGES["ranking"].outputs[0].name
     module = checkpoint.models.ranker.precompute()
-    model, parity = export_onnx(module, "ranking", output, inputs, folder, padding="candidate_index")
+    width = checkpoint.config.serving.candidates
+    model, parity = export_onnx(module, "ranking", output, inputs, folder, width=width, padding="candidate_index")
     config = checkpoint.config
     model, record = choose_precision(model, inputs[0], config.serving.precision, config.gate.score_difference)
     return Ranking(model), parity, record

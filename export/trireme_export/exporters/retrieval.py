@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from trireme_export.checkpoint import Checkpoint
+from trireme_export.errors import ExportError
 from trireme_export.exporters.index_tuning import IndexTarget, tune_index
 from trireme_export.exporters.seen import seen_items
 from trireme_runtime.stages.retrieval import Retrieval
@@ -17,10 +18,19 @@ __all__ = ["export"]
 
 
 def export(checkpoint: Checkpoint, queries: np.ndarray, folder: Path) -> tuple[Retrieval, dict[str, Any]]:
-    """Returns the stage, and how its index was chosen for the ``queries`` (float32 [n, Q]) of real users."""
+    """Returns the stage, and how its index was chosen for the ``queries`` (float32 [n, Q]) of real users.
+
+    Raises:
+        ExportError: the item vectors do not have the form that a bundle needs, or see ``tune_index``.
+    """
     config = checkpoint.config
     with torch.inference_mode():
         vectors = checkpoint.models.two_tower.item_vectors().numpy()
+    needed = checkpoint.tables.item_ids.size, checkpoint.models.shape.dim
+    if vectors.dtype != np.float32 or vectors.shape != needed:
+        raise ExportError(f"retrieval: item_vectors() is {vectors.dtype} {vectors.shape}, needed: float32 {needed}")
+    if bad := np.count_nonzero(~np.isfinite(vectors)):
+        raise ExportError(f"retrieval: {bad} of {vectors.size} values of item_vectors() are not finite")
     target = IndexTarget(config.serving.index, config.serving.candidates, config.gate.index_recall)
     index, record = tune_index(vectors, queries, target, folder)
     return Retrieval(index, seen_items(checkpoint.tables), config.serving.candidates), record

@@ -22,5 +22,6 @@ def export(checkpoint: Checkpoint, features: FeatureTransform, folder: Path) -> 
         stage_inputs("user_tower", tensors)
         for tensors in (real_users(features), random_users(features, np.random.default_rng(0)))
     ]
-    model, parity = export_onnx(checkpoint.models.two_tower.precompute(), "user_tower", "query", inputs, folder)
+    module, width = checkpoint.models.two_tower.precompute(), checkpoint.models.shape.dim
+    model, parity = export_onnx(module, "user_tower", "query", inputs, folder, width=width)
     return UserTower(model), parity
