@@ -70,18 +70,20 @@ def write_repository(
 ) -> Manifest:
     """Adds a bundle to the repository ``out`` (made if missing) as its next version, all or nothing.
 
-    Earlier versions keep their directories; the configs serve the new one. Files are hard links where two
-    models need the same artifact, so a plan of both costs the disk and the page cache of one.
+    Earlier versions keep their directories; the configs serve the new one. Where two models need the same artifacts,
+    those of the fused one are relative links to the directories of the other, so a plan of both costs the disk and the
+    page cache of one.
     """
     with staged_directory(out) as staging:
         names = _models(plan)
         version = 1 + max(_keep_versions(out, staging, names), default=0)
         bundle = staging / f".bundle-{version}"
         funnel.save(bundle)
+        steps = {stage: step for step in STEPS if step in names for stage in CHAINS[step]}
         for name, authored in names.items():
-            _write_model(staging, name, authored, bundle, version)
+            _write_model(staging / name / str(version), authored, bundle, {} if authored in STEPS else steps)
         _write_configs(staging, names, funnel, version, dims, settings, requests)
-        shutil.rmtree(bundle)
+        bundle.rmdir()
         write_perf_input(staging, requests.user_id[:, 0])
         write_titles(staging, titles)
         return _write_manifest(staging, names, plan, version, dims, source)
@@ -102,23 +104,24 @@ def _keep_versions(old: Path, new: Path, names: Mapping[str, str]) -> set[int]:
     kept = set()
     for path in old.glob("*/*"):
         if path.parent.name in names and path.name.isdecimal():
-            _link_tree(path, new / path.parent.name / path.name)
+            target = new / path.parent.name / path.name
+            shutil.copytree(path, target, copy_function=_link_or_copy, symlinks=True)
             kept.add(int(path.name))
     return kept
 
 
-def _write_model(repository: Path, name: str, authored: str, bundle: Path, version: int) -> None:
-    target = repository / name / str(version)
+def _write_model(target: Path, authored: str, bundle: Path, steps: Mapping[str, str]) -> None:
+    """Moves the stages into the version ``target``, or links to them in the model that ``steps`` names for a stage."""
     target.mkdir(parents=True)
     if authored == ENTRY:
         return
     shutil.copyfile(authored_repository() / authored / "1" / "model.py", target / "model.py")
     for stage in CHAINS[authored]:
-        _link_tree(bundle / stage, target / stage)
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, copy_function=_link_or_copy, dirs_exist_ok=True)
+        if stage in steps:
+            # Not the files: the onnx package opens no constants whose file is a link or has two names.
+            (target / stage).symlink_to(Path("..", "..", steps[stage], target.name, stage))
+        else:
+            (bundle / stage).rename(target / stage)
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -173,8 +176,9 @@ def _write_manifest(
 ) -> Manifest:
     artifacts: dict[str, Artifact] = {}
     for name in sorted(names):
-        files = [repository / name / "config.pbtxt", *(repository / name / str(version)).rglob("*")]
-        for file in sorted(path for path in files if path.is_file()):
+        folders = os.walk(repository / name / str(version), followlinks=True)
+        files = [Path(folder, file) for folder, _, inside in folders for file in inside]
+        for file in sorted([repository / name / "config.pbtxt", *files]):
             artifacts[str(file.relative_to(repository))] = describe_file(file)
     digest = hashlib.sha256()
     for path, artifact in artifacts.items():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.support import toy
@@ -86,6 +89,27 @@ def test_configs_carry_the_settings_and_the_dims(repository: Path) -> None:
 def test_artifacts_that_two_models_need_are_one_file(repository: Path) -> None:
     pair = [repository / "retrieval" / "1", repository / "recommend_fused" / "1"]
     assert len({(folder / "retrieval" / "index" / "model.onnx").stat().st_ino for folder in pair}) == 1
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["as written", "cp -r"])
+def test_every_graph_of_every_version_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: bool
+) -> None:
+    """The onnx package refuses constants in a file that is a link, or that has a second name."""
+    monkeypatch.setattr("trireme_export.exporters.onnx_graph.OUTSIDE", 1)  # all constants lie beside the graph
+    repository = tmp_path / "repository"
+    write(repository)
+    write(repository)
+    if copied:
+        subprocess.run(["cp", "-r", repository, tmp_path / "copy"], check=True)
+        shutil.rmtree(repository)
+        repository = tmp_path / "copy"
+    verify_repository(repository)
+    graphs = list(repository.glob("*/*/*/**/model.onnx"))
+    linked = list(repository.glob("recommend_fused/*/*/index/model.onnx"))
+    assert len(linked) == 2
+    for graph in {*graphs, *linked}:
+        onnx.load(str(graph))
 
 
 def test_a_failed_export_leaves_the_repository_as_it_was(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
