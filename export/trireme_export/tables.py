@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +60,7 @@ def build_tables(dataset: Dataset, history_length: int, list_length: int) -> Tab
     history = gather_history(dataset.train_items, offsets[:-1], offsets[1:], history_length)
     user = np.repeat(np.arange(dataset.n_users), np.diff(offsets))
     seen_offsets, seen_items = csr(*distinct_pairs(user, dataset.train_items, dataset.catalogue_size), dataset.n_users)
-    counts = dataset.segment_popularity()
-    counts[0] = dataset.item_popularity
+    counts = chain([dataset.item_popularity], islice(dataset.segment_popularity(), 1, None))
     popular, popular_score = popular_lists(counts, POPULAR_DEPTH * list_length)
     return Tables(
         user_ids=dataset.user_ids,
@@ -79,16 +80,24 @@ def _with_unknown(table: np.ndarray, value: int) -> np.ndarray:
     return np.concatenate([table, np.full((1, table.shape[1]), value, dtype=table.dtype)])
 
 
-def popular_lists(counts: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
+def popular_lists(counts: Iterable[np.ndarray], depth: int) -> tuple[np.ndarray, np.ndarray]:
     """Ranks the items of every segment by the counts of its own users, and ties by those of everybody.
 
     Args:
-        counts: int64 [segments, N], distinct users of each item; row 0 is everybody.
+        counts: int64 [N] for each segment, distinct users of each item; the first is everybody.
         depth: P, length of a list; N if that is shorter.
 
     Returns:
         Item indices int32 [segments, P], and log1p of the segment's count float32 [segments, P].
     """
-    order = np.stack([np.lexsort((-counts[0], -row))[:depth] for row in counts])
-    score = np.log1p(np.take_along_axis(counts, order, axis=1))
-    return order.astype(np.int32), score.astype(np.float32)
+    segments = iter(counts)
+    everybody = next(segments)
+    favourite = np.argsort(-everybody, kind="stable")[:depth]
+    order, score = [favourite], [everybody[favourite]]
+    for count in segments:
+        # Only what the segment took, or everybody likes best, can be in its list.
+        item = np.union1d(np.flatnonzero(count), favourite)
+        best = item[np.lexsort((-everybody[item], -count[item]))[:depth]]
+        order.append(best)
+        score.append(count[best])
+    return np.stack(order).astype(np.int32), np.log1p(np.stack(score)).astype(np.float32)

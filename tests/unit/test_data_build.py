@@ -88,14 +88,14 @@ def test_without_user_categories_every_user_is_unknown_in_one(tmp_path: Path) ->
     dataset = read_dataset(write_frames(tmp_path))
     assert dataset.users.category.tolist() == [[0], [0]]
     assert dataset.users.category_sizes == (1,)
-    assert dataset.segment_popularity().tolist() == [[2, 2, 1]]
+    assert np.stack([*dataset.segment_popularity()]).tolist() == [[2, 2, 1]]
 
 
 def test_popularity_by_segment_counts_distinct_users(tmp_path: Path) -> None:
     dataset = read_dataset(write_frames(tmp_path, users=USERS), DataConfig(min_category_count=1))
     assert dataset.users.vocabularies[dataset.segment] == ("", "north", "south")
-    assert dataset.segment_popularity().tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
-    assert dataset.segment_popularity().sum(axis=0).tolist() == dataset.item_popularity.tolist()
+    assert np.stack([*dataset.segment_popularity()]).tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert sum(dataset.segment_popularity()).tolist() == dataset.item_popularity.tolist()
 
 
 def test_a_user_of_the_test_alone_is_not_evaluated(tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ It knows nothing of files; ``build`` makes it from them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from trireme_export.data.evaluation_set import EvaluationSet
 from trireme_export.data.features import FeatureTable
-from trireme_export.data.histories import distinct_pairs
+from trireme_export.data.histories import csr, distinct_pairs
 from trireme_export.data.report import DataReport
 from trireme_export.data.training_data import TrainingData
 
@@ -59,13 +61,13 @@ class Dataset:
         """U."""
         return int(self.user_ids.size)
 
-    def segment_popularity(self) -> np.ndarray:
-        """Counts the distinct training users of each item by segment: int64 [segments, N]; segment 0 is unknown."""
-        segments = self.users.category_sizes[self.segment]
+    def segment_popularity(self) -> Iterator[np.ndarray]:
+        """Yields the distinct training users of each item, int64 [N], for one segment after the other; segment 0 is unknown."""
         row = np.repeat(np.arange(self.n_users), np.diff(self.train_offsets))
         user, item = distinct_pairs(row, self.train_items, self.catalogue_size)
-        key = self.users.category[user, self.segment].astype(np.int64) * self.catalogue_size + item
-        return np.bincount(key, minlength=segments * self.catalogue_size).reshape(segments, self.catalogue_size)
+        offsets, grouped = csr(self.users.category[user, self.segment], item, self.users.category_sizes[self.segment])
+        for start, stop in pairwise(offsets):
+            yield np.bincount(grouped[start:stop], minlength=self.catalogue_size)
 
     def training_data(self) -> TrainingData:
         """Returns what the models are trained on."""

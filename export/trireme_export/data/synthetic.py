@@ -18,6 +18,8 @@ __all__ = ["SyntheticConfig", "make_synthetic", "write_synthetic"]
 
 START = 1_700_000_000
 DAY = 86_400
+#: Interactions whose mixed tastes are held at a time.
+BLOCK = 1 << 18
 SEGMENTS = ("north", "south", "east", "west")
 MOODS = ("Quiet", "Amber", "Hidden", "Crimson", "Silver", "Distant", "Gentle", "Restless", "Golden", "Hollow")
 PLACES = (
@@ -99,9 +101,7 @@ def _interactions(
         n = config.interactions
         user = np.searchsorted(activity, rng.random(n) * activity[-1], side="right").clip(max=config.users - 1)
         day = rng.random(n) * config.days
-        share = config.drift * (day / config.days)[:, None]
-        mixture = np.cumsum(taste[user] * (1 - share) + later[user] * share, axis=1)
-        wanted = (mixture < rng.random((n, 1)) * mixture[:, -1:]).sum(axis=1).clip(max=config.clusters - 1)
+        wanted = _clusters(taste, later, user, config.drift * (day / config.days), rng.random(n))
         item = _draw_items(config, rng, cluster, weight, slope, wanted, day / config.days)
         pairs = np.concatenate([pairs, np.stack([user, item], axis=1)])
         days = np.concatenate([days, day])
@@ -110,6 +110,19 @@ def _interactions(
         pairs, days = pairs[first], days[first]
     order = np.argsort(days[: config.interactions], kind="stable")
     return pairs[order, 0], pairs[order, 1], days[order]
+
+
+def _clusters(
+    taste: np.ndarray, later: np.ndarray, user: np.ndarray, share: np.ndarray, chance: np.ndarray
+) -> np.ndarray:
+    """Returns the cluster in which each interaction's taste, mixed with ``share`` of the later one, reaches its ``chance``."""
+    wanted = np.empty(user.size, dtype=np.int64)
+    for start in range(0, user.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        weight = share[part, None]
+        mixture = np.cumsum(taste[user[part]] * (1 - weight) + later[user[part]] * weight, axis=1)
+        wanted[part] = (mixture < chance[part, None] * mixture[:, -1:]).sum(axis=1)
+    return wanted.clip(max=taste.shape[1] - 1)
 
 
 def _appeal(config: SyntheticConfig, rng: np.random.Generator, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,10 +17,13 @@ from trireme_export.data.histories import append_history_size, gather_history
 from trireme_export.models import TrainedModels
 from trireme_export.tables import Tables
 from trireme_runtime.arrays import contains, lookup, ragged_rows, stable_partition
+from trireme_runtime.select import top_columns
 
 __all__ = ["Ask", "offline_lists", "served_lists"]
 
 CHUNK = 256
+#: Scores of items that are held at a time.
+SCORES = 1 << 25
 
 #: Returns lists for (user ids, −1 is anonymous; histories or None): item ids int64 [users, K], −1 is padding.
 Ask = Callable[[Sequence[int], Sequence[np.ndarray] | None], np.ndarray]
@@ -34,17 +37,14 @@ def offline_lists(
     with torch.inference_mode():
         vectors = models.two_tower.item_vectors().numpy()
     parts = []
-    for rows in evaluation.chunks(CHUNK):
+    for rows in evaluation.chunks(max(1, min(CHUNK, SCORES // len(vectors)))):
         history, category, number = _inputs(tables, evaluation, rows)
         given = tuple(map(torch.from_numpy, (history, category, number)))
         with torch.inference_mode():
             query = tower(*given)
         score = query.numpy() @ vectors.T
         score[_excluded(tables, evaluation, rows, history)] = -np.inf
-        index = np.argsort(-score, axis=1, kind="stable")[:, :candidates].astype(np.int32)
-        best = np.take_along_axis(score, index, axis=1)
-        index = np.where(np.isfinite(best), index, -1).astype(np.int32)
-        best = np.where(index >= 0, best, 0).astype(np.float32)
+        index, best = top_columns(score, candidates)
         with torch.inference_mode():
             ranking = ranker(query, *given, torch.from_numpy(index), torch.from_numpy(best)).numpy()
         order = np.argsort(-np.where(index >= 0, ranking, -np.inf), axis=1, kind="stable")

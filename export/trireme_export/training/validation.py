@@ -12,6 +12,10 @@ from trireme_export.data.histories import Int32, gather_history
 from trireme_export.data.training_data import TrainingData
 from trireme_export.evaluation.metrics import mean_metrics
 from trireme_export.training.examples import clock_of
+from trireme_runtime.arrays import contains
+
+#: Scores of items that are held at a time.
+SCORES = 1 << 25
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 
@@ -36,12 +40,6 @@ class Slice:
         """Whether ``late`` is only a part of ``relevant``."""
         return self.late is not self.relevant
 
-    def take(self, index: np.ndarray) -> Slice:
-        """Returns only the users at ``index``."""
-        relevant = self.relevant[index]
-        late = self.late[index] if self.halves else relevant
-        return Slice(self.rows[index], self.history[index], self.seen[index], relevant, late)
-
 
 def cut_slice(data: TrainingData, cut: float, length: int, max_users: int, rng: np.random.Generator) -> Slice:
     """Cuts the slice after the clock ``cut``; items must occur before it, and seen items are not relevant."""
@@ -59,8 +57,10 @@ def cut_slice(data: TrainingData, cut: float, length: int, max_users: int, rng: 
         rows = np.sort(rng.choice(rows, max_users, replace=False))
     start = data.user_offsets[:-1]
     before = np.bincount(user[past], minlength=data.n_users)
-    history = gather_history(data.user_items, start, start + before, length)
-    return Slice(np.arange(data.n_users), history, seen, relevant, late).take(rows)
+    history = gather_history(data.user_items, start[rows], (start + before)[rows], length)
+    relevant_rows = relevant[rows]
+    late_rows = relevant_rows if late is relevant else late[rows]
+    return Slice(rows, history, seen[rows], relevant_rows, late_rows)
 
 
 def _new_items(taken: sp.csr_matrix, seen: sp.csr_matrix, known: np.ndarray) -> sp.csr_matrix:
@@ -77,13 +77,13 @@ def _incidence(data: TrainingData, user: np.ndarray, chosen: np.ndarray) -> sp.c
     return table
 
 
-def top_candidates(part: Slice, score: Scorer, count: int, block: int = 512) -> tuple[Int32, np.ndarray]:
+def top_candidates(part: Slice, score: Scorer, count: int) -> tuple[Int32, np.ndarray]:
     """Returns the best ``count`` unseen items per user, best first: item indices int32 (V, count) and scores float32.
 
     Where a catalogue has fewer, the rest is -1 with a score of -inf. ``score`` maps positions in the slice to float32 (b, N).
     """
     total, n = part.seen.shape
-    width = min(count, n)
+    width, block = min(count, n), max(1, min(512, SCORES // n))
     ids = np.full((total, count), -1, dtype=np.int32)
     scores = np.full((total, count), -np.inf, dtype=np.float32)
     for low in range(0, total, block):
@@ -100,14 +100,10 @@ def top_candidates(part: Slice, score: Scorer, count: int, block: int = 512) -> 
     return ids, scores
 
 
-def hits_of(relevant: sp.csr_matrix, ids: Int32, block: int = 1024) -> np.ndarray:
+def hits_of(relevant: sp.csr_matrix, ids: Int32) -> np.ndarray:
     """Marks the candidates that are in the user's row of ``relevant`` (V, N): bool, the shape of ``ids``."""
-    out = np.zeros(ids.shape, dtype=bool)
-    for low in range(0, len(ids), block):
-        rows = slice(low, low + block)
-        dense = relevant[rows].toarray() > 0
-        out[rows] = np.take_along_axis(dense, np.maximum(ids[rows], 0), axis=1) & (ids[rows] >= 0)
-    return out
+    rows, n = relevant.shape
+    return contains(np.repeat(np.arange(rows), np.diff(relevant.indptr)), relevant.indices, ids, n)
 
 
 def list_metrics(relevant: sp.csr_matrix, hits: np.ndarray) -> dict[str, float]:
