@@ -142,6 +142,17 @@ def test_ranker_moves_with_its_candidates(ranker: Ranker) -> None:
     torch.testing.assert_close(ranker(*shuffled), ranker(*inputs)[:, order], atol=1e-5, rtol=1e-5)
 
 
+def padding_and_repeats(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    index = inputs[4].clone()
+    index[0, -2:], index[1] = -1, index[0]
+    return [*inputs[:4], index, inputs[5]]
+
+
+def test_scores_by_rows_are_those_of_the_whole_catalogue(ranker: Ranker) -> None:
+    for inputs in (ranker_inputs(), padding_and_repeats(ranker_inputs())):
+        torch.testing.assert_close(ranker.score_by_rows(*inputs), ranker(*inputs), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("padding", [0.0, -1e30, float("-inf")])
 def test_padded_candidates_are_finite_and_change_nothing(ranker: Ranker, padding: float) -> None:
     inputs = ranker_inputs()

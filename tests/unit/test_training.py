@@ -12,10 +12,11 @@ from trireme_export.data.histories import gather_history
 from trireme_export.errors import TrainingError
 from trireme_export.training import TrainingConfig, train
 from trireme_export.training.examples import Batch, ExampleSource, clock_of, popularity_snapshots
-from trireme_export.training.two_tower import evaluate_tower
+from trireme_export.training.train import shape_of
+from trireme_export.training.two_tower import TowerTrainer, evaluate_tower
 from trireme_export.training.validation import cut_slice, hits_of, list_metrics, top_candidates
 from trireme_export.training.warm_start import align, warm_item_vectors
-from trireme_export.training.window_loss import likelihood
+from trireme_export.training.window_loss import likelihood, window_loss
 
 QUICK = {
     "history_length": 12,
@@ -249,6 +250,28 @@ def test_trains_without_times_and_with_a_sampled_softmax() -> None:
     models = train(data, TrainingConfig.model_validate(config), progress=False)
     assert torch.isfinite(models.two_tower.item_vectors()).all()
     assert models.shape.popularity == 1
+
+
+def test_a_sampled_softmax_touches_only_the_items_it_reads() -> None:
+    data, config = planted(), TrainingConfig.model_validate({**QUICK, "tower": {**QUICK["tower"], "softmax_items": 8}})
+    trainer = TowerTrainer(data, shape_of(data, config), config)
+    model, share, rng = trainer.start(1.0), trainer.share, np.random.default_rng(0)
+    assert share is not None
+    batch = ExampleSource(data, 0.1, 1.0, 12, 4, 0.3).draw(2, rng)
+    window_loss(model, data, batch, trainer.levels, share, config.tower, rng).backward()
+    for layer, most in ((model.read, 2 * 12), (model.written, 8 + 2 * 4)):
+        gradient = layer.weight.grad
+        assert gradient is not None
+        assert gradient.is_sparse
+        assert gradient.coalesce().indices().numel() <= most < ITEMS
+
+
+def test_rows_of_the_tables_are_those_of_the_whole() -> None:
+    data, config = planted(), TrainingConfig.model_validate(QUICK)
+    model, rows = TowerTrainer(data, shape_of(data, config), config).start(1.0), torch.tensor([3, 41, 7])
+    part, whole = model.features(rows), model.features()
+    torch.testing.assert_close(model.read_table(part, rows)[:-1], model.read_table(whole)[rows])
+    torch.testing.assert_close(model.latent_items(part, rows), model.latent_items(whole)[rows])
 
 
 def test_too_little_data_is_refused() -> None:

@@ -48,13 +48,17 @@ class ItemFeatures(nn.Module):
             self.register_buffer(f"item_list_{position}", torch.zeros(n, longest, dtype=torch.int32))
         self.width = dim * (len(shape.item_category_sizes) + self.lists) + shape.item_numbers
 
-    def forward(self) -> Tensor:
-        """Returns float32 (N, ``width``)."""
-        parts = [self.item_number]
+    def forward(self, rows: Tensor | None = None) -> Tensor:
+        """Returns float32 (N, ``width``), or only the items ``rows`` int64 (R,): float32 (R, ``width``)."""
+
+        def of(table: Tensor) -> Tensor:
+            return table if rows is None else table[rows]
+
+        parts = [of(self.item_number)]
         if self.item_category.shape[1]:
-            parts.append(self.categories(self.item_category))
+            parts.append(self.categories(of(self.item_category)))
         for position, table in enumerate(self.list_tables):
-            values = getattr(self, f"item_list_{position}")
+            values = of(getattr(self, f"item_list_{position}"))
             size = (values > 0).sum(dim=1, keepdim=True).clamp(min=1)
             parts.append(
                 nn.functional.embedding_bag(values.int(), _embedding(table).weight, mode="sum", padding_idx=0)

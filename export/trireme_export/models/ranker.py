@@ -137,17 +137,33 @@ class Ranker(nn.Module):
         self.register_buffer("vectors", torch.zeros(shape.catalogue_size, shape.rank_dim))
         self.register_buffer("statistics", torch.zeros(shape.catalogue_size, shape.popularity + 1))
 
-    def item_tables(self) -> tuple[Tensor, Tensor]:
-        """Returns the item half float32 (N + 1, hidden) and the unit vectors float32 (N + 1, rank_dim); last rows zero."""
-        parts = torch.cat([self.vectors, self.features(), self.statistics], dim=1)
-        half = self.item_half(parts)
-        return torch.cat([half, torch.zeros_like(half[:1])]), torch.cat(
-            [self.vectors, torch.zeros_like(self.vectors[:1])]
-        )
+    def item_tables(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the item half float32 (N + 1, hidden) and the unit vectors float32 (N + 1, rank_dim); last rows zero.
+
+        With ``rows`` int64 (R,), the tables hold only these items, in their order.
+        """
+        vectors, statistics = self.vectors, self.statistics
+        if rows is not None:
+            vectors, statistics = vectors[rows], statistics[rows]
+        half = self.item_half(torch.cat([vectors, self.features(rows), statistics], dim=1))
+        half, vectors = (torch.cat([table, table.new_zeros(1, table.shape[1])]) for table in (half, vectors))
+        return half, vectors
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Returns ``ranking_score`` float32 (B, C); the inputs are those of ``RankerCore.forward`` after the tables."""
         return self.core(*self.item_tables(), *inputs)
+
+    def score_by_rows(self, *inputs: Tensor) -> Tensor:
+        """Returns what ``forward`` does, at a cost that does not grow with the catalogue: it computes the items asked for."""
+        query, history_index, user_category, user_number, candidate_index, retrieval_score = inputs
+        newest = history_index[:, -self.shape.rank_history :]
+        rows = torch.unique(torch.cat([newest.flatten(), candidate_index.flatten()]))
+        rows = rows[rows >= 0].long()
+        newest, candidate_index = (
+            torch.where(index >= 0, torch.searchsorted(rows, index.long()), -1) for index in (newest, candidate_index)
+        )
+        given = (query, newest, user_category, user_number, candidate_index, retrieval_score)
+        return self.core(*self.item_tables(rows), *given)
 
     def precompute(self) -> ServingRanker:
         """Returns the same function with the item side computed once."""

@@ -121,14 +121,17 @@ class TwoTower(nn.Module):
         for linear in (self.project_read, self.project_written):
             nn.init.normal_(linear.weight, std=0.1 * max(1, self.features.width) ** -0.5)
 
-    def read_table(self, features: Tensor) -> Tensor:
-        """Returns what the user side reads for a history item: float32 (N + 1, latent); the last row (padding) is zero."""
-        table = self.read.weight + self.project_read(features)
-        return torch.cat([table, torch.zeros_like(table[:1])])
+    def read_table(self, features: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Returns what the user side reads for a history item: float32 (N + 1, latent); the last row (padding) is zero.
 
-    def latent_items(self, features: Tensor) -> Tensor:
-        """Returns the learned part of the item vectors: float32 (N, latent)."""
-        return self.written.weight + self.project_written(features)
+        With ``rows`` int64 (R,), ``features`` are those of these items, and so is the table, (R + 1, latent).
+        """
+        table = _rows(self.read, rows) + self.project_read(features)
+        return torch.cat([table, table.new_zeros(1, table.shape[1])])
+
+    def latent_items(self, features: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Returns the learned part of the item vectors: float32 (N, latent), or (R, latent) of ``rows``."""
+        return _rows(self.written, rows) + self.project_written(features)
 
     def item_vectors(self) -> Tensor:
         """Returns the latent part, the learned bias and the log popularity at the end of training: float32 (N, dim)."""
@@ -144,6 +147,11 @@ class TwoTower(nn.Module):
         self.eval()
         with torch.no_grad():
             return ServingTower(self.user, self.read_table(self.features())).eval()
+
+
+def _rows(layer: nn.Embedding, rows: Tensor | None) -> Tensor:
+    """Returns the weights, or some rows of them, whose gradients are then as sparse."""
+    return layer.weight if rows is None else nn.functional.embedding(rows, layer.weight, sparse=True)
 
 
 class ServingTower(nn.Module):

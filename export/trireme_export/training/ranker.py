@@ -135,13 +135,16 @@ class RankerTrainer:
         rng = np.random.default_rng(self.config.seed)
         users = users[hits[users].any(axis=1)]
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        large = self.data.catalogue_size > self.config.tower.softmax_items
+        forward = model.score_by_rows if large else model
         for epoch in range(epochs):
             model.train()
             order = rng.permutation(users)
             for low in range(0, len(order), config.batch_size):
                 index = order[low : low + config.batch_size]
                 unknown = rng.random(len(index)) < self.config.tower.user_dropout
-                loss = list_loss(model(*lists.tensors(index, unknown)), lists.candidates[index], hits[index])
+                score = forward(*lists.tensors(index, unknown))
+                loss = list_loss(score, lists.candidates[index], hits[index])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

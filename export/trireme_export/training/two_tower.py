@@ -19,7 +19,7 @@ from trireme_export.training.examples import ExampleSource, clock_of, popularity
 from trireme_export.training.options import TrainingConfig
 from trireme_export.training.validation import Slice, hits_of, list_metrics, top_candidates
 from trireme_export.training.warm_start import warm_item_vectors
-from trireme_export.training.window_loss import window_loss
+from trireme_export.training.window_loss import sampling_share, window_loss
 
 __all__ = ["Report", "TowerRun", "TowerTrainer", "evaluate_tower", "user_queries"]
 
@@ -50,6 +50,7 @@ class TowerTrainer:
         moments = min(tower.moments, max(2, MOMENT_VALUES // (data.catalogue_size * shape.popularity)))
         levels, self.latest = popularity_snapshots(data, tower.half_lives, moments)
         self.levels = torch.from_numpy(np.ascontiguousarray(levels.transpose(0, 2, 1)))
+        self.share = sampling_share(data, tower.softmax_items)
 
     def start(self, end: float) -> TwoTower:
         """Returns an untrained tower that knows the past before the clock ``end``, from the configured seed."""
@@ -78,7 +79,7 @@ class TowerTrainer:
         tower = self.config.tower
         run = TowerRun(self.start(end), 0)
         loop = _Loop(self, run.model, end)
-        best, best_value, waited = copy.deepcopy(run.model.state_dict()), -1.0, 0
+        best, best_value, waited = {name: value.clone() for name, value in run.model.state_dict().items()}, -1.0, 0
         total = tower.max_epochs * tower.epoch_steps
         for epoch in range(1, tower.max_epochs + 1):
             loss = loop.steps(tower.epoch_steps, lambda: report("two-tower", loop.done, total))
@@ -87,7 +88,9 @@ class TowerTrainer:
             run.epochs.append({"epoch": epoch, "steps": loop.done, "loss": loss, **metrics})
             waited += 1
             if value > best_value:
-                best, best_value, waited, run.steps = copy.deepcopy(loop.average.state_dict()), value, 0, loop.done
+                best_value, waited, run.steps = value, 0, loop.done
+                for name, kept in loop.average.state_dict().items():
+                    best[name].copy_(kept)
             if waited >= tower.patience:
                 break
         report("two-tower", total, total)
@@ -104,18 +107,28 @@ class TowerTrainer:
 
 
 class _Loop:
-    """Adam with a short warm-up, and a running average of the weights."""
+    """Adam with a short warm-up, and a running average of the weights.
+
+    Where the softmax is sampled, a step changes only those rows of the embeddings that it reads. Their moments are moved only
+    then, too, they do not decay, and the average has their newest values: all of that would be work on the whole catalogue.
+    """
 
     def __init__(self, trainer: TowerTrainer, model: TwoTower, end: float) -> None:
         config = trainer.config.tower
         self.trainer, self.model, self.config = trainer, model, config
-        self.average = copy.deepcopy(model)
+        tables = [] if trainer.share is None else [model.read.weight, model.written.weight]
+        shared = {id(table): table for table in tables}
+        self.average = copy.deepcopy(model, dict(shared))
         self.rng = np.random.default_rng(trainer.config.seed)
         self.source = ExampleSource(
             trainer.data, config.window, end, trainer.shape.history_length, config.targets, config.recency
         )
-        parameters = model.parameters()
-        self.optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        dense = [parameter for parameter in model.parameters() if id(parameter) not in shared]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(dense, lr=config.learning_rate, weight_decay=config.weight_decay)
+        ]
+        if tables:
+            self.optimizers.append(torch.optim.SparseAdam(tables, lr=config.learning_rate))
         self.done = 0
 
     def steps(self, count: int, report: Callable[[], None]) -> float:
@@ -124,8 +137,9 @@ class _Loop:
         losses = []
         for _ in range(count):
             batch = self.source.draw(self.config.batch_size, self.rng)
-            loss = window_loss(self.model, self.trainer.data, batch, self.trainer.levels, self.config, self.rng)
-            self.optimizer.zero_grad(set_to_none=True)
+            trainer = self.trainer
+            loss = window_loss(self.model, trainer.data, batch, trainer.levels, trainer.share, self.config, self.rng)
+            self.model.zero_grad(set_to_none=True)
             loss.backward()
             self._step()
             losses.append(float(loss.detach()))
@@ -135,13 +149,15 @@ class _Loop:
 
     def _step(self) -> None:
         self.done += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * min(1.0, self.done / 20)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * min(1.0, self.done / 20)
+            optimizer.step()
         decay = min(self.config.averaging, self.done / (self.done + 10))
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
+                if kept is not new:
+                    kept.lerp_(new, 1 - decay)
 
 
 def user_queries(model: TwoTower, data: TrainingData, part: Slice) -> tuple[Float32, Float32]:

@@ -19,11 +19,19 @@ SMOOTHING = 0.75
 """Exponent of the context distribution (Levy, Goldberg and Dagan, TACL 2015)."""
 
 
+PAIRS = 1 << 26
+"""Pairs of near items that are counted: they and what is made of them need about 100 bytes each."""
+BLOCK = 1 << 14
+"""Rows of a table that are worked on at a time."""
+
+
 def co_occurrence(data: TrainingData, past: np.ndarray, window: int) -> sp.csr_matrix:
     """Counts how often two items stand within ``window`` steps of each other, a pair at g steps as 1/g.
 
-    ``past`` bool (P,) selects the positives that count. Returns a symmetric float64 (N, N).
+    ``past`` bool (P,) selects the positives that count. Many positives get a narrower window: the nearest pairs, which weigh
+    most, are kept. Returns a symmetric float64 (N, N).
     """
+    window = max(1, min(window, PAIRS // max(1, np.count_nonzero(past))))
     user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))[past]
     items = data.user_items[past]
     total = sp.csr_matrix((data.catalogue_size, data.catalogue_size))
@@ -38,12 +46,17 @@ def co_occurrence(data: TrainingData, past: np.ndarray, window: int) -> sp.csr_m
 
 def positive_pmi(counts: sp.csr_matrix) -> sp.csr_matrix:
     """Returns max(0, log P(i, j) / (P(i) P'(j))) of the non-zero entries; P' is smoothed."""
-    table = counts.tocoo()
     rows = np.asarray(counts.sum(axis=1)).ravel()
     context = rows**SMOOTHING
     context *= rows.sum() / max(context.sum(), 1e-12)
-    value = np.log(table.data * table.data.sum() / (rows[table.row] * context[table.col]))
-    positive = sp.csr_matrix((np.maximum(value, 0.0), (table.row, table.col)), shape=counts.shape)
+    total = counts.data.sum()
+    positive = sp.csr_matrix((np.empty_like(counts.data), counts.indices, counts.indptr), shape=counts.shape, copy=True)
+    for low in range(0, counts.shape[0], BLOCK):
+        high = min(low + BLOCK, counts.shape[0])
+        part = slice(counts.indptr[low], counts.indptr[high])
+        expected = np.repeat(rows[low:high], np.diff(counts.indptr[low : high + 1])) * context[counts.indices[part]]
+        positive.data[part] = np.maximum(np.log(counts.data[part] * total / expected), 0.0)
+    positive.sort_indices()
     positive.eliminate_zeros()
     return positive
 

@@ -17,33 +17,56 @@ from trireme_export.models.two_tower import TwoTower
 from trireme_export.training.examples import Batch
 from trireme_export.training.options import TowerConfig
 
-__all__ = ["likelihood", "window_loss"]
+__all__ = ["likelihood", "sampling_share", "window_loss"]
+
+
+def sampling_share(data: TrainingData, limit: int) -> np.ndarray | None:
+    """Returns the share of each item in the sample of a softmax, float64 (N,); None where all of at most ``limit`` items fit."""
+    if data.catalogue_size <= limit:
+        return None
+    share = (np.bincount(data.user_items, minlength=data.catalogue_size) + 1.0) ** 0.75
+    return np.asarray(share / share.sum())
 
 
 def window_loss(
-    model: TwoTower, data: TrainingData, batch: Batch, levels: Tensor, config: TowerConfig, rng: np.random.Generator
+    model: TwoTower,
+    data: TrainingData,
+    batch: Batch,
+    levels: Tensor,
+    share: np.ndarray | None,
+    config: TowerConfig,
+    rng: np.random.Generator,
 ) -> Tensor:
     """Returns the mean negative log likelihood of the targets of ``batch``.
+
+    Where the softmax is sampled, only the items of the batch and of the sample are computed, and get gradients.
 
     Args:
         model: in training mode.
         data: what ``batch`` was drawn from.
         batch: B examples.
         levels: float32 (moments, K, N), log popularity as it was known at each moment.
+        share: see ``sampling_share``.
         config: shares of history and users that are hidden, and the size of a sampled softmax.
         rng: hides and samples.
     """
     history = _hide(batch.history, config.history_dropout, rng)
     rows = np.where(rng.random(len(batch.rows)) < config.user_dropout, -1, batch.rows)
     category, number = data.user_inputs(history, rows)
-    features = model.features()
-    query = model.user(model.read_table(features), *map(torch.from_numpy, (history, category, number)))
-    columns, correction = _softmax_items(data, batch, config.softmax_items, rng)
-    latent = model.shape.latent
-    items: Tensor = model.latent_items(features)
+    columns: Tensor | None = None
     bias: Tensor = model.bias
-    if columns is not None:
-        items, bias = items[columns], bias[columns] - correction
+    if share is None:
+        features = model.features()
+        table, items = model.read_table(features), model.latent_items(features)
+    else:
+        columns, correction = _softmax_items(share, batch, config.softmax_items, rng)
+        read = np.unique(history[history >= 0])
+        history = np.where(history >= 0, np.searchsorted(read, history), -1)
+        rows = torch.from_numpy(read).long()
+        table = model.read_table(model.features(rows), rows)
+        items, bias = model.latent_items(model.features(columns), columns), bias[columns] - correction
+    query = model.user(table, *map(torch.from_numpy, (history, category, number)))
+    latent = model.shape.latent
     moment = np.minimum((batch.cut * len(levels)).astype(np.int64), len(levels) - 1)
     logits = query[:, :latent] @ items.T + bias + _popularity_logits(query[:, latent + 1 :], levels, moment, columns)
     return likelihood(logits, batch, columns, data.catalogue_size)
@@ -57,15 +80,9 @@ def _hide(history: np.ndarray, share: float, rng: np.random.Generator) -> np.nda
     return np.where(hidden, -1, history).astype(np.int32)
 
 
-def _softmax_items(
-    data: TrainingData, batch: Batch, limit: int, rng: np.random.Generator
-) -> tuple[Tensor | None, Tensor | float]:
-    """Returns the items of the softmax int64 (S,), None for all, and the log of their chance to be sampled, float32 (S,)."""
-    if data.catalogue_size <= limit:
-        return None, 0.0
-    share = (np.bincount(data.user_items, minlength=data.catalogue_size) + 1.0) ** 0.75
-    share /= share.sum()
-    sample = rng.choice(data.catalogue_size, size=limit, p=share)
+def _softmax_items(share: np.ndarray, batch: Batch, limit: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Returns the items of the softmax int64 (S,) and the log of their chance to be sampled, float32 (S,)."""
+    sample = rng.choice(share.size, size=limit, p=share)
     columns = np.unique(np.concatenate([sample, batch.targets[batch.targets >= 0]]))
     chance = -np.expm1(-limit * share[columns])
     return torch.from_numpy(columns), torch.from_numpy(np.log(chance).astype(np.float32))
