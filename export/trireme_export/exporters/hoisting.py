@@ -20,12 +20,17 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from trireme_export.exporters.constants import add_constant, keep_constants
+
 __all__ = ["hoist"]
+
+#: Bytes of a constant that may be a shape.
+LARGEST_SHAPE = 1 << 10
 
 
 def hoist(model: onnx.ModelProto) -> int:
     """Rewrites ``model`` in place; returns how many layers were taken apart."""
-    graph = _Graph(onnx.shape_inference.infer_shapes(model))
+    graph = _Graph(model)
     count = 0
     for node in list(model.graph.node):
         if node.op_type == "MatMul" and (parts := graph.parts(node)):
@@ -36,19 +41,35 @@ def hoist(model: onnx.ModelProto) -> int:
     return count
 
 
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Returns the shapes of inputs and results; a dimension that is not fixed is 0.
+
+    The values of large tables take no part in the inference, which would be refused beyond the 2 GiB of a protobuf.
+    """
+    held = {}
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > LARGEST_SHAPE:
+            held[tensor.name] = tensor.raw_data
+            tensor.ClearField("raw_data")
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    for tensor in model.graph.initializer:
+        if tensor.name in held:
+            tensor.raw_data = held.pop(tensor.name)
+    return {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*graph.value_info, *graph.input)
+    }
+
+
 class _Graph:
     """Look-ups in a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        graph = model.graph
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
-        self.maker = {name: node for node in graph.node for name in node.output}
-        self.widths = {
-            value.name: value.type.tensor_type.shape.dim[-1].dim_value
-            for value in (*graph.value_info, *graph.input)
-            if value.type.tensor_type.shape.dim
-        }
-        self.ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*graph.value_info, *graph.input)}
+        shapes = _shapes(model)
+        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.maker = {name: node for node in model.graph.node for name in node.output}
+        self.widths = {name: shape[-1] for name, shape in shapes.items() if shape}
+        self.ranks = {name: len(shape) for name, shape in shapes.items()}
 
     def constant(self, name: str) -> np.ndarray | None:
         if name in self.constants:
@@ -93,7 +114,7 @@ class _Graph:
         return node.input[0] if node is not None and node.op_type == "Expand" else None
 
     def factors(self, node: onnx.NodeProto, names: list[str]) -> Iterator[Any]:
-        """Yields the nodes and constants that replace the layer; the last node makes its output."""
+        """Yields the nodes, and the names and values of constants, that replace the layer; the last node makes its output."""
         weights = self.constant(node.input[1])
         assert weights is not None
         stem, terms, rest, start = node.output[0], [], [], 0
@@ -103,10 +124,10 @@ class _Graph:
             term = f"{stem}/part{position}"
             if (found := self.table(name)) is not None:
                 rows, index = found
-                yield numpy_helper.from_array(rows @ part, f"{term}/table")
+                yield f"{term}/table", rows @ part
                 yield helper.make_node("Gather", [f"{term}/table", index], [term], name=term)
             elif source := self.expanded(name):
-                yield numpy_helper.from_array(np.ascontiguousarray(part), f"{term}/weights")
+                yield f"{term}/weights", part
                 yield helper.make_node("MatMul", [source, f"{term}/weights"], [term], name=term)
             else:
                 rest.append((name, part))
@@ -124,7 +145,7 @@ def _product(term: str, rest: list[tuple[str, np.ndarray]]) -> Iterator[Any]:
     if len(rest) > 1:
         given = f"{term}/concat"
         yield helper.make_node("Concat", [name for name, _ in rest], [given], name=given, axis=-1)
-    yield numpy_helper.from_array(np.concatenate([part for _, part in rest]), f"{term}/weights")
+    yield f"{term}/weights", np.concatenate([part for _, part in rest])
     yield helper.make_node("MatMul", [given, f"{term}/weights"], [term], name=term)
 
 
@@ -142,10 +163,10 @@ def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, made: Iterator[Any]) 
     position = next(index for index, other in enumerate(graph.node) if other is node or other == node)
     nodes = []
     for thing in made:
-        if isinstance(thing, onnx.TensorProto):
-            graph.initializer.append(thing)
-        else:
+        if isinstance(thing, onnx.NodeProto):
             nodes.append(thing)
+        else:
+            add_constant(graph, *thing)
     kept = [*graph.node[:position], *nodes, *graph.node[position + 1 :]]
     del graph.node[:]
     graph.node.extend(kept)
@@ -160,9 +181,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
             break
         del graph.node[:]
         graph.node.extend(kept)
-    constants = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(constants)
+    keep_constants(graph, read)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

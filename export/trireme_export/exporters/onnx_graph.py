@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,22 +66,22 @@ def export_onnx(
     names = list(inputs[0])
     _check_output(module.eval(), stage, inputs[0], width)
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / MODEL
-    with warnings.catch_warnings():
+    # Beyond 2 GiB, a file for every constant lies beside the traced graph.
+    with tempfile.TemporaryDirectory(dir=folder) as traced, warnings.catch_warnings():
         # The TorchScript exporter is deprecated in favour of one that needs onnxscript; these graphs are straight
         # lines without control flow, which tracing exports whole. `_compare` holds it to that.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
             tuple(torch.from_numpy(np.ascontiguousarray(inputs[0][name])) for name in names),
-            str(file),
+            str(Path(traced, MODEL)),
             input_names=names,
             output_names=[output],
             dynamic_axes={name: {0: "batch"} for name in (*names, output)},
             opset_version=OPSET,
             dynamo=False,
         )
-    graph = onnx.load(str(file))
+        graph = onnx.load(str(Path(traced, MODEL)))
     hoist(graph)
     _check_graph(stage, graph, names)
     save_graph(graph, folder)

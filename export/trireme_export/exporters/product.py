@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from trireme_export.exporters.constants import add_constant
 from trireme_export.exporters.onnx_graph import OPSET, save_graph
 from trireme_runtime.index import ExactIndex
 from trireme_runtime.onnx_model import OnnxModel
@@ -22,8 +23,9 @@ def exact_index(vectors: np.ndarray, folder: Path) -> ExactIndex:
         "product",
         [helper.make_tensor_value_info("query", TensorProto.FLOAT, ["batch", width])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch", catalogue_size])],
-        [numpy_helper.from_array(np.ascontiguousarray(vectors.T), "vectors")],
     )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    add_constant(model.graph, "vectors", vectors.T)
     folder.mkdir(parents=True, exist_ok=True)
-    save_graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9), folder)
+    save_graph(model, folder)
     return ExactIndex(OnnxModel(folder), catalogue_size)

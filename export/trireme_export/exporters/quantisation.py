@@ -82,14 +82,22 @@ def _quantised(model: OnnxModel, sample: Mapping[str, np.ndarray]) -> Iterator[t
             folder = model.file.parent / name
             folder.mkdir(exist_ok=True)
             target = str(folder / MODEL)
-            common: dict[str, Any] = {"op_types_to_quantize": LAYERS, "per_channel": True, "reduce_range": True}
+            common: dict[str, Any] = {
+                "op_types_to_quantize": LAYERS,
+                "per_channel": True,
+                "reduce_range": True,
+                "use_external_data_format": True,  # needed beyond 2 GiB
+            }
             options = {"MatMulConstBOnly": True}
             if name == "int8-dynamic":
                 quantize_dynamic(source, target, weight_type=QuantType.QInt8, extra_options=options, **common)
             else:
                 read = {name: sample[name] for name in model.inputs}
                 quantize_static(source, target, _Sample(read), extra_options=options, **common)
-            save_graph(onnx.load(target), folder)
+            graph = onnx.load(target)
+            for file in folder.iterdir():
+                file.unlink()
+            save_graph(graph, folder)
             yield name, OnnxModel(folder)
     finally:
         logger.setLevel(level)

@@ -62,8 +62,8 @@ def window_loss(
         columns, correction = _softmax_items(share, batch, config.softmax_items, rng)
         read = np.unique(history[history >= 0])
         history = np.where(history >= 0, np.searchsorted(read, history), -1)
-        rows = torch.from_numpy(read).long()
-        table = model.read_table(model.features(rows), rows)
+        read_rows = torch.from_numpy(read).long()
+        table = model.read_table(model.features(read_rows), read_rows)
         items, bias = model.latent_items(model.features(columns), columns), bias[columns] - correction
     query = model.user(table, *map(torch.from_numpy, (history, category, number)))
     latent = model.shape.latent

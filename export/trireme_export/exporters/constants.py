@@ -1,0 +1,24 @@
+"""Constants of a graph that may be larger than 2 GiB: protobuf copies a message by serialising it, which ends there."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import numpy as np
+import onnx
+from onnx import helper
+
+__all__ = ["add_constant", "keep_constants"]
+
+
+def add_constant(graph: onnx.GraphProto, name: str, array: np.ndarray) -> None:
+    """Adds ``array`` to the constants of ``graph``."""
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    graph.initializer.add(name=name, dims=array.shape, data_type=kind).raw_data = array.tobytes()
+
+
+def keep_constants(graph: onnx.GraphProto, names: Container[str]) -> None:
+    """Drops the constants that are not among ``names``."""
+    for position in reversed(range(len(graph.initializer))):
+        if graph.initializer[position].name not in names:
+            del graph.initializer[position]
