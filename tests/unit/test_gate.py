@@ -73,6 +73,14 @@ def test_a_loss_beyond_the_tolerance_fails_with_the_numbers(
         check_gate(checkpoint, Funnel(stages))
 
 
+def test_lists_do_not_depend_on_the_block(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checkpoint.test is not None
+    given = checkpoint.models, checkpoint.tables, checkpoint.test, 40, 40
+    whole = offline_lists(*given)
+    monkeypatch.setattr("trireme_export.evaluation.funnel.SCORES", 7 * 400)
+    np.testing.assert_array_equal(offline_lists(*given), whole)
+
+
 def test_without_a_test_part_it_fails_and_says_what_to_do(checkpoint: Checkpoint, funnel: Funnel) -> None:
     with pytest.raises(GateError, match=r"no test part.*data\.test_fraction.*--waive-gate measurement") as refused:
         check_gate(replace(checkpoint, test=None), funnel)

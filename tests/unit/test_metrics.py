@@ -20,6 +20,7 @@ from trireme_export.evaluation import (
     recall_at_k,
     score_lists,
 )
+from trireme_export.tables import popular_lists
 
 #: Discounts of ranks 1, 2 and 3.
 D1, D2, D3 = 1.0, 1 / math.log2(3), 0.5
@@ -135,6 +136,17 @@ def test_popular_lists_skip_what_the_user_has_and_pad() -> None:
     assert popular_order(popularity).tolist() == [2, 1, 3, 0]
     assert popularity_lists(popularity, asked, 3).tolist() == [[1, 3, 0], [2, -1, -1]]
     assert evaluate_popularity(popularity, asked)["recall@20"] == 1.0
+
+
+def test_popular_lists_of_segments_are_those_of_a_full_sort() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.6, (5, 40))
+    counts[0] = counts.sum(axis=0)
+    for depth in (1, 7, 39, 60):
+        order = np.stack([np.lexsort((-counts[0], -row))[:depth] for row in counts])
+        found, score = popular_lists(iter(counts), depth)
+        np.testing.assert_array_equal(found, order)
+        np.testing.assert_array_equal(score, np.log1p(np.take_along_axis(counts, order, axis=1)).astype(np.float32))
 
 
 def test_score_lists_rank_ties_by_index_and_leave_out_history_and_minus_infinity() -> None:

@@ -15,7 +15,7 @@ from trireme_export.training.examples import Batch, ExampleSource, clock_of, pop
 from trireme_export.training.train import shape_of
 from trireme_export.training.two_tower import TowerTrainer, evaluate_tower
 from trireme_export.training.validation import cut_slice, hits_of, list_metrics, top_candidates
-from trireme_export.training.warm_start import align, warm_item_vectors
+from trireme_export.training.warm_start import align, co_occurrence, warm_item_vectors
 from trireme_export.training.window_loss import likelihood, window_loss
 
 QUICK = {
@@ -199,6 +199,23 @@ def test_warm_vectors_know_which_items_stand_together() -> None:
     assert product[same].mean() > 5 * abs(product[~same & ~np.eye(ITEMS, dtype=bool)].mean())
     empty, _ = warm_item_vectors(tiny([[0]]), np.ones(1, bool), 4, 5, np.random.default_rng(0))
     assert not empty.any()
+
+
+def test_many_positives_keep_the_nearest_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, past = tiny([[0, 1, 2, 3]]), np.ones(4, bool)
+    assert co_occurrence(data, past, 3).toarray()[0].tolist() == [0, 1, 1 / 2, pytest.approx(1 / 3), 0, 0]
+    monkeypatch.setattr("trireme_export.training.warm_start.PAIRS", 8)  # two for every positive
+    assert co_occurrence(data, past, 3).toarray()[0].tolist() == [0, 1, 1 / 2, 0, 0, 0]
+
+
+def test_candidates_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = planted()
+    part = cut_slice(data, 0.8, 12, 100, np.random.default_rng(0))
+    score = np.random.default_rng(1).standard_normal((len(part.rows), ITEMS)).astype(np.float32)
+    whole = top_candidates(part, lambda index: score[index], 20)
+    monkeypatch.setattr("trireme_export.training.validation.SCORES", 3 * ITEMS)
+    for found, expected in zip(top_candidates(part, lambda index: score[index], 20), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_align_undoes_a_rotation() -> None:
