@@ -78,7 +78,7 @@ def to_json(answer: Recommendations, titles: Mapping[int, str]) -> dict[str, Any
         "user_id": answer.user_id,
         "items": [{"item_id": item.item_id, "score": item.score, **title(item.item_id)} for item in answer],
         "rung": int(answer.rung),
-        "reason": answer.rung.reason,
+        "reason": answer.reason.words,
         "model": answer.model_name,
         "version": answer.model_version,
     }
@@ -91,7 +91,7 @@ def recommendations_table(answer: Recommendations, titles: Mapping[int, str]) ->
     table = Table(
         title=f"{who} · rung {int(answer.rung)} ({rung}) · {answer.model_name} version {answer.model_version}",
         title_justify="left",
-        caption=answer.rung.reason if answer.rung else "",
+        caption=answer.reason.words if answer.rung else "",
         caption_justify="left",
     )
     table.add_column("", justify="right")

@@ -23,7 +23,7 @@ from .errors import (
 from .ledger import CallLedger
 from .model import ModelInfo
 from .options import Coalescing, Timeout
-from .recommendations import Recommendation, Recommendations, Rung
+from .recommendations import Reason, Recommendation, Recommendations, Rung
 from .requests import ANONYMOUS, Request
 from .sync_client import Client
 from .telemetry import Telemetry
@@ -44,6 +44,7 @@ __all__ = [
     "NotNowError",
     "OverloadedError",
     "ProtocolError",
+    "Reason",
     "Recommendation",
     "Recommendations",
     "Request",

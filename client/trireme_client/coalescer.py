@@ -107,13 +107,14 @@ class Coalescer(ABC, Generic[S]):
         """Ends a flight whose ModelInferResponse came; ``_read`` gives its results."""
         self.flights.answered(flight, self._clock())
         _ended([call.recorder for call in flight.calls if call.recorder.wants_ledger], "rpc")
-        if flight.codec is not None:
-            self._session.notice_version(flight.codec, message)
+        assert flight.codec is not None
+        self._session.notice_version(flight.codec, message)
 
     def _read(self, flight: Flight, message: Any) -> list[Result]:
         """Returns one result per call. An answer that cannot be read at all is an error for each of them."""
+        assert flight.codec is not None
         try:
-            answer = Answer(message, len(flight.calls))
+            answer = flight.codec.answer(message, len(flight.calls))
         except ProtocolError as error:
             return [copy.copy(error) for _ in flight.calls]
         return [self._read_row(answer, row, call) for row, call in enumerate(flight.calls)]

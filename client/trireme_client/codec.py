@@ -12,19 +12,22 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from .errors import ProtocolError, TriremeError
-from .model import HISTORY, ITEM_ID, LEDGER, RUNG, SCORE, STAGES, USER_ID, ModelInfo
-from .recommendations import Recommendations, Rung
+from .model import HISTORY, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STAGES, USER_ID, ModelInfo
+from .recommendations import Reason, Recommendations, Rung
 from .recorder import Recorder
 from .requests import NO_USER, CheckedRequest
 
 _log = logging.getLogger(__name__)
 
 _WIRE_INT64 = np.dtype("<i8")
-_RUNGS = tuple(Rung)  # by value: a look-up in an enum costs ten times that in a tuple
+# By value: a look-up in an enum costs ten times that in a dict.
+_RUNGS = {int(rung): rung for rung in Rung}
+_REASONS = {int(reason): reason for reason in Reason}
 _OUTPUT_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     ITEM_ID: ("INT64", _WIRE_INT64),
     SCORE: ("FP32", np.dtype("<f4")),
     RUNG: ("UINT8", np.dtype("u1")),
+    REASON: ("UINT8", np.dtype("u1")),
     LEDGER: ("INT64", _WIRE_INT64),
 }
 
@@ -113,7 +116,7 @@ class Codec:
         ordered: dict[int, Recommendations | TriremeError] = {}
         for batch, message in zip(batches, answers, strict=True):
             try:
-                results: Sequence[Recommendations | TriremeError] = _read(batch, message, recorder)
+                results: Sequence[Recommendations | TriremeError] = self._read(batch, message, recorder)
             except TriremeError as error:
                 if not keeps_errors:
                     raise
@@ -121,12 +124,15 @@ class Codec:
             ordered.update(zip(batch.positions, results, strict=True))
         return [ordered[position] for position in range(len(ordered))]
 
+    def _read(self, batch: Batch, message: Any, recorder: Recorder) -> list[Recommendations]:
+        if isinstance(message, TriremeError):
+            raise message
+        answer = self.answer(message, len(batch.requests))
+        return [answer.of(row, request, recorder) for row, request in enumerate(batch.requests)]
 
-def _read(batch: Batch, message: Any, recorder: Recorder) -> list[Recommendations]:
-    if isinstance(message, TriremeError):
-        raise message
-    answer = Answer(message, len(batch.requests))
-    return [answer.of(row, request, recorder) for row, request in enumerate(batch.requests)]
+    def answer(self, message: Any, rows: int) -> Answer:
+        """Returns the checked answer to a message of ``rows`` users. Raises ProtocolError."""
+        return Answer(message, rows, self.info.history_length)
 
 
 def pad_histories(histories: Sequence[NDArray[np.int64]], length: int) -> NDArray[np.int64]:
@@ -144,14 +150,24 @@ class Answer:
     Lists longer or shorter than the model's configuration has them are read as well: another version may have answered.
 
     Raises:
-        ProtocolError: a tensor is missing or has the wrong dtype, shape or size, an item id is below -1, or a rung is
-            unknown.
+        ProtocolError: a tensor is missing or has the wrong dtype, shape or size, an item id is below -1, or a rung or a reason
+            is unknown.
     """
 
-    __slots__ = ("_item_ids", "_ledger", "_message", "_name", "_padded", "_rungs", "_scores", "_version")
+    __slots__ = (
+        "_history_length",
+        "_item_ids",
+        "_ledger",
+        "_name",
+        "_padded",
+        "_reasons",
+        "_rungs",
+        "_scores",
+        "_version",
+    )
 
-    def __init__(self, message: Any, rows: int) -> None:
-        self._message = message
+    def __init__(self, message: Any, rows: int, history_length: int) -> None:
+        self._history_length = history_length
         self._name: str = message.model_name
         self._version: str = message.model_version
         # An output without bytes counts as missing.
@@ -159,24 +175,26 @@ class Answer:
         tensors = {output.name: (output, raw) for output, raw in outputs}
         self._item_ids = _tensor(message, tensors, ITEM_ID, rows)
         self._scores = _tensor(message, tensors, SCORE, rows, self._item_ids.shape[1])
-        self._rungs: list[int] = _tensor(message, tensors, RUNG, rows, 1)[:, 0].tolist()
+        self._rungs: list[Rung] = _named(message, tensors, RUNG, rows, _RUNGS)
+        self._reasons: list[Reason] = _named(message, tensors, REASON, rows, _REASONS)
         self._ledger = _tensor(message, tensors, LEDGER, rows, 2 + len(STAGES)) if LEDGER in tensors else None
-        lowest, highest = int(self._item_ids.min()), max(self._rungs)
+        lowest = int(self._item_ids.min())
         if lowest < -1:
             raise ProtocolError(f"{_name(message)} answered with the item id {lowest}; allowed: >= -1")
-        if highest >= len(_RUNGS):
-            raise ProtocolError(f"{_name(message)} answered with rung {highest}; allowed: 0 to {len(_RUNGS) - 1}")
         self._padded = lowest < 0
 
     def of(self, row: int, request: CheckedRequest, recorder: Recorder) -> Recommendations:
         """Returns the result of the request in this row: a copy, since a view would keep the whole batch alive."""
-        user_id, k, _, _ = request
-        item_ids, scores = self._item_ids[row, :k], self._scores[row, :k]
+        user_id, k, history, _ = request
+        item_ids, scores = self._item_ids[row], self._scores[row]
+        older = None if history is None else history[: -self._history_length]
+        if older is not None and older.size:  # the server saw the newest only, and leaves out no others
+            kept = ~np.isin(item_ids, older)
+            item_ids, scores = item_ids[kept], scores[kept]
         if self._padded:
             found = item_ids >= 0
             item_ids, scores = item_ids[found], scores[found]
-        else:
-            item_ids, scores = item_ids.copy(), scores.copy()
+        item_ids, scores = item_ids[:k].copy(), scores[:k].copy()
         item_ids.flags.writeable = scores.flags.writeable = False
         if self._ledger is not None:
             recorder.served(self._ledger[row].tolist())
@@ -184,10 +202,23 @@ class Answer:
             None if user_id == NO_USER else user_id,
             item_ids,
             scores,
-            _RUNGS[self._rungs[row]],
+            self._rungs[row],
+            self._reasons[row],
             self._name,
             self._version,
         )
+
+
+def _named(
+    answer: Any, tensors: dict[str, tuple[Any, bytes]], name: str, rows: int, members: dict[int, Any]
+) -> list[Any]:
+    """Returns the members of an enumeration that an output (rows, 1) names."""
+    values = _tensor(answer, tensors, name, rows, 1)[:, 0].tolist()
+    try:
+        return [members[value] for value in values]
+    except KeyError as error:
+        allowed = ", ".join(map(str, members))
+        raise ProtocolError(f"{_name(answer)} answered with {name} {error}; allowed: {allowed}") from None
 
 
 def _tensor(

@@ -10,7 +10,7 @@ from typing import Any
 from .errors import ProtocolError
 
 USER_ID, HISTORY = "user_id", "history"
-ITEM_ID, SCORE, RUNG = "item_id", "score", "rung"
+ITEM_ID, SCORE, RUNG, REASON = "item_id", "score", "rung", "reason"
 # The request parameter that asks for the ledger, which is also the name of its tensor.
 LEDGER = "ledger"
 # The parameter of the configuration that holds the SLO, as JSON.
@@ -57,7 +57,8 @@ def read_model_info(config: Any, versions: Iterable[str], model_version: str) ->
     history_length = _width(config.name, "input", inputs, HISTORY, "TYPE_INT64")
     list_length = _width(config.name, "output", outputs, ITEM_ID, "TYPE_INT64")
     _width(config.name, "output", outputs, SCORE, "TYPE_FP32", list_length)
-    _width(config.name, "output", outputs, RUNG, "TYPE_UINT8", 1)
+    for name in (RUNG, REASON):
+        _width(config.name, "output", outputs, name, "TYPE_UINT8", 1)
     if config.max_batch_size < 1:
         raise ProtocolError(f"model {config.name!r} has max_batch_size {config.max_batch_size}; allowed: >= 1")
     newest = max((version for version in versions if version.isdecimal()), key=int, default="")

@@ -25,17 +25,30 @@ class Rung(IntEnum):
     POPULAR = 3
     """Popular with everybody."""
 
+
+class Reason(IntEnum):
+    """Why an answer is no more complete than it is."""
+
+    NONE = 0
+    """Every stage answered."""
+    FAULT = 3
+    """What a model put out was no number."""
+    NOTHING_KNOWN = 4
+    """There is no history to go by."""
+    EXHAUSTED = 5
+    """The user has seen every item."""
+
     @property
-    def reason(self) -> str:
-        """Why the answer is no more complete than this."""
-        return _REASONS[self]
+    def words(self) -> str:
+        """The reason in words."""
+        return _WORDS[self]
 
 
-_REASONS = {
-    Rung.FULL: "every stage answered",
-    Rung.RETRIEVAL_ORDER: "the ranking scores were not usable",
-    Rung.SEGMENT_POPULAR: "nothing is known of the user but their segment",
-    Rung.POPULAR: "nothing is known of the user",
+_WORDS = {
+    Reason.NONE: "every stage answered",
+    Reason.FAULT: "what a model put out was no number",
+    Reason.NOTHING_KNOWN: "there is no history to go by",
+    Reason.EXHAUSTED: "the user has seen every item",
 }
 
 
@@ -57,6 +70,7 @@ class Recommendations(Sequence[Recommendation]):
         item_ids: int64 (items,), at most the k asked for, fewer where there are fewer.
         scores: float32 (items,), in descending order.
         rung: how complete the answer is.
+        reason: why it is no more complete.
         model_name: the model that answered.
         model_version: its version.
         ledger: where the time of the call went, if that was asked for.
@@ -66,6 +80,7 @@ class Recommendations(Sequence[Recommendation]):
     item_ids: NDArray[np.int64]
     scores: NDArray[np.float32]
     rung: Rung
+    reason: Reason
     model_name: str
     model_version: str
     ledger: CallLedger | None
@@ -76,6 +91,7 @@ class Recommendations(Sequence[Recommendation]):
         item_ids: NDArray[np.int64],
         scores: NDArray[np.float32],
         rung: Rung,
+        reason: Reason,
         model_name: str,
         model_version: str,
         ledger: CallLedger | None = None,
@@ -85,6 +101,7 @@ class Recommendations(Sequence[Recommendation]):
         _set_item_ids(self, item_ids)
         _set_scores(self, scores)
         _set_rung(self, rung)
+        _set_reason(self, reason)
         _set_model_name(self, model_name)
         _set_model_version(self, model_version)
         _set_ledger(self, ledger)
@@ -112,4 +129,6 @@ class Recommendations(Sequence[Recommendation]):
 
 
 _SETTERS = [vars(Recommendations)[field.name].__set__ for field in fields(Recommendations)]
-_set_user_id, _set_item_ids, _set_scores, _set_rung, _set_model_name, _set_model_version, _set_ledger = _SETTERS
+_set_user_id, _set_item_ids, _set_scores, _set_rung, _set_reason, _set_model_name, _set_model_version, _set_ledger = (
+    _SETTERS
+)

@@ -42,8 +42,10 @@ class Request:
         user_id: int >= 0; ANONYMOUS for a user of whom nothing is known. None counts as that only with a history: alone
             it is rather a look-up that failed.
         k: how many items. More than the model's list length are cut to it, with a warning in the log.
-        history: item ids, newest last, in place of those that the server has stored; None uses the stored ones, an
-            empty history counts as none at all. Only the newest ``history_length`` ids are sent.
+        history: item ids, newest last, in place of those that the server has stored; None uses the stored ones. The models
+            read the newest ``history_length`` of them, and none is recommended back. An empty history leaves the models
+            nothing to go by: popular items. In either case, the features of a known user count, and what they have
+            interacted with stays left out.
     """
 
     user_id: int | Anonymous | None = None

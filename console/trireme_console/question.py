@@ -81,7 +81,7 @@ class Question:
         who = "anonymous" if answer.user_id is None else f"user {answer.user_id}"
         self._level.set("idle")
         self._when.set_text(f"answered at {clock(asked.at)}")
-        self._about.set_text(f"{who} · rung {int(answer.rung)} ({rung_word(answer.rung)}): {answer.rung.reason}")
+        self._about.set_text(f"{who} · rung {int(answer.rung)} ({rung_word(answer.rung)}): {answer.reason.words}")
         self._answer.clear()
         with self._answer:
             with box("items titled" if self._titles else "items"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +14,24 @@ from trireme_runtime.artifacts import FORMAT_VERSION
 from trireme_runtime.errors import BundleError
 from trireme_runtime.schema import ENTRY, Dims
 
-__all__ = ["MANIFEST", "PERF_INPUT", "Artifact", "Manifest", "describe_file", "read_manifest", "verify_repository"]
+__all__ = [
+    "CONFIG",
+    "MANIFEST",
+    "PERF_INPUT",
+    "Artifact",
+    "Manifest",
+    "describe_file",
+    "read_manifest",
+    "verify_repository",
+    "verify_version",
+]
 
 MANIFEST = "manifest.json"
 #: File of a repository with users to ask, in the format of perf_analyzer's `--input-data`.
 PERF_INPUT = "perf_input.json"
+CONFIG = "config.pbtxt"
+#: Where a config names the version that is served.
+SERVED_VERSION = re.compile(r"version_policy\s*{\s*specific\s*{\s*versions:\s*(\d+)")
 #: Keys of the manifest's `dims` that are not the names of fields: published bundles stay readable.
 DIM_FIELDS = {"items": "list_length"}
 
@@ -72,7 +86,7 @@ def describe_file(file: Path) -> Artifact:
 
 
 def read_manifest(repository: Path) -> Manifest:
-    """The manifest of the newest bundle in a model repository.
+    """The manifest of the bundle that a model repository serves.
 
     Raises:
         BundleError: there is no repository, no entry model, no manifest, or it cannot be read.
@@ -82,10 +96,21 @@ def read_manifest(repository: Path) -> Manifest:
     entry = repository / ENTRY
     if not entry.is_dir():
         raise BundleError(f"{repository}: has no model {ENTRY!r}; is this a repository of `trireme export`?")
-    versions = sorted((int(path.name) for path in entry.iterdir() if path.name.isdecimal()), reverse=True)
+    return _read(entry / _served_version(entry) / MANIFEST)
+
+
+def _served_version(model: Path) -> str:
+    """The version that the config names, as that of `trireme export` does; else the newest, as Triton has it."""
+    config = model / CONFIG
+    if config.is_file() and (named := SERVED_VERSION.search(config.read_text())):
+        return named[1]
+    versions = [path.name for path in model.iterdir() if path.name.isdecimal()]
     if not versions:
-        raise BundleError(f"{entry}: has no version directory; the export did not finish")
-    file = entry / str(versions[0]) / MANIFEST
+        raise BundleError(f"{model}: has no version directory; the export did not finish")
+    return max(versions, key=int)
+
+
+def _read(file: Path) -> Manifest:
     try:
         return Manifest.from_json(file.read_text())
     except OSError as error:
@@ -95,19 +120,46 @@ def read_manifest(repository: Path) -> Manifest:
 
 
 def verify_repository(repository: Path) -> Manifest:
-    """Reads the newest manifest and compares every file with it.
+    """Reads the manifest of the bundle that is served, and compares every file with it.
 
     Raises:
         BundleError: as ``read_manifest``; or a file is missing or differs from the manifest (named).
     """
     manifest = read_manifest(repository)
+    _verify(repository, manifest, "", hashes=True)
+    for path in manifest.artifacts:
+        # What lies outside of the versions is a copy of a file of the version that is served.
+        file = repository / path
+        copy = {CONFIG: file.parent.parent / CONFIG, PERF_INPUT: repository / PERF_INPUT}.get(file.name)
+        if copy is not None and not (copy.is_file() and copy.read_bytes() == file.read_bytes()):
+            raise BundleError(f"{copy}: is missing or differs from {path}, which the manifest lists")
+    return manifest
+
+
+def verify_version(model: Path, version: str, hashes: bool) -> None:
+    """Compares the files of one version of a model with the manifest of that version, as far as it lists them.
+
+    Args:
+        model: the model's folder in the repository.
+        version: a folder in it.
+        hashes: whether checksums are compared, too, and not only sizes.
+
+    Raises:
+        BundleError: the manifest is missing or cannot be read, or a file is missing or differs from it (named).
+    """
+    manifest = _read(model.parent / ENTRY / version / MANIFEST)
+    _verify(model.parent, manifest, f"{model.name}/{version}/", hashes)
+
+
+def _verify(repository: Path, manifest: Manifest, under: str, hashes: bool) -> None:
     for path, expected in manifest.artifacts.items():
+        if not path.startswith(under):
+            continue
         file = repository / path
         if not file.is_file():
             raise BundleError(f"{file}: is missing; the manifest lists it")
-        found = describe_file(file)
-        if found.bytes != expected.bytes:
-            raise BundleError(f"{file}: has {found.bytes} bytes, the manifest says {expected.bytes}")
-        if found.sha256 != expected.sha256:
-            raise BundleError(f"{file}: has sha256 {found.sha256[:12]}…, the manifest says {expected.sha256[:12]}…")
-    return manifest
+        size = file.stat().st_size
+        if size != expected.bytes:
+            raise BundleError(f"{file}: has {size} bytes, the manifest says {expected.bytes}")
+        if hashes and (found := describe_file(file).sha256) != expected.sha256:
+            raise BundleError(f"{file}: has sha256 {found[:12]}…, the manifest says {expected.sha256[:12]}…")

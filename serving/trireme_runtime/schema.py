@@ -113,8 +113,9 @@ RANKING_SCORE = Tensor("ranking_score", "float32", "candidates")
 ITEM_ID = Tensor("item_id", "int64", "list_length")
 SCORE = Tensor("score", "float32", "list_length")
 RUNG = Tensor("rung", "uint8", 1)
+REASON = Tensor("reason", "uint8", 1)
 
-_ENTRY_SIGNATURE = Signature((USER_ID, HISTORY), (ITEM_ID, SCORE, RUNG))
+_ENTRY_SIGNATURE = Signature((USER_ID, HISTORY), (ITEM_ID, SCORE, RUNG, REASON))
 
 #: The stages in the order of a request.
 STAGES: Mapping[str, Signature] = {
@@ -127,7 +128,7 @@ STAGES: Mapping[str, Signature] = {
     ),
     "reranking": Signature(
         (USER_ROW, HISTORY_INDEX, USER_CATEGORY, CANDIDATE_INDEX, RETRIEVAL_SCORE, RANKING_SCORE),
-        (ITEM_ID, SCORE, RUNG),
+        (ITEM_ID, SCORE, RUNG, REASON),
     ),
 }
 

@@ -160,10 +160,11 @@ def test_errors(tmp_path: Path, failures: int, fires: bool) -> None:
     check_alerts(tmp_path, series, {LAST: [alert("TriremeErrors", instance=INSTANCE, model=FUSED)] if fires else []})
 
 
+@pytest.mark.parametrize("rung", ["rung1", "rung2_fault"])
 @pytest.mark.parametrize(("users", "fires"), [(3, False), (10, True)])
-def test_answers_in_the_order_of_retrieval(tmp_path: Path, users: float, fires: bool) -> None:
-    unused = alert("TriremeRankingUnused", instance=INSTANCE, model=FUSED, entry=FUSED, rung="1")
-    check_alerts(tmp_path, healthy(60) | answers(rung1=[users] * 60), {9: [], 30: [unused] if fires else []})
+def test_answers_without_a_model(tmp_path: Path, users: float, fires: bool, rung: str) -> None:
+    fault = alert("TriremeModelFault", instance=INSTANCE, entry=FUSED)
+    check_alerts(tmp_path, healthy(60) | answers(**{rung: [users] * 60}), {9: [], 30: [fault] if fires else []})
 
 
 @pytest.mark.parametrize(("users", "fires"), [({"rung3": 90}, False), ({"rung3": 200}, True), ({"rung2": 200}, True)])

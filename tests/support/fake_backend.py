@@ -4,8 +4,11 @@ end-to-end tests run the adapter there, these stand-ins let unit tests look at i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from trireme_runtime.schema import Dims
 
 
 @dataclass
@@ -30,6 +33,16 @@ class TritonError:
 class InferenceResponse:
     output_tensors: list[Tensor]
     error: TritonError | None = None
+
+
+def config(widths: dict[str, int], max_batch_size: int = 64) -> dict[str, Any]:
+    """The part of a model's configuration that the adapter reads."""
+    inputs = [{"name": name, "dims": [width]} for name, width in widths.items()]
+    return {"input": inputs, "max_batch_size": max_batch_size}
+
+
+def chain_config(chain: Any, dims: Dims, max_batch_size: int = 64) -> dict[str, Any]:
+    return config({tensor.name: tensor.length(dims) for tensor in chain.signature.inputs}, max_batch_size)
 
 
 @dataclass

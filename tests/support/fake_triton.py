@@ -32,6 +32,7 @@ def entry_config() -> model_config_pb2.ModelConfig:
         ("item_id", "TYPE_INT64", ITEMS),
         ("score", "TYPE_FP32", ITEMS),
         ("rung", "TYPE_UINT8", 1),
+        ("reason", "TYPE_UINT8", 1),
     ):
         config.output.add(name=name, data_type=kind, dims=[width])
     return config
@@ -87,7 +88,14 @@ class FakeTriton(GRPCInferenceServiceServicer):
         scores = np.tile(np.linspace(1, 0, ITEMS, dtype=np.float32), (users.size, 1))
         answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=self.version)
         rungs = np.where(users < 0, 3, 0).astype(np.uint8)[:, None]
-        for name, kind, array in (("item_id", "INT64", items), ("score", "FP32", scores), ("rung", "UINT8", rungs)):
+        reasons = np.where(users < 0, 4, 0).astype(np.uint8)[:, None]
+        named = {
+            "item_id": ("INT64", items),
+            "score": ("FP32", scores),
+            "rung": ("UINT8", rungs),
+            "reason": ("UINT8", reasons),
+        }
+        for name, (kind, array) in named.items():
             answer.outputs.add(name=name, datatype=kind, shape=array.shape)
             answer.raw_output_contents.append(array.tobytes())
         if self.fault:

@@ -69,10 +69,16 @@ def server(**per_minute: Sequence[float]) -> dict[str, list[float]]:
     }
 
 
+USUAL = ("none", "fault", "nothing_known", "nothing_known")
+
+
 def answers(**rungs: Sequence[float]) -> dict[str, list[float]]:
-    """Users of each minute by rung, written ``rung0`` to ``rung3``."""
+    """Users of each minute by rung, written ``rung0`` to ``rung3``, or ``rung2_fault`` for a reason that is not the usual one."""
     return {
-        name(ANSWERS, instance=INSTANCE, model=FUSED, rung=rung[-1]): counter(users) for rung, users in rungs.items()
+        name(ANSWERS, instance=INSTANCE, model=FUSED, rung=rung[4], reason=rung[6:] or USUAL[int(rung[4])]): counter(
+            users
+        )
+        for rung, users in rungs.items()
     }
 
 

@@ -21,7 +21,8 @@ input [
 output [
   {{ name: "item_id" data_type: TYPE_INT64 dims: [ 3 ] }},
   {{ name: "score" data_type: TYPE_FP32 dims: [ 3 ] }},
-  {{ name: "rung" data_type: TYPE_UINT8 dims: [ 1 ] }}
+  {{ name: "rung" data_type: TYPE_UINT8 dims: [ 1 ] }},
+  {{ name: "reason" data_type: TYPE_UINT8 dims: [ 1 ] }}
 ]
 instance_group [ {{ kind: KIND_CPU count: 2 }} ]
 dynamic_batching {{ }}
@@ -55,6 +56,7 @@ class TritonPythonModel:
                 pb_utils.Tensor("item_id", user + np.arange(3)),
                 pb_utils.Tensor("score", np.tile(np.float32([3, 2, 1]), (len(user), 1))),
                 pb_utils.Tensor("rung", np.full((len(user), 1), 0 if with_history else 3, np.uint8)),
+                pb_utils.Tensor("reason", np.full((len(user), 1), 0 if with_history else 4, np.uint8)),
             ]))
         with self.calls.open("a") as file:
             file.write(f"{len(requests)} {users}\\n")

@@ -30,6 +30,9 @@ class Recorder:
         return Run((user_number * 2,), (1,))
 
 
+WIDTH_ONE = fake_backend.config(dict.fromkeys(("history_index", "user_category", "user_number"), 1))
+
+
 def tower_request(*values: float) -> Request:
     number = np.array(values, np.float32)[:, None]
     zeros = np.zeros((len(values), 1), np.int32)
@@ -43,7 +46,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def tower(recorder: Recorder) -> Adapter:
-    return Adapter(recorder, fake_backend)
+    return Adapter(recorder, fake_backend, WIDTH_ONE)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def funnel(tmp_path_factory: pytest.TempPathFactory) -> Funnel:
 
 @pytest.fixture
 def recommend(funnel: Funnel) -> Adapter:
-    return Adapter(funnel, fake_backend)
+    return Adapter(funnel, fake_backend, fake_backend.chain_config(funnel, toy.DIMS))
 
 
 def ask(*users: int, history: list[list[int]] | None = None) -> Request:
@@ -80,6 +83,66 @@ def test_a_failing_request_fails_alone(tower: Adapter) -> None:
     assert [r.error and r.error.message for r in responses] == [None, "RuntimeError: thirteen", None]
     assert responses[1].error.code == fake_backend.TritonError.INTERNAL
     assert responses[2].output_tensors[0].array.tolist() == [[6]]
+
+
+def test_two_failing_requests_among_64_leave_their_neighbours_their_answers(
+    tower: Adapter, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    responses = tower.execute([tower_request(13 if place in (5, 50) else 1) for place in range(64)])
+    assert [place for place, response in enumerate(responses) if response.error] == [5, 50]
+    assert len(recorder.batches) <= 1 + 4 * 6
+    assert [record.getMessage() for record in caplog.records] == ["a stage failed on a batch of 64 requests"]
+
+
+def test_a_broken_stage_is_not_tried_for_every_request(
+    tower: Adapter, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    responses = tower.execute([tower_request(13)] * 64)
+    assert all(response.error.message == "RuntimeError: thirteen" for response in responses)
+    assert len(recorder.batches) <= 1 + 4 * 6
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("user_id", "words"),
+    [
+        # As Triton 2.51 hands over [0, 1], [2**32, 1] and [-2**32, 1] with the bytes of one id.
+        (np.array([103]), "user_id has the shape [1], allowed is [1 to 4, 1]"),
+        (np.array([[103, 106]]), "user_id has the shape [1, 2], allowed is [1 to 4, 1]"),
+        (np.empty((0, 1), np.int64), "user_id has the shape [0, 1], allowed is [1 to 4, 1]"),
+        (np.array(103), "user_id has the shape [], allowed is [1 to 4, 1]"),
+        (np.array([[103]] * 5), "user_id has the shape [5, 1], allowed is [1 to 4, 1]"),
+    ],
+)
+def test_a_request_of_another_shape_is_refused_alone(funnel: Funnel, user_id: np.ndarray, words: str) -> None:
+    adapter = Adapter(funnel, fake_backend, fake_backend.chain_config(funnel, toy.DIMS, max_batch_size=4))
+    first, broken, last = adapter.execute([ask(103), Request({"user_id": user_id}), ask(106)])
+    assert (broken.error.message, broken.error.code) == (words, fake_backend.TritonError.INVALID_ARG)
+    assert first.error is None
+    assert last.error is None
+
+
+def test_inputs_of_different_lengths_are_refused(recommend: Adapter) -> None:
+    request = ask(103, 106, history=[[1007, 1014, -1, -1, -1, -1]])
+    (response,) = recommend.execute([request])
+    assert "different numbers of users: {'user_id': 2, 'history': 1}" in response.error.message
+
+
+def test_nothing_that_goes_wrong_leaves_execute(funnel: Funnel) -> None:
+    class Unreadable(Request):
+        def parameters(self) -> str:
+            raise RuntimeError("no parameters")
+
+    def note(times: object, outputs: object) -> None:
+        raise RuntimeError("not noted")
+
+    config = fake_backend.chain_config(funnel, toy.DIMS)
+    unreadable = Unreadable({"user_id": np.array([[103]])})
+    answered, failed = Adapter(funnel, fake_backend, config).execute([ask(103), unreadable])
+    assert answered.error is None
+    assert failed.error.message == "RuntimeError: no parameters"
+    (failed,) = Adapter(funnel, fake_backend, config, note).execute([ask(103)])
+    assert (failed.error.message, failed.error.code) == ("RuntimeError: not noted", fake_backend.TritonError.INTERNAL)
 
 
 def test_a_missing_input_is_named_and_the_neighbours_are_answered(tower: Adapter) -> None:
@@ -116,7 +179,7 @@ def test_requests_with_and_without_history_are_answered_in_order(recommend: Adap
     for request, response in zip(requests, responses, strict=True):
         expected = funnel(**request.inputs)
         names = [tensor.tensor_name for tensor in response.output_tensors]
-        assert names == ["item_id", "score", "rung"]
+        assert names == ["item_id", "score", "rung", "reason"]
         assert response.output_tensors[0].array.tolist() == expected.item_id.tolist()
 
 
@@ -124,8 +187,8 @@ def test_the_ledger_is_answered_only_on_request(recommend: Adapter) -> None:
     asking = ask(103, 106)
     asking.given = '{"ledger": true}'
     silent, answered = recommend.execute([ask(109), asking])
-    assert [tensor.tensor_name for tensor in silent.output_tensors] == ["item_id", "score", "rung"]
-    ledger = answered.output_tensors[3]
+    assert [tensor.tensor_name for tensor in silent.output_tensors] == ["item_id", "score", "rung", "reason"]
+    ledger = answered.output_tensors[4]
     assert (ledger.tensor_name, ledger.array.dtype, ledger.array.shape) == ("ledger", np.int64, (2, LEDGER.dim))
     assert ledger.array[:, :2].tolist() == [[3, 2], [3, 2]]
     assert (ledger.array[:, 2:] > 0).all()

@@ -11,10 +11,11 @@ import onnx
 import pytest
 
 from tests.support import toy
+from trireme_export.errors import ExportError
 from trireme_export.perf_input import read_perf_input
-from trireme_export.repository import RealRequests, write_repository
+from trireme_export.repository import RealRequests, _locked, serve_version, write_repository
 from trireme_export.triton_config import ServingSettings, parse_config
-from trireme_runtime.bundle import Manifest, read_manifest, verify_repository
+from trireme_runtime.bundle import Manifest, read_manifest, verify_repository, verify_version
 from trireme_runtime.errors import BundleError
 from trireme_runtime.stages.chain import Funnel
 
@@ -119,6 +120,81 @@ def test_a_failed_export_leaves_the_repository_as_it_was(repository: Path, monke
         write(repository)
     assert sorted(str(path) for path in repository.rglob("*")) == before
     assert not [path for path in repository.parent.iterdir() if path.name.startswith(".")]
+    with pytest.raises(ZeroDivisionError):
+        write(repository.parent / "new")
+    assert not any((repository.parent / "new").iterdir())
+
+
+def test_an_export_keeps_the_folder_that_is_mounted_and_the_link_that_leads_to_it(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    write(mounted)
+    link = tmp_path / "link"
+    link.symlink_to(mounted)
+    before = mounted.stat().st_ino
+    write(link)
+    assert link.is_symlink()
+    assert mounted.stat().st_ino == before
+    assert verify_repository(mounted).version == 2
+
+
+@pytest.mark.parametrize("moves", [0, 1, 4, 7])
+def test_an_export_that_dies_at_any_moment_leaves_a_whole_repository(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    """Up to the configs, which name the version that is served: the entry model's is the last of them."""
+    moved = 0
+
+    class Killed(BaseException):
+        pass
+
+    rename = Path.rename
+
+    def dying(self: Path, target: Path) -> Path:
+        nonlocal moved
+        if ".export-" in str(self) and ".bundle-" not in str(self):
+            moved += 1
+            if moved > moves:
+                raise Killed
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", dying)
+    with pytest.raises(Killed):
+        write(repository)
+    assert verify_repository(repository).version == 1
+    monkeypatch.undo()
+    write(repository)
+    assert verify_repository(repository).version > 1
+
+
+def test_the_last_versions_are_kept_and_can_be_served_again(repository: Path) -> None:
+    for _ in range(4):
+        write(repository)
+    for model in repository.glob("*/config.pbtxt"):
+        held = sorted(path.name for path in model.parent.iterdir() if path.name.isdecimal())
+        assert held == ["3", "4", "5"]
+    serve_version(repository, 3)
+    assert verify_repository(repository).version == 3
+    for model in repository.glob("*/config.pbtxt"):
+        config = parse_config(model)
+        assert list(config.version_policy.specific.versions) == [3]
+        for warmup in config.model_warmup:
+            for entry in warmup.inputs.values():
+                assert (model.parent / "warmup" / entry.input_data_file).is_file()
+    with pytest.raises(ExportError, match="holds no version 2; it holds 3, 4, 5"):
+        serve_version(repository, 2)
+    assert write(repository).version == 6
+
+
+def test_a_version_of_a_plan_that_is_gone_is_not_served(repository: Path) -> None:
+    write(repository, "fused")
+    with pytest.raises(ExportError, match="another plan was exported since"):
+        serve_version(repository, 1)
+    assert verify_repository(repository).version == 2
+
+
+def test_two_exports_at_once_are_one_too_many(repository: Path) -> None:
+    with _locked(repository), pytest.raises(ExportError, match="another export writes to it"):
+        write(repository)
 
 
 def test_perf_input_holds_real_users(repository: Path) -> None:
@@ -173,3 +249,24 @@ class TestDamage:
         file.write_bytes(file.read_bytes()[:-1])
         with pytest.raises(BundleError, match=r"model\.onnx: has \d+ bytes"):
             verify_repository(repository)
+
+    @pytest.mark.parametrize("file", ["perf_input.json", "ranking/config.pbtxt", "features/warmup/1/user_id"])
+    def test_what_lies_outside_of_the_versions_is_looked_at(self, repository: Path, file: str) -> None:
+        path = repository / file
+        path.write_bytes(path.read_bytes()[::-1])
+        with pytest.raises(BundleError, match=file):
+            verify_repository(repository)
+
+    def test_a_model_looks_at_its_own_version(self, repository: Path) -> None:
+        file = repository / "features" / "1" / "feature_transform" / "history.npy"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(bytes(content))
+        verify_version(repository / "retrieval", "1", hashes=True)
+        verify_version(repository / "features", "1", hashes=False)
+        for model in ("features", "recommend_fused"):  # which reads the same file
+            with pytest.raises(BundleError, match=r"history\.npy: has sha256"):
+                verify_version(repository / model, "1", hashes=True)
+        file.write_bytes(bytes(content[:-1]))
+        with pytest.raises(BundleError, match=r"history\.npy: has \d+ bytes"):
+            verify_version(repository / "features", "1", hashes=False)

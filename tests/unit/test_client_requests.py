@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trireme_client
-from trireme_client import ANONYMOUS, TLS, Client, NotNowError, Request, Timeout, ValidationError
+from trireme_client import ANONYMOUS, TLS, Client, NotNowError, Reason, Request, Rung, Timeout, ValidationError
 from trireme_client.codec import Codec, pad_histories
 from trireme_client.errors import ServerError, TimeoutError
 from trireme_client.model import ModelInfo
 from trireme_client.requests import CheckedRequest, check_arguments, check_requests
+from trireme_runtime.stages.reranking import OUTCOMES, REASONS
 
 INFO = ModelInfo("recommend", "3", history_length=4, list_length=8, max_batch_size=3)
 ids = st.integers(0, 2**63 - 1)
@@ -41,6 +42,7 @@ def test_the_exported_names_are_pinned() -> None:
             "NotNowError",
             "OverloadedError",
             "ProtocolError",
+            "Reason",
             "Recommendation",
             "Recommendations",
             "Request",
@@ -210,5 +212,8 @@ def test_what_may_succeed_later_has_one_base() -> None:
     assert {kind.__name__ for kind in kinds if issubclass(kind, NotNowError)} == later
 
 
-def test_every_rung_has_its_reason() -> None:
-    assert len({rung.reason for rung in trireme_client.Rung}) == len(trireme_client.Rung)
+def test_every_reason_has_its_words_and_is_what_the_stages_answer() -> None:
+    assert len({reason.words for reason in Reason}) == len(Reason)
+    assert {(rung, reason) for rung, reason in OUTCOMES} <= {(rung, reason) for rung in Rung for reason in Reason}
+    assert {reason for _, reason in OUTCOMES} == set(Reason)
+    assert {reason.name.lower(): int(reason) for reason in Reason} == {name: value for value, name in REASONS.items()}

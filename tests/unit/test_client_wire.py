@@ -72,6 +72,16 @@ class TestAnswers:
         sent = np.frombuffer(fake.requests[0].raw_input_contents[1], np.int64)
         assert sent.tolist() == list(range(9 - HISTORY, 9))
 
+    @pytest.mark.parametrize("coalescing", [None, Coalescing()])
+    def test_no_item_of_a_long_history_is_recommended_back(
+        self, fake: FakeTriton, url: str, call: Call, coalescing: Coalescing | None
+    ) -> None:
+        """The server reads, and leaves out, the newest of them only."""
+        history = [700, 702, *range(1, HISTORY + 1)]
+        answer = call(url, "recommend", 7, 4, history=history, client={"coalescing": coalescing})
+        assert answer.item_ids.tolist() == [701, 703, 704, 705]
+        assert len(answer.scores) == 4
+
     def test_many_users_in_the_order_asked(self, fake: FakeTriton, url: str, call: Call) -> None:
         requests = [Request(user, 1 + user % ITEMS, [user] if user % 3 else None) for user in range(40)]
         answers = call(url, "recommend_many", requests)
@@ -246,7 +256,8 @@ class TestFailures:
             (change(2, shape=[1]), ProtocolError, "'rung' as UINT8 [1]"),
             (change(0, raw=b"123"), ProtocolError, "3 bytes for 'item_id'; expected 96"),
             (change(0, raw=np.full(ITEMS, -7, np.int64).tobytes()), ProtocolError, "the item id -7"),
-            (change(2, raw=b"\x09"), ProtocolError, "rung 9"),
+            (change(2, raw=b"\x09"), ProtocolError, "rung 9; allowed: 0, 1, 2, 3"),
+            (change(3, raw=b"\x01"), ProtocolError, "reason 1; allowed: 0, 3, 4, 5"),
         ],
     )
     def test_an_error_names_what_came(

@@ -80,13 +80,19 @@ def test_every_batch_counts_once_in_the_histogram_of_every_stage() -> None:
     assert up_to["ranking,reranking,+Inf"] == 2
 
 
-def test_users_are_counted_by_rung_where_the_answer_is_made() -> None:
+def test_users_are_counted_by_rung_and_reason_where_the_answer_is_made() -> None:
     backend: Any = FakeBackend()
-    metrics = StageMetrics(backend, "ranking", ["reranking"], ["item_id", "score", "rung"])
-    metrics.note([1], [np.empty(0), np.empty(0), rungs(0, 0, 3)])
-    metrics.note([1], [np.empty(0), np.empty(0), rungs(2)])
+    metrics = StageMetrics(backend, "ranking", ["reranking"], ["item_id", "rung", "reason"])
+    metrics.note([1], [np.empty(0), rungs(0, 0, 3), rungs(0, 0, 4)])
+    metrics.note([1], [np.empty(0), rungs(2), rungs(3)])
     metrics.publish()
-    assert backend.values("trireme_answers_total") == {"ranking,0": 2, "ranking,1": 0, "ranking,2": 1, "ranking,3": 1}
+    counted = backend.values("trireme_answers_total")
+    assert len(counted) == 8
+    assert {labels: users for labels, users in counted.items() if users} == {
+        "ranking,0,none": 2,
+        "ranking,3,nothing_known": 1,
+        "ranking,2,fault": 1,
+    }
     other: Any = FakeBackend()
     StageMetrics(other, "retrieval", ["retrieval"], ["candidate_index"])
     assert not other.values("trireme_answers_total")
@@ -94,7 +100,7 @@ def test_users_are_counted_by_rung_where_the_answer_is_made() -> None:
 
 def test_the_budget_is_published_in_seconds() -> None:
     backend: Any = FakeBackend()
-    StageMetrics(backend, "recommend_fused", list(STAGES), ["rung"], BUDGET)
+    StageMetrics(backend, "recommend_fused", list(STAGES), ["rung", "reason"], BUDGET)
     assert backend.values("trireme_slo_seconds") == {"recommend_fused,0.5": 0.01, "recommend_fused,0.99": 0.02}
     budget = backend.values("trireme_stage_budget_seconds")
     assert budget["recommend_fused,retrieval,0.99"] == pytest.approx(0.006)
@@ -105,7 +111,7 @@ def test_of_an_ensemble_the_last_step_tells_the_objective() -> None:
     backend: Any = FakeBackend()
     StageMetrics(backend, "features", ["feature_transform", "user_tower"], ["query"], BUDGET)
     assert not backend.values("trireme_slo_seconds")
-    StageMetrics(backend, "ranking", ["ranking", "reranking"], ["rung"], BUDGET)
+    StageMetrics(backend, "ranking", ["ranking", "reranking"], ["rung", "reason"], BUDGET)
     assert backend.values("trireme_slo_seconds") == {"recommend,0.5": 0.01, "recommend,0.99": 0.02}
 
 

@@ -15,7 +15,18 @@ from trireme_runtime.errors import ArtifactError
 from trireme_runtime.schema import FUSED, STAGES, Dims
 from trireme_runtime.stages.chain import STAGE_TYPES, Chain, Funnel, StageFailedError
 from trireme_runtime.stages.feature_transform import FeatureTransform
-from trireme_runtime.stages.reranking import FULL, LOWEST, POPULAR, RETRIEVAL_ORDER, SEGMENT_POPULAR, Reranking
+from trireme_runtime.stages.reranking import (
+    EXHAUSTED,
+    FAULT,
+    FULL,
+    LOWEST,
+    NONE,
+    NOTHING_KNOWN,
+    POPULAR,
+    RETRIEVAL_ORDER,
+    SEGMENT_POPULAR,
+    Reranking,
+)
 from trireme_runtime.stages.retrieval import Retrieval
 from trireme_runtime.stages.user_tower import UserTower
 
@@ -131,7 +142,7 @@ class TestReranking:
         slate = rerank(funnel)
         assert slate.item_id[0].tolist() == ids(*range(21, 13, -1))
         assert slate.score[0].tolist() == [11, 10, 9, 8, 7, 6, 5, 4]
-        assert slate.rung.tolist() == [[FULL]]
+        assert (slate.rung.tolist(), slate.reason.tolist()) == ([[FULL]], [[NONE]])
 
     def test_fills_with_popular_items_below_the_candidates(self, funnel: Funnel) -> None:
         candidates = np.full((1, toy.DIMS.candidates), -1, np.int32)
@@ -148,7 +159,7 @@ class TestReranking:
         scores[0, 4] = broken
         slate = rerank(funnel, ranking_score=scores)
         assert slate.item_id[0].tolist() == ids(*range(10, 18))
-        assert slate.rung.tolist() == [[RETRIEVAL_ORDER]]
+        assert (slate.rung.tolist(), slate.reason.tolist()) == ([[RETRIEVAL_ORDER]], [[FAULT]])
 
     def test_a_broken_score_of_padding_is_no_reason_to_fall_back(self, funnel: Funnel) -> None:
         candidates = np.arange(10, 10 + toy.DIMS.candidates, dtype=np.int32)[None]
@@ -168,7 +179,53 @@ class TestReranking:
         of_all = rerank(funnel, history_index=empty)
         assert of_all.item_id[0].tolist() == ids(*range(8))
         assert of_all.rung.tolist() == [[POPULAR]]
+        assert of_segment.reason.tolist() == of_all.reason.tolist() == [[NOTHING_KNOWN]]
         np.testing.assert_allclose(of_all.score[0], 5 - np.arange(8) * 0.01, rtol=1e-6)
+
+    def test_scores_of_a_filled_list_never_rise(self, funnel: Funnel) -> None:
+        rng = np.random.default_rng(7)
+        count = toy.DIMS.candidates
+        candidates = np.full((2000, count), -1, np.int32)
+        candidates[:, :3] = [1, 7, 30]
+        tensors = {
+            "user_row": np.full((2000, 1), -1, np.int32),
+            "history_index": np.full((2000, toy.DIMS.history), 40, np.int32),
+            "user_category": np.zeros((2000, 2), np.int32),
+            "candidate_index": candidates,
+            "retrieval_score": np.zeros((2000, count), np.float32),
+            "ranking_score": rng.normal(0, 3, (2000, count)).astype(np.float32),
+        }
+        slate = rerank(funnel, **tensors)
+        assert (np.diff(slate.score, axis=1) <= 0).all()
+
+    def test_a_query_that_is_no_vector_is_a_fault_and_not_an_unknown_user(self, funnel: Funnel) -> None:
+        users = toy.user_ids()[3:7, None]
+        features = stage(funnel, FeatureTransform)(users)
+        query = stage(funnel, UserTower)(features.history_index, features.user_category, features.user_number).query
+        query = query.copy()
+        query[1, 0] = np.nan
+        found = stage(funnel, Retrieval)(query, features.user_row, features.history_index)
+        assert (found.candidate_index[1] == -1).all()
+        slate = stage(funnel, Reranking)(
+            features.user_row,
+            features.history_index,
+            features.user_category,
+            *found,
+            np.where(np.isnan(found.retrieval_score), np.float32(np.nan), found.retrieval_score),
+        )
+        assert slate.rung[[0, 2, 3], 0].tolist() == [FULL] * 3
+        assert slate.reason[:, 0].tolist() == [NONE, FAULT, NONE, NONE]
+        assert slate.rung[1, 0] in (SEGMENT_POPULAR, POPULAR)
+        assert (slate.item_id[1] >= 0).all()
+
+    def test_a_user_who_has_seen_every_item(self, funnel: Funnel) -> None:
+        count = toy.DIMS.candidates
+        nothing = {
+            "candidate_index": np.full((1, count), -1, np.int32),
+            "retrieval_score": np.zeros((1, count), np.float32),
+        }
+        slate = rerank(funnel, **nothing)
+        assert (slate.rung.tolist(), slate.reason.tolist()) == ([[POPULAR]], [[EXHAUSTED]])
 
     def test_what_popular_items_cannot_fill_is_padding(self, funnel: Funnel) -> None:
         short = Reranking(
@@ -218,6 +275,20 @@ class TestFunnel:
             seen = toy.item_ids()[toy.stored_history()[row][toy.stored_history()[row] >= 0]]
             assert not set(answer.tolist()) & set(seen.tolist())
             assert len(set(answer.tolist())) == answer.size
+
+    def test_with_an_empty_history_what_the_user_has_seen_stays_excluded_and_their_segment_counts(
+        self, funnel: Funnel
+    ) -> None:
+        """The history that a request gives replaces what the models read, not what is known of the user."""
+        users = toy.user_ids()[:, None]
+        slate = funnel(users, np.full((len(users), toy.DIMS.history), -1, np.int64))
+        features = stage(funnel, FeatureTransform)(users)
+        segment = features.user_category[:, stage(funnel, Reranking).segment_column]
+        assert slate.rung[:, 0].tolist() == np.where(segment > 0, SEGMENT_POPULAR, POPULAR).tolist()
+        offsets, items = stage(funnel, Reranking).seen.offsets, stage(funnel, Reranking).seen.items
+        for row, answer in enumerate(slate.item_id):
+            seen = toy.item_ids()[items[offsets[row] : offsets[row + 1]]]
+            assert not set(answer.tolist()) & set(seen.tolist())
 
     def test_survives_saving_and_loading(self, funnel: Funnel, tmp_path: Path) -> None:
         funnel.save(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class WithoutMetrics(ChainModel):
     def initialize(self, args: dict[str, str]) -> None:
         one_thread()
         stages = load_stages(Path(args["model_repository"], args["model_version"]), self.model)
-        self._adapter = Adapter(self.chain(self.model, stages), pb_utils)
+        self._adapter = Adapter(self.chain(self.model, stages), pb_utils, json.loads(args["model_config"]))
 
     def finalize(self) -> None:
         """There is no publisher to be closed."""

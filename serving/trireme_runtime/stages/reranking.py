@@ -12,9 +12,36 @@ from trireme_runtime.artifacts import load_stage, save_stage
 from trireme_runtime.features.seen import SeenItems
 from trireme_runtime.select import descending, flat
 
-__all__ = ["FULL", "POPULAR", "RETRIEVAL_ORDER", "SEGMENT_POPULAR", "Reranking", "Slate"]
+__all__ = [
+    "EXHAUSTED",
+    "FAULT",
+    "FULL",
+    "NONE",
+    "NOTHING_KNOWN",
+    "OUTCOMES",
+    "POPULAR",
+    "REASONS",
+    "RETRIEVAL_ORDER",
+    "SEGMENT_POPULAR",
+    "Reranking",
+    "Slate",
+]
 
 FULL, RETRIEVAL_ORDER, SEGMENT_POPULAR, POPULAR = range(4)
+
+# Why a rung is what it is: nothing is missing; an output of a model was no number; the user has no history; they have seen
+# every item. 1 and 2 are kept for deadline and overload.
+NONE, FAULT, NOTHING_KNOWN, EXHAUSTED = 0, 3, 4, 5
+
+#: Their names, in metrics.
+REASONS = {NONE: "none", FAULT: "fault", NOTHING_KNOWN: "nothing_known", EXHAUSTED: "exhausted"}
+
+#: Every rung with every reason that it may have.
+OUTCOMES = (
+    (FULL, NONE),
+    (RETRIEVAL_ORDER, FAULT),
+    *((rung, reason) for rung in (SEGMENT_POPULAR, POPULAR) for reason in (FAULT, NOTHING_KNOWN, EXHAUSTED)),
+)
 
 LOWEST = np.float32(np.finfo(np.float32).min)
 SEEN = "seen"
@@ -22,11 +49,12 @@ SEEN = "seen"
 
 class Slate(NamedTuple):
     """item_id int64 [batch, K], best first, −1 padding; score float32 [batch, K], falling, the lowest
-    float32 at padding; rung uint8 [batch, 1]."""
+    float32 at padding; rung and its reason uint8 [batch, 1]."""
 
     item_id: np.ndarray
     score: np.ndarray
     rung: np.ndarray
+    reason: np.ndarray
 
 
 class Reranking:
@@ -71,8 +99,8 @@ class Reranking:
     ) -> Slate:
         """Args: user_row int32 [batch, 1]; history_index int32 [batch, L]; user_category int32 [batch, F];
         candidate_index int32, retrieval_score and ranking_score float32 [batch, C]. Candidates are items that the user
-        has not seen."""
-        index, score, rung = self._order(history_index, candidate_index, retrieval_score, ranking_score)
+        has not seen; retrieval scores of NaN say that the query was no vector."""
+        index, score, rung, reason = self._order(history_index, candidate_index, retrieval_score, ranking_score)
         short = np.flatnonzero(index[:, -1] < 0)
         if short.size:
             segment = user_category[short, self.segment_column]
@@ -84,7 +112,7 @@ class Reranking:
         item_id = self.item_ids[index]
         if short.size:
             item_id[index < 0] = -1
-        return Slate(item_id, score, rung[:, None])
+        return Slate(item_id, score, rung[:, None], reason[:, None])
 
     def _order(
         self,
@@ -92,15 +120,15 @@ class Reranking:
         candidate_index: np.ndarray,
         retrieval_score: np.ndarray,
         ranking_score: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best K candidates: item index int32 and score float32 [batch, K], rung uint8 [batch]."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The best K candidates: item index int32 and score float32 [batch, K], rung and reason uint8 [batch]."""
         # A user of whom nothing is known gets the popular list, not the model's idea of nobody.
         known = history_index[:, -1:] >= 0
         if known.all() and candidate_index[:, -1].min() >= 0 and np.isfinite(ranking_score).all():
             # Nothing to leave out and nothing to replace: nearly every batch.
             order = flat(descending(ranking_score)[:, : self.list_length], ranking_score.shape[1])
             rung = np.full(len(order), FULL, dtype=np.uint8)
-            return candidate_index.ravel()[order], ranking_score.ravel()[order], rung
+            return candidate_index.ravel()[order], ranking_score.ravel()[order], rung, np.zeros_like(rung)
         keep = (candidate_index >= 0) & known
         ranked = (np.isfinite(ranking_score) | ~keep).all(axis=1)
         score = ranking_score if ranked.all() else np.where(ranked[:, None], ranking_score, retrieval_score)
@@ -108,9 +136,13 @@ class Reranking:
         order = flat(descending(score)[:, : self.list_length], score.shape[1])
         score = score.ravel()[order]
         index = np.where(score > LOWEST, candidate_index.ravel()[order], np.int32(-1))
-        rung = np.where(ranked, FULL, RETRIEVAL_ORDER)
-        rung = np.where(keep.any(axis=1), rung, POPULAR).astype(np.uint8)
-        return index, score, rung
+        found = keep.any(axis=1)
+        rung = np.where(found, np.where(ranked, FULL, RETRIEVAL_ORDER), POPULAR).astype(np.uint8)
+        missing = np.where(
+            known[:, 0], np.where(np.isnan(retrieval_score).any(axis=1), FAULT, EXHAUSTED), NOTHING_KNOWN
+        )
+        reason = np.where(found, np.where(ranked, NONE, FAULT), missing).astype(np.uint8)
+        return index, score, rung, reason
 
     def _fill(
         self,
@@ -128,7 +160,8 @@ class Reranking:
         keep = np.concatenate([index >= 0, (popular >= 0) & ~drop], axis=1)
         last = np.where(index >= 0, score, np.float32(np.inf)).min(axis=1, keepdims=True)
         shift = np.where(np.isfinite(last), last - popular_score[:, :1], np.float32(0))
-        score = np.concatenate([score, popular_score + shift], axis=1)
+        # The sum is rounded, so it may exceed the last candidate's score.
+        score = np.concatenate([score, np.minimum(popular_score + shift, last)], axis=1)
         index = np.concatenate([index, popular], axis=1)
         order = stable_partition(keep, self.list_length)
         keep = np.take_along_axis(keep, order, axis=1)

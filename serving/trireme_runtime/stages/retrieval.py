@@ -19,7 +19,8 @@ SEEN = "seen"
 
 class Candidates(NamedTuple):
     """candidate_index int32 [batch, C], in no order, none of them seen by the user, −1 padding last;
-    retrieval_score float32 [batch, C], 0 at padding."""
+    retrieval_score float32 [batch, C], 0 at padding. For a query that is no vector there are no candidates, and all scores
+    are NaN."""
 
     candidate_index: np.ndarray
     retrieval_score: np.ndarray
@@ -45,7 +46,14 @@ class Retrieval:
 
     def __call__(self, query: np.ndarray, user_row: np.ndarray, history_index: np.ndarray) -> Candidates:
         """Args: query float32 [batch, Q]; user_row int32 [batch, 1]; history_index int32 [batch, L]."""
-        return Candidates(*self.index.search(query, self.seen.pairs(user_row, history_index), self.candidates))
+        excluded = self.seen.pairs(user_row, history_index)
+        usable = np.isfinite(query).all(axis=1)
+        if usable.all():
+            return Candidates(*self.index.search(query, excluded, self.candidates))
+        index, score = self.index.search(np.where(usable[:, None], query, np.float32(0)), excluded, self.candidates)
+        return Candidates(
+            np.where(usable[:, None], index, np.int32(-1)), np.where(usable[:, None], score, np.float32(np.nan))
+        )
 
     def save(self, path: Path) -> None:
         save_stage(path, self.name, {}, {"candidates": self.candidates})

@@ -7,13 +7,15 @@ tested without a server.
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from trireme_runtime.schema import LEDGER
+from trireme_runtime.schema import LEDGER, Tensor
 from trireme_runtime.stages.chain import Chain, StageFailedError
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+# Runs that a batch whose stage fails may take to find the requests that are the reason, per halving of the batch: enough
+# for two of them. Where more fail, a stage is broken, and trying each request alone would keep it from the next batch.
+RUNS_PER_HALVING = 4
+
+
 class Entry(NamedTuple):
     """A request of a batch: its position, its inputs, whether it asks for its ledger, and its trace context."""
 
@@ -36,6 +43,10 @@ class Entry(NamedTuple):
 
 
 Group = list[Entry]
+
+
+class InvalidRequestError(Exception):
+    """A request is not of the form that the model takes; the message is for its sender."""
 
 
 class Backend(Protocol):
@@ -57,6 +68,9 @@ class Adapter:
     Args:
         chain: runs the stages, and finds the rows that are wrong.
         backend: the module ``triton_python_backend_utils``.
+        config: the model's, as Triton hands it to ``initialize``: the lengths of its inputs, and how many users a request may
+            hold. Triton checks shapes, but not those of a request whose first dimension does not fit its bytes: such a tensor
+            comes with another rank.
         note: receives the ns of every stage and the arrays answered, once per batch.
         tracer: makes spans for the requests that are traced; None if the server sends none.
     """
@@ -65,34 +79,45 @@ class Adapter:
         self,
         chain: Chain,
         backend: Backend,
+        config: Mapping[str, Any],
         note: Callable[[Sequence[int], Sequence[np.ndarray]], None] = lambda times, outputs: None,
         tracer: StageTracer | None = None,
     ) -> None:
         self._chain = chain
         self._signature = chain.signature
         self._backend = backend
+        self._widths = {tensor["name"]: int(tensor["dims"][0]) for tensor in config["input"]}
+        self._max_rows = int(config["max_batch_size"])
         self._note = note
         self._tracer = tracer
         self._answered = chain.signature.answered
         self._has_ledger = LEDGER in chain.signature.outputs
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One response per request, in order. Never raises for what a request holds."""
+        """One response per request, in order. Never raises: Triton would fail the whole batch."""
         responses: list[Any] = [None] * len(requests)
         groups: dict[tuple[str, ...], Group] = {}
         for position, request in enumerate(requests):
             try:
-                inputs = self._read(request)
-            except ValueError as error:
-                responses[position] = self._error(str(error))
-            else:
+                entry = Entry(position, self._read(request), self._asks(request), self._context(request))
                 # One array call needs the same optional inputs throughout.
-                entry = Entry(position, inputs, self._asks(request), self._context(request))
-                groups.setdefault(tuple(inputs), []).append(entry)
+                groups.setdefault(tuple(entry.inputs), []).append(entry)
+            except InvalidRequestError as error:
+                responses[position] = self._error(str(error))
+            except Exception as error:
+                log.exception("a request could not be read")
+                responses[position] = self._internal(error)
         for group in groups.values():
-            for position, response in self._run_group(group):
+            for position, response in self._answers(group):
                 responses[position] = response
         return responses
+
+    def _answers(self, group: Group) -> list[tuple[int, Any]]:
+        try:
+            return self._run_group(group)
+        except Exception as error:
+            log.exception("a batch was not answered")
+            return [(entry.position, self._internal(error)) for entry in group]
 
     def _asks(self, request: Any) -> bool:
         # As text: the parameters are JSON, and nearly always empty.
@@ -103,10 +128,21 @@ class Adapter:
         for tensor in self._signature.inputs:
             value = self._backend.get_input_tensor_by_name(request, tensor.name)
             if value is not None:
-                inputs[tensor.name] = value.as_numpy()
+                inputs[tensor.name] = self._checked(tensor, value.as_numpy())
             elif not tensor.optional:
-                raise ValueError(f"input {tensor.name} is missing, {tensor.dtype} [batch, n] is required")
+                raise InvalidRequestError(f"input {tensor.name} is missing, {tensor.dtype} [batch, n] is required")
+        rows = {name: len(array) for name, array in inputs.items()}
+        if len(set(rows.values())) > 1:
+            raise InvalidRequestError(f"inputs have different numbers of users: {rows}; one number is allowed")
         return inputs
+
+    def _checked(self, tensor: Tensor, array: np.ndarray) -> np.ndarray:
+        """Returns ``array`` if it is of the shape of ``tensor``."""
+        width = self._widths[tensor.name]
+        if array.shape[1:] != (width,) or not 1 <= len(array) <= self._max_rows:
+            allowed = f"[1 to {self._max_rows}, {width}]"
+            raise InvalidRequestError(f"{tensor.name} has the shape {list(array.shape)}, allowed is {allowed}")
+        return array
 
     def _run_group(self, group: Group) -> list[tuple[int, Any]]:
         """Responses of requests that carry the same inputs, in one call of the chain where possible."""
@@ -120,15 +156,31 @@ class Adapter:
         return answered + (self._call(valid, _concatenate(valid)) if valid else [])
 
     def _call(self, group: Group, batch: dict[str, np.ndarray]) -> list[tuple[int, Any]]:
-        began = time.perf_counter_ns()
-        try:
-            outputs, times = self._chain.run(**batch)
-        except StageFailedError as failure:
-            if len(group) > 1:
-                # Find the culprit alone, so that its neighbours are still answered.
-                return [answer for entry in group for answer in self._call([entry], entry.inputs)]
-            log.exception("a stage failed")
-            return [(group[0].position, self._failed(group, began, failure))]
+        """Runs the chain; if a stage fails, again on the halves, so that the neighbours of the reason are answered."""
+        answered: list[tuple[int, Any]] = []
+        waiting = deque([(group, batch)])
+        runs = 1 + RUNS_PER_HALVING * math.ceil(math.log2(len(group)))
+        failed: StageFailedError | None = None
+        while waiting:
+            part, inputs = waiting.popleft()
+            began = time.perf_counter_ns()
+            runs -= 1
+            try:
+                answered += self._run(part, inputs, began)
+            except StageFailedError as failure:
+                if failed is None:
+                    log.exception("a stage failed on a batch of %d requests", len(group))
+                failed = failure
+                if len(part) > 1 and runs >= len(waiting) + 2:
+                    middle = len(part) // 2
+                    waiting.extend((half, _concatenate(half)) for half in (part[:middle], part[middle:]))
+                else:
+                    answered += self._failed(part, began, failure)
+        return answered
+
+    def _run(self, group: Group, batch: dict[str, np.ndarray], began: int) -> list[tuple[int, Any]]:
+        """Runs the chain once on the requests of ``group``. Raises: StageFailedError."""
+        outputs, times = self._chain.run(**batch)
         self._note(times, outputs)
         self._trace(lambda tracer: tracer.record(_traced(group), began, times, outputs))
         ledger = [len(outputs[0]), len(group), *times]
@@ -140,11 +192,11 @@ class Adapter:
             start = stop
         return answers
 
-    def _failed(self, group: Group, began: int, failure: StageFailedError) -> Any:
-        """The error response to the only request of ``group``."""
+    def _failed(self, group: Group, began: int, failure: StageFailedError) -> list[tuple[int, Any]]:
+        """The error responses to the requests of ``group``."""
         error = failure.cause
         self._trace(lambda tracer: tracer.record_failure(_traced(group), began, failure.times, error))
-        return self._error(f"{type(error).__name__}: {error}", internal=True)
+        return [(entry.position, self._internal(error)) for entry in group]
 
     def _context(self, request: Any) -> str | None:
         return self._trace(lambda tracer: tracer.context(request))
@@ -169,10 +221,15 @@ class Adapter:
             tensors.append(self._backend.Tensor(LEDGER.name, rows))
         return self._backend.InferenceResponse(output_tensors=tensors)
 
-    def _error(self, message: str, internal: bool = False) -> Any:
+    def _error(self, message: str) -> Any:
         error_type = self._backend.TritonError
-        code = error_type.INTERNAL if internal else error_type.INVALID_ARG
-        return self._backend.InferenceResponse(output_tensors=[], error=error_type(message, code))
+        error = error_type(message, error_type.INVALID_ARG)
+        return self._backend.InferenceResponse(output_tensors=[], error=error)
+
+    def _internal(self, error: Exception) -> Any:
+        error_type = self._backend.TritonError
+        described = error_type(f"{type(error).__name__}: {error}", error_type.INTERNAL)
+        return self._backend.InferenceResponse(output_tensors=[], error=described)
 
 
 def _rows(inputs: dict[str, np.ndarray]) -> int:

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from trireme_runtime.schema import ENTRY, RUNG, STAGES
+from trireme_runtime.schema import ENTRY, REASON, RUNG, STAGES
+from trireme_runtime.stages.reranking import OUTCOMES, REASONS
 
 __all__ = ["ANSWERS", "BUCKETS_S", "COLD_START", "COMPUTE", "Publisher", "StageMetrics"]
 
@@ -31,7 +32,6 @@ STAGE_BUDGET = "trireme_stage_budget_seconds"
 
 #: Upper bounds, seconds: from 50 µs, √2 apart, to about 1 s; a percentile between two of them is off by 20 % at most.
 BUCKETS_S = (*(float(f"{50e-6 * 2 ** (step / 2):.3g}") for step in range(29)), math.inf)
-RUNGS = range(4)
 #: Publishing takes milliseconds of CPU: each second, it was 2 to 4 % of what a server needs that is asked one user at a time.
 PERIOD_S = 2.0
 QUANTILES = {"p50_ms": "0.5", "p99_ms": "0.99"}
@@ -40,7 +40,7 @@ QUANTILES = {"p50_ms": "0.5", "p99_ms": "0.99"}
 class StageMetrics:
     """The metrics of one model.
 
-    Every batch counts once in the histogram of every stage, every user once in the rung of their answer.
+    Every batch counts once in the histogram of every stage, every user once in the rung of their answer and its reason.
 
     Args:
         backend: the module ``triton_python_backend_utils``.
@@ -63,8 +63,8 @@ class StageMetrics:
         self._families: list[Any] = []
         self._model = model
         self._has_run = False
-        self._noted: deque[tuple[Sequence[int], np.ndarray | None]] = deque()
-        self._rung_at = answered.index(RUNG.name) if RUNG.name in answered else None
+        self._noted: deque[tuple[Sequence[int], tuple[np.ndarray, np.ndarray] | None]] = deque()
+        self._outcome_at = (answered.index(RUNG.name), answered.index(REASON.name)) if RUNG.name in answered else None
         each = [{"model": model, "stage": stage} for stage in stages]
         bounds = ["+Inf" if math.isinf(bound) else f"{bound:g}" for bound in BUCKETS_S]
         made = self._counters(
@@ -75,8 +75,9 @@ class StageMetrics:
         self._buckets = [made[at : at + len(bounds)] for at in range(0, len(made), len(bounds))]
         self._sums = self._counters(f"{COMPUTE}_sum", "Time that a stage computed", each)
         self._counts = self._counters(f"{COMPUTE}_count", "Batches that a stage computed", each)
-        rungs = [{"model": model, "rung": str(rung)} for rung in RUNGS] if self._rung_at is not None else []
-        self._answers = self._counters(ANSWERS, "Users answered, by the rung of the answer", rungs)
+        outcomes = [{"model": model, "rung": str(rung), "reason": REASONS[reason]} for rung, reason in OUTCOMES]
+        described = "Users answered, by the rung of the answer and its reason"
+        self._answers = self._counters(ANSWERS, described, outcomes if self._outcome_at else [])
         if budget:
             self._publish_budget(model, stages, budget)
 
@@ -86,7 +87,8 @@ class StageMetrics:
 
     def note(self, times: Sequence[int], outputs: Sequence[np.ndarray]) -> None:
         """Notes a batch: the ns of every stage, and what the model answered."""
-        self._noted.append((times, None if self._rung_at is None else outputs[self._rung_at]))
+        outcome = None if self._outcome_at is None else (outputs[self._outcome_at[0]], outputs[self._outcome_at[1]])
+        self._noted.append((times, outcome))
 
     def publish(self) -> None:
         """Hands what was noted since the last time to Triton."""
@@ -103,15 +105,15 @@ class StageMetrics:
             _add(self._buckets[stage], up_to)
             _add(self._sums[stage : stage + 1], [values.sum()])
             _add(self._counts[stage : stage + 1], [len(values)])
-        if self._rung_at is not None:
-            rungs = np.concatenate([rung for _, rung in batches if rung is not None])
-            _add(self._answers, np.bincount(rungs.ravel(), minlength=len(RUNGS)))
+        if self._outcome_at is not None:
+            rung, reason = (np.concatenate(parts) for parts in zip(*(got for _, got in batches if got), strict=True))
+            _add(self._answers, [np.count_nonzero((rung == one) & (reason == why)) for one, why in OUTCOMES])
 
     def _publish_budget(self, model: str, stages: Sequence[str], budget: Mapping[str, Any]) -> None:
         entry = model if tuple(stages) == tuple(STAGES) else ENTRY
         for key, quantile in QUANTILES.items():
             seconds = budget[key] / 1000
-            if self._rung_at is not None:  # by the model that answers: the ensemble runs no code
+            if self._outcome_at is not None:  # by the model that answers: the ensemble runs no code
                 self._gauge(SLO, "Objective of a request", {"model": entry, "quantile": quantile}, seconds)
             for stage in stages:
                 labels = {"model": model, "stage": stage, "quantile": quantile}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import triton_python_backend_utils as pb_utils
 
+from trireme_runtime.bundle import verify_version
 from trireme_runtime.onnx_model import one_thread, process_age_s
 from trireme_runtime.schema import BUDGET, OTLP_ENDPOINT
 from trireme_runtime.stages.chain import Chain, load_stages
@@ -34,8 +35,12 @@ class ChainModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         one_thread()
-        chain = Chain(self.model, load_stages(Path(args["model_repository"], args["model_version"]), self.model))
-        parameters = json.loads(args["model_config"]).get("parameters", {})
+        folder, version = Path(args["model_repository"]), args["model_version"]
+        # One instance reads every byte; the others look at the sizes.
+        verify_version(folder, version, hashes=args["model_instance_name"].endswith("_0"))
+        chain = Chain(self.model, load_stages(folder / version, self.model))
+        config = json.loads(args["model_config"])
+        parameters = config.get("parameters", {})
         metrics = StageMetrics(
             pb_utils,
             args["model_name"],
@@ -45,7 +50,7 @@ class ChainModel:
         )
         self._publisher = Publisher(metrics)
         self._tracer = _tracer(chain, args["model_name"], args["model_version"])
-        self._adapter = Adapter(chain, pb_utils, metrics.note, self._tracer)
+        self._adapter = Adapter(chain, pb_utils, config, metrics.note, self._tracer)
         metrics.publish_load_time(process_age_s())
 
     def execute(self, requests: list[Any]) -> list[Any]:
