@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tests.e2e.conftest import Served
 from trireme_cli.app import app
 from trireme_export.perf_input import read_perf_input
-from trireme_perf.goodput import turn
+from trireme_perf.goodput import probe, turn
 from trireme_perf.goodput.answers import DifferenceError
 from trireme_perf.goodput.compare import CHECKED, expected_answers
 from trireme_perf.goodput.contestants import Running
@@ -29,8 +29,9 @@ SHORT = ["--rounds", "1", "--seconds", "0.1", "--slo-ms", "100", "--json"]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the first figures that come, instead of waiting for a quiet machine."""
-    for name, value in {"PATIENCE": 0, "SETTLE_S": 0.0, "TRIES": 1, "KEEPS_UP": 0.0}.items():
+    for name, value in {"PATIENCE": 0, "SETTLE_S": 0.0, "TRIES": 1, "CONFIRMATIONS": 1, "CONFIRM_S": 0.0}.items():
         monkeypatch.setattr(turn, name, value)
+    monkeypatch.setattr(probe, "KEEPS_UP", 0.0)
 
 
 def run(*arguments: object) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from trireme_perf.goodput.answers import DifferenceError, check_answer, check_ru
 from trireme_perf.goodput.contestants import Contestant, baseline_plans, own_plans
 from trireme_perf.goodput.document import to_document
 from trireme_perf.goodput.peers import _command, find_peers
+from trireme_perf.goodput.probe import Probe
 from trireme_perf.goodput.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
 from trireme_perf.goodput.report import write_report
 from trireme_perf.goodput.run import Measured, Settings
 from trireme_perf.goodput.selection import select
-from trireme_perf.goodput.turn import Probe, Turn
+from trireme_perf.goodput.turn import Turn
 from trireme_perf.host.place import Place
 from trireme_perf.load.connections import Answer
 from trireme_perf.stats.bootstrap import estimate_median
@@ -81,7 +82,9 @@ def probe(offered: float, **changes: Any) -> Probe:
 def turn(goodput: float, **changes: Any) -> Turn:
     """A turn with that goodput; with 0, one whose only probe was aborted."""
     if not goodput:
-        return Turn(0, False, None, None, 30.0, 40.0, 30.0, 512 << 20, (probe(20, aborted=True, meets_slo=False),))
+        return Turn(
+            0, False, False, None, None, 30.0, 40.0, 30.0, 512 << 20, (probe(20, aborted=True, meets_slo=False),)
+        )
     met, quoted = probe(goodput), probe(0.8 * goodput, server_cpu_us_per_user=500.0)
     probes = (
         probe(goodput),
@@ -90,7 +93,7 @@ def turn(goodput: float, **changes: Any) -> Turn:
         met,
         quoted,
     )
-    return replace(Turn(goodput, False, met, quoted, 1.0, 2.0, goodput * 1.2, 512 << 20, probes), **changes)
+    return replace(Turn(goodput, False, False, met, quoted, 1.0, 2.0, goodput * 1.2, 512 << 20, probes), **changes)
 
 
 def limit(us: float) -> dict[str, Any]:
@@ -160,7 +163,7 @@ def contestants() -> list[Contestant]:
 def test_report_is_complete(tmp_path: Path) -> None:
     turns = {
         "ensemble": [turn(300), turn(310)],
-        "fused": [turn(900, limited_by_load_generator=True), turn(1000)],
+        "fused": [turn(900, limited_by_load_generator=True, under_steal=True), turn(1000)],
         "fastapi": [turn(0)] * 2,
     }
     measured = Measured(2, turns, [limit(200), limit(205)], {"fused_coalescing": "round 2: gone"}, 64)
@@ -179,6 +182,8 @@ def test_report_is_complete(tmp_path: Path) -> None:
     assert len(stored["turns"]["fused"]) == len(stored["limits"]) == 2
     assert stored["best"] == "fused"
     assert stored["contestants"]["fused"]["limited_by_load_generator"]
+    assert [stored["contestants"][name]["under_steal"] for name in ("ensemble", "fused")] == [False, True]
+    assert "Measured under steal: fused" in page
     assert {"goodput", "p50_ms", "p99_ms", "cpu_us_per_user", "spread"} <= stored["contestants"]["fused"].keys()
     assert stored["contestants"]["fused"]["interval"]["goodput"] == [900, 1000]
     assert stored["ratio_intervals"]["fused_over_ensemble"] == pytest.approx([3, 1000 / 310])

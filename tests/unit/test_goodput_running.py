@@ -39,6 +39,8 @@ def one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
         return RATE, 2 * RATE
 
     monkeypatch.setattr(turn, "find_goodput", find)
+    monkeypatch.setattr(turn, "CONFIRMATIONS", 0)
+    monkeypatch.setattr(turn, "CONFIRM_S", 0.0)
     monkeypatch.setattr(turn, "PATIENCE", 0)  # does not wait for a quiet machine
     monkeypatch.setattr(turn, "SETTLE_S", 0.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trireme_perf.goodput.search import PRECISION, SLOWEST, find_goodput
+from trireme_perf.goodput.search import PRECISION, SLOWEST, confirm_goodput, find_goodput
 from trireme_perf.load.arrivals import poisson_arrivals
 from trireme_perf.stats.percentiles import percentile
 
@@ -59,3 +59,35 @@ async def test_a_good_guess_takes_three_probes() -> None:
 async def test_a_server_that_is_always_late_has_no_goodput() -> None:
     server = SimulatedServer(service_s=2 * SLO_S)
     assert await find_goodput(server.meets, 20.0, step=1.5) == (0, SLOWEST)
+
+
+async def test_a_rate_that_met_the_slo_by_luck_is_stepped_down_until_it_is_confirmed() -> None:
+    rates = []
+
+    async def confirms(rate: float) -> bool:
+        rates.append(rate)
+        return rate <= 900
+
+    met, missed = await confirm_goodput(confirms, 1000, 1050)
+    assert rates == pytest.approx([1000, 1000 / PRECISION, 1000 / PRECISION**2, 1000 / PRECISION**3])
+    assert (met, missed) == (rates[-1], rates[-2])
+
+
+async def test_a_rate_that_is_confirmed_at_once_stays() -> None:
+    async def confirms(rate: float) -> bool:
+        return True
+
+    assert await confirm_goodput(confirms, 1000, 1050) == (1000, 1050)
+
+
+async def test_without_a_rate_that_is_confirmed_there_is_no_goodput() -> None:
+    rates = []
+
+    async def confirms(rate: float) -> bool:
+        rates.append(rate)
+        return False
+
+    assert await confirm_goodput(confirms, 10.2, 11) == (0, SLOWEST)
+    assert rates == [10.2, SLOWEST]
+    assert await confirm_goodput(confirms, 0, SLOWEST) == (0, SLOWEST)
+    assert rates == [10.2, SLOWEST]

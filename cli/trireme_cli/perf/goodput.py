@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,8 +109,16 @@ def _figures(result: dict[str, Any]) -> Table:
         goodput = ("≥ " if one["limited_by_load_generator"] else "") + number(one["goodput"], 0)
         cells = (number(one[key], digits) for key, (_, digits) in shown.items())
         table.add_row(name, goodput, interval(one["interval"]["goodput"], 0), *cells)
-    table.caption = "\n".join(f"left out: {name}: {reason}" for name, reason in result["left_out"].items()) or None
+    table.caption = "\n".join(_remarks(result)) or None
     return table
+
+
+def _remarks(result: dict[str, Any]) -> Iterator[str]:
+    under_steal = [name for name, one in result["contestants"].items() if one["under_steal"]]
+    if under_steal:
+        yield f"measured under steal, as the host gave the machine no rest: {', '.join(under_steal)}"
+    for name, reason in result["left_out"].items():
+        yield f"left out: {name}: {reason}"
 
 
 def _title(result: dict[str, Any]) -> str:

@@ -59,6 +59,7 @@ def _contestant(one: Contestant, figures: Mapping[str, Figure], measured: Measur
         "spread": figures["goodput"].spread,
         "interval": {name: figure.interval for name, figure in figures.items()},
         "limited_by_load_generator": any(turn.limited_by_load_generator for turn in measured.turns[one.name]),
+        "under_steal": any(turn.under_steal for turn in measured.turns[one.name]),
     }
 
 

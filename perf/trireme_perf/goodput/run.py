@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from trireme_perf.errors import PerfError
 from trireme_perf.goodput.answers import check_answer, check_rung
 from trireme_perf.goodput.contestants import Contestant, Running
-from trireme_perf.goodput.turn import Load, Probe, Turn, take_turn
+from trireme_perf.goodput.probe import Probe
+from trireme_perf.goodput.turn import Load, Turn, take_turn
 from trireme_perf.host.server import StartError
 from trireme_perf.load.connections import Answer
 from trireme_perf.load.preparation import answers_to, warm_up

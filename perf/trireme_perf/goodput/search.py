@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-__all__ = ["PRECISION", "SLOWEST", "find_goodput"]
+__all__ = ["PRECISION", "SLOWEST", "confirm_goodput", "find_goodput"]
 
 PRECISION = 1.05  # where to stop: highest rate that failed over the highest that met the SLO
 SLOWEST = 10.0  # requests/s; below it there is no goodput to speak of
@@ -35,4 +35,23 @@ async def find_goodput(meets: Callable[[float], Awaitable[bool]], start: float, 
         else:
             rate = rate * step if met else max(SLOWEST, rate / step)
             step **= 1.5
+    return met, missed
+
+
+async def confirm_goodput(
+    confirms: Callable[[float], Awaitable[bool]], met: float, missed: float
+) -> tuple[float, float]:
+    """Steps down from a rate that a search has found, by ``PRECISION`` each time, until one is confirmed.
+
+    A search tries many rates, and keeps the highest that did well: by luck, if it was only just too high.
+
+    Args:
+        confirms: puts the rate on the server, for longer than the search did.
+        met, missed: what ``find_goodput`` returned.
+
+    Returns:
+        The same two for the rate that was confirmed; goodput is 0 if even ``SLOWEST`` is not.
+    """
+    while met and not await confirms(met):
+        met, missed = (max(SLOWEST, met / PRECISION) if met > SLOWEST else 0.0), met
     return met, missed
