@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -51,6 +52,8 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ([LUCKY, LUCKY, MET], True, 3, False),
         ([DISTURBED], False, PATIENCE + TRIES, True),
         ([LUCKY], True, PATIENCE + 1, True),
+        ([probe(100, steal_share=0.0, others_share=0.3), MISSED], False, 1 + TRIES, False),
+        ([replace(MET, others_share=None)], True, 1, False),
     ],
 )
 def test_a_probe_with_stolen_time_does_not_count_whatever_came_of_it(

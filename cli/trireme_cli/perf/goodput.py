@@ -116,7 +116,7 @@ def _figures(result: dict[str, Any]) -> Table:
 def _remarks(result: dict[str, Any]) -> Iterator[str]:
     under_steal = [name for name, one in result["contestants"].items() if one["under_steal"]]
     if under_steal:
-        yield f"measured under steal, as the host gave the machine no rest: {', '.join(under_steal)}"
+        yield f"measured under steal (the host or other processes took time again and again): {', '.join(under_steal)}"
     for name, reason in result["left_out"].items():
         yield f"left out: {name}: {reason}"
 

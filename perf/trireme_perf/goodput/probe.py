@@ -12,7 +12,8 @@ __all__ = ["Probe", "milliseconds", "summary"]
 
 KEEPS_UP = 0.98  # achieved over offered rate
 SATURATED = 0.9  # share of its core from which on the load generator is the bottleneck
-STOLEN = 0.02  # share of the machine's time that a hypervisor may take; with more, the outcome is not the server's
+STOLEN = 0.02  # share of the machine's time that the host may take from a probe
+OTHERS = 0.05  # the same of other processes here
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Probe:
 
     @property
     def disturbed(self) -> bool:
-        """Whether so much time was stolen that neither a pass nor a miss says anything about the server."""
-        return self.steal_share > STOLEN
+        """Whether others had so much of the machine that neither a pass nor a miss says anything about the server."""
+        return self.steal_share > STOLEN or (self.others_share or 0.0) > OTHERS
 
 
 def summary(rate: float, seconds: float, slo_s: float, latencies: Latencies, usage: Usage) -> Probe:

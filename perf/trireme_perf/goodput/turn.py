@@ -41,7 +41,7 @@ class Turn:
 
     goodput: users/s, 0 if no rate met the SLO. limited_by_load_generator: the rate that missed the SLO did so with the
     load generator's core full, so the goodput is only known to be at least this. under_steal: the machine found no rest,
-    so probes count in which time was stolen. at_goodput: the last of the probes that confirmed the goodput, of which CPU
+    so probes count in which the host or other processes took its time. at_goodput: the last of the probes that confirmed the goodput, of which CPU
     time is quoted. quoted: the probe at 80 % of it, of which latency is quoted. Both are None without goodput. alone_*:
     one request after another. capacity: users/s in a closed loop. pss_bytes: of all processes at the end, None if they are
     unknown.
@@ -131,7 +131,7 @@ class _Measurement:
         return True
 
     async def _counted(self, rate: float, lost_s: float, least_s: float = 0.0) -> Probe:
-        """Probes until no time is stolen, or patience ends: then it counts all the same, and the turn says so."""
+        """Probes until nobody disturbs it, or patience ends: then it counts all the same, and the turn says so."""
         while (probe := await self._probe(rate, lost_s, least_s)).disturbed:
             if not self._patience:
                 self._under_steal = True
