@@ -93,7 +93,7 @@ def test_a_wrong_answer_ends_the_run(served: Served) -> None:
 
     user_ids = read_perf_input(served.repository)
     reference = Reference(
-        lambda: {"users_per_s": 1.0}, expected_answers(served.repository / "recommend_fused" / "1", user_ids)
+        lambda seed: {"users_per_s": 1.0}, expected_answers(served.repository / "recommend_fused" / "1", user_ids)
     )
     with pytest.raises(DifferenceError, match=r"recommend_fused\+coalescing answers user \d+ with item \d+ at rank"):
         measure([replace(honest, open=open_cheat)], user_ids, Settings(rounds=1), lambda line: None, reference)

@@ -74,7 +74,8 @@ def probe(offered: float, **changes: Any) -> Probe:
     made = Probe(
         offered=offered, achieved=offered, requests=300, answered=300, errors=0, first_error="", p50_ms=2.0, p95_ms=5.0,
         p99_ms=8.0, aborted=False, meets_slo=True, server_cpu_us_per_user=400.0, load_cpu_us_per_user=125.0,
-        server_core_share=0.5, load_core_share=0.2, steal_share=0.01, others_share=0.02,
+        server_core_share=0.5, load_core_share=0.2, steal_share=0.01, others_share=0.02, lag_p99_ms=0.3,
+        generator_late=False, rungs={0: 300},
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -166,7 +167,8 @@ def test_report_is_complete(tmp_path: Path) -> None:
         "fused": [turn(900, limited_by_load_generator=True, under_steal=True), turn(1000)],
         "fastapi": [turn(0)] * 2,
     }
-    measured = Measured(2, turns, [limit(200), limit(205)], {"fused_coalescing": "round 2: gone"}, 64)
+    limits = {name: [limit(200), limit(205)] for name in turns}
+    measured = Measured(2, turns, limits, {"fused_coalescing": "round 2: gone"}, 64)
     document = to_document(measured, contestants(), Settings(rounds=2), {"bentoml": "no environment"})
     document["versions"] = {"numpy": "1"}
     write_report(document, measured, tmp_path)
@@ -179,8 +181,10 @@ def test_report_is_complete(tmp_path: Path) -> None:
     assert "round 2: gone" in page
     stored = json.loads((tmp_path / "goodput.json").read_text())
     assert {key: stored[key] for key in document} == json.loads(json.dumps(document))
-    assert len(stored["turns"]["fused"]) == len(stored["limits"]) == 2
+    assert len(stored["turns"]["fused"]) == len(stored["limits"]["fused"]) == 2
     assert stored["best"] == "fused"
+    assert stored["lag_p99_ms"] == {"median": 0.3, "largest": 0.3}
+    assert stored["contestants"]["fused"]["rungs"] == {"0": 10 * 300}
     assert stored["contestants"]["fused"]["limited_by_load_generator"]
     assert [stored["contestants"][name]["under_steal"] for name in ("ensemble", "fused")] == [False, True]
     assert "Measured under steal: fused" in page

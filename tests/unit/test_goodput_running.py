@@ -63,6 +63,8 @@ def test_document_has_the_shape_of_a_comparison(fake: FakeTriton, url: str, user
         low, high = one["interval"]["p99_ms"]
         assert low <= one["p99_ms"] <= high
         assert 0 < one["p50_ms"] <= one["p99_ms"]
+        assert set(one["rungs"]) == {"0"}
+        assert one["lag_p99_ms"] >= 0
         assert one["cpu_us_per_user"] is one["cpu_tax"] is one["eta"] is one["pss_mib"] is None
     assert {request.model_name for request in fake.requests} == {"recommend"}
     batches = {request.inputs[0].shape[0] for request in fake.requests}

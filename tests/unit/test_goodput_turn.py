@@ -32,6 +32,7 @@ class Scripted(_Measurement):
 
 
 MET, MISSED = probe(100, steal_share=0.0), probe(100, steal_share=0.0, meets_slo=False)
+LATE = probe(100, steal_share=0.0, generator_late=True)
 DISTURBED, LUCKY = probe(100, steal_share=0.2, meets_slo=False), probe(100, steal_share=0.2)
 
 
@@ -54,9 +55,11 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ([LUCKY], True, PATIENCE + 1, True),
         ([probe(100, steal_share=0.0, others_share=0.3), MISSED], False, 1 + TRIES, False),
         ([replace(MET, others_share=None)], True, 1, False),
+        ([LATE, MET], True, 2, False),
+        ([LATE], False, 2 * TRIES, False),
     ],
 )
-def test_a_probe_with_stolen_time_does_not_count_whatever_came_of_it(
+def test_a_disturbed_or_late_probe_does_not_count_whatever_came_of_it(
     probes: list[Probe], meets: bool, made: int, under_steal: bool
 ) -> None:
     script = Scripted(probes)
@@ -73,6 +76,7 @@ def test_a_probe_with_stolen_time_does_not_count_whatever_came_of_it(
         ([MISSED, MET], False, 1),
         ([MET, LUCKY, DISTURBED, MET], True, CONFIRMATIONS + 2),
         ([LUCKY, MISSED], False, 2),
+        ([MET, LATE], False, 3),
     ],
 )
 def test_a_goodput_is_confirmed_by_every_one_of_several_longer_probes(
@@ -100,3 +104,13 @@ def test_a_slow_server_keeps_up_and_an_overloaded_one_does_not(
     latencies = Latencies(latency_s, 300, 300, aborted=False, wall_s=wall_s, errors=0, first_error="")
     usage = Usage(wall_s, 0.1, 0.1, 0.0, 0.0)
     assert summary(100, 3.0, 0.2, latencies, usage).meets_slo is meets
+
+
+@pytest.mark.parametrize(("lag_ms", "late"), [(0.9, False), (1.1, True)])
+def test_a_load_that_is_sent_late_by_more_than_a_twentieth_of_the_slo_passes_nothing(lag_ms: float, late: bool) -> None:
+    lag_s = np.concatenate([np.zeros(290), np.full(10, lag_ms / 1e3)])  # p99 is among the last ten
+    latencies = Latencies(np.full(300, 0.005), 300, 300, False, 3.0, 0, "", lag_s)
+    found = summary(100, 3.0, 0.02, latencies, Usage(3.0, 0.1, 0.1, 0.0, 0.0))
+    assert found.lag_p99_ms == pytest.approx(lag_ms)
+    assert found.meets_slo
+    assert (found.passes, found.limited_by_load_generator) == (not late, late)

@@ -48,6 +48,7 @@ async def test_latency_counts_from_the_scheduled_arrival(monkeypatch: pytest.Mon
     arrivals = np.array([0.0, 0.02, 0.04, 0.06])
     done = await open_loop(ask, USERS[:4], arrivals, NO_SLO)
     assert done.seconds == pytest.approx(0.1 - arrivals)
+    assert done.lag_s == pytest.approx([0.0, 0.08, 0.06, 0.04])  # how late each was sent
 
 
 async def test_a_probe_that_cannot_meet_the_slo_ends_early_and_cancels() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from trireme_cli.perf.sweep import sweep_table
 from trireme_perf.sweep import run as sweep_module
 from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
 from trireme_perf.sweep.perf_analyzer import Row, Windows, command_line, read_measurement
+from trireme_perf.sweep.plot import PANELS
 from trireme_perf.sweep.run import Plan, sweep, write_report
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "perf_analyzer"
@@ -157,3 +159,10 @@ def test_a_download_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(PerfAnalyzerError, match=r"cannot download tritonclient==0\.0\.0 .*put a perf_analyzer"):
         find_perf_analyzer()
     assert not list((tmp_path / "trireme" / "perf_analyzer").iterdir())
+
+
+def test_poisson_moments_are_labelled_as_a_closed_loop() -> None:
+    rows = [asdict(replace(POISSON, p50_us=1.0, p99_us=2.0))]
+    table = sweep_table({"machine": "m", "rows": rows})
+    assert list(table.columns[1].cells) == ["30000 per s, Poisson, closed"]
+    assert "closed" in PANELS["poisson"]

@@ -114,6 +114,8 @@ def _figures(result: dict[str, Any]) -> Table:
 
 
 def _remarks(result: dict[str, Any]) -> Iterator[str]:
+    lag = result["lag_p99_ms"]
+    yield f"the load was late by {lag['median']:.2f} ms at p99 in the median probe, by {lag['largest']:.2f} ms in the worst"
     under_steal = [name for name, one in result["contestants"].items() if one["under_steal"]]
     if under_steal:
         yield f"measured under steal (the host or other processes took time again and again): {', '.join(under_steal)}"
@@ -124,7 +126,8 @@ def _remarks(result: dict[str, Any]) -> Iterator[str]:
 def _title(result: dict[str, Any]) -> str:
     title = f"goodput at p99 ≤ {result['slo_ms']:g} ms"
     if limit := result["limit"]:
-        title += f" on one core\nin-process limit: {limit['users_per_s']:,.0f} users/s, {limit['us_per_user']:.0f} µs per user"
+        cost = f"{limit['us_per_user']:.0f} µs of CPU time per user"
+        title += f" on one core\nin-process limit: {limit['users_per_s']:,.0f} users/s, {cost}"
     return f"{title}\np50 and p99 at 80 % of it; {result['confidence']:.0%} intervals over {result['rounds']} rounds"
 
 

@@ -70,7 +70,9 @@ def _limit_of(repository: Path, batches: list[int] | None, rounds: int, as_json:
     result = measure_limit(repository, batches or BATCHES, rounds)
     stages = list(result["batches"][0]["stages"])
     columns = (*_headings(stages), "all", "interval", "users/s")
-    table = figures(f"in-process limit, one core, µs per user by batch size, medians of {rounds} rounds", columns)
+    table = figures(
+        f"in-process limit, one core, µs of CPU time per user by batch size, medians of {rounds} rounds", columns
+    )
     for row in result["batches"]:
         costs = (row["stages"][stage] for stage in stages)
         whole = (number(row["us_per_user"]), interval(bounds(row["interval"])), number(row["users_per_s"]))
@@ -97,7 +99,7 @@ def _tell_row(row: dict[str, Any]) -> None:
 def _growth_table(axis: str, part: dict[str, Any]) -> Table:
     stages = list(part["rows"][0]["stages"])
     columns = (*_headings(stages), "all", "recall", "artifacts", "PSS")
-    table = figures(f"{axis}: µs per user, one core; memory in MiB", columns)
+    table = figures(f"{axis}: µs of CPU time per user; memory in MiB", columns)
     for row in part["rows"]:
         costs = [*(row["stages"][stage] for stage in stages), row["us_per_user"]]
         sizes = [row["artifact_bytes"] / MIB, row["memory"]["pss"] / MIB]

@@ -28,7 +28,7 @@ def sweep(
     quick: Annotated[bool, typer.Option("--quick", help="Few loads, short windows: a first impression.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Sweep concurrency and request rate with the real perf_analyzer; write CSV, JSON and a plot."""
+    """Sweep concurrency and request rate with the real perf_analyzer, in closed loops; write CSV, JSON and a plot."""
     from trireme_perf.sweep.run import FULL, QUICK
 
     result = run_sweep(url, model or entry_models(repository), repository, out, QUICK if quick else FULL)
@@ -60,7 +60,7 @@ def entry_models(repository: Path) -> list[str]:
 def sweep_table(result: dict[str, Any]) -> Table:
     table = figures(f"perf_analyzer · {result['machine']}", ("load", "users/s", "p50 µs", "p99 µs", ""))
     for row in result["rows"]:
-        load = f"{row['load']:.0f} {'at once' if row['mode'] == 'concurrency' else 'per s, Poisson'}"
+        load = f"{row['load']:.0f} {'at once' if row['mode'] == 'concurrency' else 'per s, Poisson, closed'}"
         measured = (row["throughput_users_per_s"], row["p50_us"], row["p99_us"])
         table.add_row(row["model"], load, *map(number, measured), "" if row["status"] == "ok" else row["status"])
     return table

@@ -26,6 +26,7 @@ __all__ = ["compare"]
 CHECKED = 64  # users whose answers are compared, one of them unknown
 UNKNOWN = np.iinfo(np.int64).max
 SEED = 20060508
+LIMIT_ROUNDS = 3  # of the limit beside every turn; its figure is a median over turns
 DISTRIBUTIONS = {
     "trireme-recsys", "nvidia-pytriton", "tritonclient", "grpcio", "aiohttp", "numpy", "onnxruntime", "faiss-cpu",
 }  # fmt: skip
@@ -61,9 +62,9 @@ def compare(
             tell(f"left out: {name}: {reason}")
         user_ids = read_perf_input(repository)
 
-        def limit() -> dict[str, Any]:
+        def limit(seed: Sequence[int]) -> dict[str, Any]:
             with pinned(place.core):
-                return measure_limit(repository)
+                return measure_limit(repository, rounds=LIMIT_ROUNDS, seed=seed)
 
         reference = Reference(limit, expected_answers(selection.funnel, user_ids))
         measured = measure(selection.contestants, user_ids, settings, tell, reference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import distributions
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from trireme_perf.goodput.contestants import Contestant
 from trireme_perf.goodput.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
 from trireme_perf.goodput.run import Measured, Settings
+from trireme_perf.goodput.turn import Turn
 from trireme_perf.host.machine import machine
 from trireme_perf.stats.bootstrap import CONFIDENCE
 
@@ -28,7 +30,9 @@ def to_document(
     (``best``), and goodput ratios between contestants. Without a limit, ``limit``, ``best`` and both kinds of ratios are None.
     """
     taking_part = [contestant for contestant in contestants if contestant.name in measured.turns]
-    figures = {one.name: contestant_figures(measured.turns[one.name], measured.limits) for one in taking_part}
+    figures = {
+        one.name: contestant_figures(measured.turns[one.name], measured.limits.get(one.name, [])) for one in taking_part
+    }
     probes = [probe for turns in measured.turns.values() for turn in turns for probe in turn.probes]
     return {
         "slo_ms": settings.slo_ms,
@@ -40,6 +44,7 @@ def to_document(
         "checked_users": measured.checked_users,
         "steal_share": _median_and_largest(probe.steal_share for probe in probes),
         "others_share": _median_and_largest(probe.others_share for probe in probes),
+        "lag_p99_ms": _median_and_largest(probe.lag_p99_ms for probe in probes),
         "contestants": {one.name: _contestant(one, figures[one.name], measured) for one in taking_part},
         **_against_limit(measured, taking_part, figures),
         "left_out": {**left_out, **measured.failed},
@@ -59,6 +64,7 @@ def _contestant(one: Contestant, figures: Mapping[str, Figure], measured: Measur
         "spread": figures["goodput"].spread,
         "interval": {name: figure.interval for name, figure in figures.items()},
         "limited_by_load_generator": any(turn.limited_by_load_generator for turn in measured.turns[one.name]),
+        "rungs": _rungs(measured.turns[one.name]),
         "under_steal": any(turn.under_steal for turn in measured.turns[one.name]),
     }
 
@@ -66,18 +72,28 @@ def _contestant(one: Contestant, figures: Mapping[str, Figure], measured: Measur
 def _against_limit(
     measured: Measured, taking_part: Sequence[Contestant], figures: Mapping[str, Mapping[str, Figure]]
 ) -> dict[str, Any]:
-    if not measured.limits:
+    limits = [limit for each in measured.limits.values() for limit in each]
+    if not limits:
         return dict.fromkeys(("bundle_id", "limit", "best", "ratios", "ratio_intervals"))
     best = best_own(measured.turns, [one.name for one in taking_part if one.kind == "own"])
     ratios = {name: figures[best][name] for name in OF_BEST} if best else {}
     ratios |= goodput_ratios(measured.turns, best or "", [one.name for one in taking_part if one.kind == "peer"])
     return {
-        "bundle_id": measured.limits[0].get("bundle_id"),
-        "limit": limit_figures(measured.limits),
+        "bundle_id": limits[0].get("bundle_id"),
+        "limit": limit_figures(limits),
         "best": best,
         "ratios": {name: figure.median for name, figure in ratios.items()},
         "ratio_intervals": {name: figure.interval for name, figure in ratios.items()},
     }
+
+
+def _rungs(turns: Sequence[Turn]) -> dict[str, int]:
+    """Answers of all probes by their rung."""
+    counts: Counter[int] = Counter()
+    for turn in turns:
+        for probe in turn.probes:
+            counts.update(probe.rungs)
+    return {str(rung): count for rung, count in sorted(counts.items())}
 
 
 def _median_and_largest(shares: Iterable[float | None]) -> dict[str, float] | None:

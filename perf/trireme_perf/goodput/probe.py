@@ -13,6 +13,7 @@ __all__ = ["Probe", "milliseconds", "summary"]
 KEEPS_UP = 0.98  # achieved over offered rate
 SATURATED = 0.9  # share of its core from which on the load generator is the bottleneck
 STOLEN = 0.02  # share of the machine's time that the host may take from a probe
+LAG = 0.05  # share of the SLO by which the load generator may be late, at p99
 OTHERS = 0.05  # the same of other processes here
 
 
@@ -20,7 +21,8 @@ OTHERS = 0.05  # the same of other processes here
 class Probe:
     """One open-loop load. Rates in users/s, shares of one core or (steal, others) of the machine's time; latencies from
     the scheduled arrival, those of an aborted probe are lower bounds. p99_ms is None of too few requests, and what the
-    server and others use is None where the server's processes are unknown."""
+    server and others use is None where the server's processes are unknown. lag_p99_ms: how late the load generator sent;
+    generator_late: too late for the SLO. rungs: answers by their rung."""
 
     offered: float
     achieved: float
@@ -39,10 +41,18 @@ class Probe:
     load_core_share: float
     steal_share: float
     others_share: float | None
+    lag_p99_ms: float
+    generator_late: bool
+    rungs: dict[int, int]
 
     @property
-    def load_generator_saturated(self) -> bool:
-        return self.load_core_share > SATURATED
+    def passes(self) -> bool:
+        """Whether the SLO was met, by a load that was on time."""
+        return self.meets_slo and not self.generator_late
+
+    @property
+    def limited_by_load_generator(self) -> bool:
+        return self.generator_late or self.load_core_share > SATURATED
 
     @property
     def disturbed(self) -> bool:
@@ -56,6 +66,7 @@ def summary(rate: float, seconds: float, slo_s: float, latencies: Latencies, usa
     achieved = latencies.answered / max(seconds, latencies.wall_s - p50)
     in_time = percentile(latencies.seconds, 99) <= slo_s
     complete = not latencies.aborted and latencies.answered == latencies.planned
+    lag_s = percentile(latencies.lag_s, 99) if latencies.lag_s.size else 0.0
     per_user = 1e6 / max(1, latencies.answered)
     return Probe(
         offered=rate,
@@ -75,6 +86,9 @@ def summary(rate: float, seconds: float, slo_s: float, latencies: Latencies, usa
         load_core_share=usage.load_cpu_s / usage.wall_s,
         steal_share=usage.steal_share,
         others_share=usage.others_share,
+        lag_p99_ms=lag_s * 1e3,
+        generator_late=lag_s > LAG * slo_s,
+        rungs={},
     )
 
 

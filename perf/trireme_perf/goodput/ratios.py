@@ -1,7 +1,8 @@
 """From turns to figures: per round first, then the median over rounds with its bootstrap interval.
 
 eta: goodput over what the same stages do in one process on the same core. cpu_tax: CPU time of the server per user, at the
-goodput, over theirs. stretch: latency of one request alone over theirs at batch 1. All are 1 for a server that costs nothing.
+goodput, over theirs. stretch: latency of one request alone over their CPU time at batch 1. All are 1 for a server
+that costs nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Figure:
 
 
 def limit_figures(limits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the in-process limit: medians over rounds of users/s, µs per user, µs per stage, and µs per user at batch 1."""
+    """Returns the in-process limit: medians of users/s, and of µs of CPU time per user, per stage, and per user at batch 1."""
     stages = {name: statistics.median(limit["stages"][name] for limit in limits) for name in limits[0]["stages"]}
     return {
         "users_per_s": statistics.median(limit["users_per_s"] for limit in limits),
@@ -58,7 +59,7 @@ def contestant_figures(turns: Sequence[Turn], limits: Sequence[Mapping[str, Any]
 
     Args:
         turns: its turns, one of each round.
-        limits: the limits of the same rounds, which its turns are set against; empty if they were not measured.
+        limits: those measured beside its turns, which they are set against; empty if they were not measured.
     """
     against = [limit_figures([limit]) for limit in limits] or [{}] * len(turns)
     rounds = [_figures(turn, limit) for turn, limit in zip(turns, against, strict=True)]
@@ -97,6 +98,7 @@ def _figures(turn: Turn, limit: Mapping[str, Any]) -> dict[str, float | None]:
         "p99_over_p50": _ratio(quoted.p99_ms, quoted.p50_ms) if quoted else None,
         "cpu_us_per_user": cpu,
         "client_users_per_cpu_s": _ratio(1e6, busy.load_cpu_us_per_user) if busy else None,
+        "lag_p99_ms": busy.lag_p99_ms if busy else None,
         "alone_p50_ms": turn.alone_p50_ms,
         "alone_p99_ms": turn.alone_p99_ms,
         "pss_mib": _ratio(turn.pss_bytes, 2**20),

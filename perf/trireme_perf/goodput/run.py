@@ -1,4 +1,4 @@
-"""Contestants one after another, round after round, each on a fresh server, with the limit in between."""
+"""Contestants one after another, round after round, each on a fresh server, with the limit before every turn."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from trireme_perf.load.users import UserMix
 __all__ = ["Measured", "Reference", "Settings", "measure"]
 
 SEED = 20060508
+CHECKED_AT = (1, 32)  # requests at once: alone, and in whatever batches the contestant makes
 MAY_FAIL = ("peer", "baseline")
 
 
@@ -42,10 +43,11 @@ class Settings:
 class Reference:
     """What contestants are held against.
 
-    limit: measures the in-process limit, see ``limit.in_process``. answers: by user, those that are right.
+    limit: measures the in-process limit with users in the order of a seed, see ``limit.in_process``. answers: by user,
+    those that are right.
     """
 
-    limit: Callable[[], dict[str, Any]]
+    limit: Callable[[Sequence[int]], dict[str, Any]]
     answers: Mapping[int, Answer]
 
 
@@ -53,13 +55,14 @@ class Reference:
 class Measured:
     """Complete rounds.
 
-    turns: by contestant, one of each round. limits: one of each round; none without a reference. failed: the reason by
-    contestant that failed on the way. ended_early: why there are fewer rounds than were wanted; empty if there are not.
+    turns: by contestant, one of each round. limits: likewise, measured right before; none without a reference. failed: the
+    reason by contestant that failed on the way. ended_early: why there are fewer rounds than were wanted; empty if there
+    are not.
     """
 
     rounds: int
     turns: dict[str, list[Turn]]
-    limits: list[dict[str, Any]] = field(default_factory=list)
+    limits: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     checked_users: int = 0
     ended_early: str = ""
@@ -101,7 +104,7 @@ class _Run:
     ) -> None:
         self._user_ids, self._settings, self._tell, self._reference = user_ids, settings, tell, reference
         self._turns: dict[str, list[Turn]] = {}
-        self._limits: list[dict[str, Any]] = []
+        self._limits: dict[str, list[dict[str, Any]]] = {}
         self._failed: dict[str, str] = {}
 
     async def all(self, contestants: list[Contestant]) -> Measured:
@@ -117,16 +120,13 @@ class _Run:
                 break
             complete += 1
         turns = {name: turns[:complete] for name, turns in self._turns.items()}
+        limits = {name: limits[:complete] for name, limits in self._limits.items()}
         checked = len(self._reference.answers) if self._reference else 0
-        return Measured(complete, turns, self._limits[:complete], self._failed, checked, ended_early)
+        return Measured(complete, turns, limits, self._failed, checked, ended_early)
 
     async def _round(self, contestants: list[Contestant], number: int) -> None:
-        """Adds a limit, and a turn to every contestant that has not failed."""
-        title = f"round {number + 1} of {self._settings.rounds}"
-        if self._reference:
-            self._limits.append(self._reference.limit())
-            title += f" · limit: {self._limits[-1]['users_per_s']:,.0f} users/s"
-        self._tell(title)
+        """Adds a turn to every contestant that has not failed."""
+        self._tell(f"round {number + 1} of {self._settings.rounds}")
         first = number % len(contestants)
         for contestant in contestants[first:] + contestants[:first]:
             if contestant.name not in self._failed:
@@ -135,6 +135,8 @@ class _Run:
             raise PerfError(f"no contestant is left: {self._failed}")
 
     async def _turn(self, contestant: Contestant, number: int) -> None:
+        # Before the server is there: pages of the files that it shared with this process would count half in its memory.
+        limit = self._reference.limit([SEED, number]) if self._reference else None
         try:
             async with contestant.open() as running:
                 turn = await self._measure(contestant, running, number)
@@ -144,10 +146,15 @@ class _Run:
                 raise PerfError(f"{contestant.name}, {reason}") from error
             self._failed[contestant.name] = reason
             self._turns.pop(contestant.name, None)
+            self._limits.pop(contestant.name, None)
             self._tell(f"  {contestant.name} is left out: {reason}")
             return
         self._turns.setdefault(contestant.name, []).append(turn)
-        self._tell(f"  {contestant.name}: goodput {turn.goodput:,.0f} users/s, alone {turn.alone_p50_ms:.2f} ms")
+        line = f"  {contestant.name}: goodput {turn.goodput:,.0f} users/s, alone {turn.alone_p50_ms:.2f} ms"
+        if limit:
+            self._limits.setdefault(contestant.name, []).append(limit)
+            line += f", limit {limit['users_per_s']:,.0f} users/s"
+        self._tell(line)
 
     async def _measure(self, contestant: Contestant, running: Running, number: int) -> Turn:
         # Every contestant of a round meets the same users in the same order, and the same random numbers.
@@ -164,13 +171,16 @@ class _Run:
         if not self._reference:
             return
         check = check_rung if contestant.kind == "baseline" else check_answer
-        answers = await answers_to(running.connection.ask, list(self._reference.answers), 1)
-        for user_id, expected in self._reference.answers.items():
-            check(contestant.name, user_id, answers[user_id], expected)
+        for concurrency in CHECKED_AT:
+            answers = await answers_to(running.connection.ask, list(self._reference.answers), concurrency)
+            for user_id, expected in self._reference.answers.items():
+                check(contestant.name, user_id, answers[user_id], expected)
 
     def _tell_probe(self, name: str, probe: Probe) -> None:
         p99 = "–" if probe.p99_ms is None else f"{probe.p99_ms:.2f}"
         outcome = "aborted" if probe.aborted else f"p50 {probe.p50_ms:.2f}, p99 {p99} ms"
-        note = " · load generator saturated" if probe.load_generator_saturated else ""
+        note = f" · load generator late: p99 {probe.lag_p99_ms:.2f} ms" if probe.generator_late else ""
+        note += " · others had the machine" if probe.disturbed else ""
+        note += f" · rungs {dict(sorted(probe.rungs.items()))}" if set(probe.rungs) - {0} else ""
         note += f" · {probe.first_error}" if probe.errors else ""
         self._tell(f"    {name} at {probe.offered:,.0f} users/s: {outcome}{note}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,7 @@ CONFIRMATIONS, CONFIRM_S = (
     5.0,
 )  # probes that must all meet it at the rate that was found, and the least length of each
 PATIENCE, PAUSE_S = 12, 1.0  # disturbed probes of a turn that are repeated; the pause before each repetition
+LATE = 1  # probes that are repeated in a row as the load generator was late; with more, it cannot offer this rate
 CAPACITY_CONCURRENCY = 32
 FIRST_GUESS = 0.7  # of the closed-loop capacity
 FIRST_STEP, LATER_STEP = 1.5, 1.1
@@ -39,12 +41,12 @@ SETTLE_S = 10.0
 class Turn:
     """The figures of one contestant in one round.
 
-    goodput: users/s, 0 if no rate met the SLO. limited_by_load_generator: the rate that missed the SLO did so with the
-    load generator's core full, so the goodput is only known to be at least this. under_steal: the machine found no rest,
-    so probes count in which the host or other processes took its time. at_goodput: the last of the probes that confirmed the goodput, of which CPU
-    time is quoted. quoted: the probe at 80 % of it, of which latency is quoted. Both are None without goodput. alone_*:
-    one request after another. capacity: users/s in a closed loop. pss_bytes: of all processes at the end, None if they are
-    unknown.
+    goodput: users/s, 0 if no rate met the SLO. limited_by_load_generator: at the rate that missed it, the load generator
+    was late or its core full, so the goodput is only known to be at least this. under_steal: the machine found no rest, so
+    probes count in which the host or other processes took its time. at_goodput: the last of the probes that confirmed the
+    goodput, of which CPU time is quoted. quoted: the probe at 80 % of it, of which latency is quoted. Both are None without
+    goodput. alone_*: one request after another. capacity: users/s in a closed loop. pss_bytes: of all processes at the end,
+    None if they are unknown.
     """
 
     goodput: float
@@ -105,7 +107,7 @@ class _Measurement:
         at_shares = [await self._counted(share * goodput, float("inf"), CONFIRM_S) for share in SHARES if goodput]
         return Turn(
             goodput=goodput,
-            limited_by_load_generator=any(probe.load_generator_saturated for probe in limiting),
+            limited_by_load_generator=any(probe.limited_by_load_generator for probe in limiting),
             under_steal=self._under_steal,
             at_goodput=confirming,
             quoted=at_shares[-1] if at_shares else None,
@@ -119,26 +121,33 @@ class _Measurement:
     async def _meets(self, rate: float) -> bool:
         """Whether the SLO is met at this rate, for the search; a miss takes ``TRIES`` probes, as a hiccup can spoil any."""
         for _ in range(TRIES):
-            if (await self._counted(rate, self._load.slo_s)).meets_slo:
+            if (await self._counted(rate, self._load.slo_s)).passes:
                 return True
         return False
 
     async def _confirms(self, rate: float) -> bool:
         """Whether the SLO is met at this rate by every one of several longer probes."""
         for _ in range(CONFIRMATIONS):
-            if not (await self._counted(rate, self._load.slo_s, CONFIRM_S)).meets_slo:
+            if not (await self._counted(rate, self._load.slo_s, CONFIRM_S)).passes:
                 return False
         return True
 
     async def _counted(self, rate: float, lost_s: float, least_s: float = 0.0) -> Probe:
-        """Probes until nobody disturbs it, or patience ends: then it counts all the same, and the turn says so."""
-        while (probe := await self._probe(rate, lost_s, least_s)).disturbed:
-            if not self._patience:
-                self._under_steal = True
-                break
-            self._patience -= 1
+        """Probes until nobody disturbs it, or patience ends: then it counts all the same, and the turn says so.
+
+        A probe whose load was late is repeated as well, and never passes.
+        """
+        late = LATE
+        while True:
+            probe = await self._probe(rate, lost_s, least_s)
+            if probe.disturbed and self._patience:
+                self._patience -= 1
+            elif probe.generator_late and late:
+                late -= 1
+            else:
+                self._under_steal |= probe.disturbed
+                return probe
             await asyncio.sleep(PAUSE_S)
-        return probe
 
     async def _probe(self, rate: float, lost_s: float, least_s: float = 0.0) -> Probe:
         """Puts one load on the server; gives up when p99 <= ``lost_s`` is out of reach. Leaves no backlog behind.
@@ -149,11 +158,16 @@ class _Measurement:
         seconds = max(self._load.seconds, least_s, FEWEST_FOR_P99 / rate)
         arrivals = poisson_arrivals(rate, seconds, self._load.rng)
         users = self._load.users.take(len(arrivals))
+        rungs: Counter[int] = Counter()
+
+        async def ask(user_id: int) -> None:
+            rungs[(await self._ask(user_id)).rung] += 1
+
         with no_collection():
             meter = self._server.meter() if self._server else Meter()
-            latencies = await open_loop(self._ask, users, arrivals, lost_s)
+            latencies = await open_loop(ask, users, arrivals, lost_s)
             usage = meter.read()
-        probe = summary(rate, seconds, self._load.slo_s, latencies, usage)
+        probe = replace(summary(rate, seconds, self._load.slo_s, latencies, usage), rungs=dict(rungs))
         if self._server:
             self._server.check()
         else:

@@ -18,6 +18,7 @@ from trireme_perf.host.machine import machine
 from trireme_perf.host.memory import artifact_bytes
 from trireme_perf.limit.footprint import funnel_memory
 from trireme_perf.limit.in_process import ROUNDS, measure_funnel
+from trireme_perf.load.users import UserMix
 from trireme_runtime.stages.chain import Funnel
 from trireme_runtime.stages.stage import stage_inputs
 
@@ -77,8 +78,8 @@ Build = Callable[[Point, int, Path], Built]
 
 
 #: One point, as in the document: ``{"point": {size: value}, "us_per_user", "stages": {stage: µs per user}, "low", "high",
-#: "recall", "artifact_bytes", "memory"}``. Times in µs per user; low, high: of the interval of ``us_per_user``; recall: share of
-#: the exact C best items that are among the candidates, over users; memory: in bytes, as of ``footprint.funnel_memory``.
+#: "recall", "artifact_bytes", "memory"}``. CPU times in µs per user; low, high: of the interval of ``us_per_user``; recall:
+#: share of the exact C best items that are among the candidates, over users; memory: in bytes, as of ``footprint.funnel_memory``.
 Row = dict[str, Any]
 
 
@@ -129,7 +130,8 @@ def _measure_sizes(plan: Plan, sizes: Point, batches: Sequence[int], build: Buil
         funnel = Funnel.load(folder)
         recall = _recall(funnel, built, users[:COMPARED])
         size = artifact_bytes(folder)
-        costs = measure_funnel(funnel, users, batches=batches, rounds=plan.rounds)
+        mix = UserMix(users[:, 0], np.random.default_rng(0))
+        costs = measure_funnel(funnel, mix, batches=batches, rounds=plan.rounds)
     return [
         {
             "point": asdict(replace(sizes, batch=cost["batch"])),

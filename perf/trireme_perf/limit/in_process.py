@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from trireme_export.perf_input import read_perf_input
 from trireme_perf.host.triton import fused_plan
 from trireme_perf.host.usage import pinned
+from trireme_perf.load.users import UserMix
 from trireme_perf.stats.bootstrap import estimate_median
 from trireme_runtime.stages.chain import Funnel
 from trireme_runtime.stages.stage import stage_inputs
@@ -25,18 +26,21 @@ BATCHES = (1, 8, 32, 64)
 ROUNDS = 9
 
 
-def measure_limit(repository: Path, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Measures µs per user and per stage by batch size: medians of interleaved rounds over real users.
+def measure_limit(
+    repository: Path, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS, seed: Sequence[int] = (0,)
+) -> dict[str, Any]:
+    """Measures µs of CPU time per user and per stage by batch size: medians of interleaved rounds over real users.
 
     Args:
         batches, rounds: see ``measure_funnel``.
+        seed: of the order of the users, each of whom has a turn before one comes again, as under load.
 
     Raises:
         PerfError: the repository has no fused plan.
     """
     manifest, folder = fused_plan(repository)
     funnel = Funnel.load(folder)
-    users = read_perf_input(repository)[:, None]
+    users = UserMix(read_perf_input(repository), np.random.default_rng(seed))
     rows = measure_funnel(funnel, users, batches, rounds)
     best = min(rows, key=lambda row: row["us_per_user"])
     return {
@@ -51,13 +55,14 @@ def measure_limit(repository: Path, batches: Sequence[int] = BATCHES, rounds: in
 
 
 def measure_funnel(
-    funnel: Any, users: np.ndarray, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS
+    funnel: Any, users: UserMix, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS
 ) -> list[dict[str, Any]]:
-    """Measures µs per user and per stage for every batch size, on one core with one thread: medians of interleaved rounds.
+    """Measures µs of CPU time per user and per stage for every batch size, on one core with one thread: medians of
+    interleaved rounds.
 
     Args:
         funnel: a ``trireme_runtime.stages.chain.Funnel``.
-        users: int64 [n, 1], ids that are asked for, drawn with a fixed seed.
+        users: who is asked for.
         batches: users per call, at least 1.
         rounds: measured, at least 2; one more warms caches and allocators.
     """
@@ -71,18 +76,17 @@ def measure_funnel(
     return [_summary(batch, samples[batch]) for batch in batches]
 
 
-def _round(funnel: Any, users: np.ndarray, batch: int) -> dict[str, float]:
-    """Seconds per user by stage, over at least 128 users."""
-    rng = np.random.default_rng(batch)
+def _round(funnel: Any, users: UserMix, batch: int) -> dict[str, float]:
+    """CPU seconds per user by stage, over at least 128 users: what others take of the core is not the computation's."""
     calls = max(1, 128 // batch)
     spent = dict.fromkeys((stage.name for stage in funnel.stages), 0.0)
     for _ in range(calls):
-        tensors: dict[str, Any] = {"user_id": users[rng.integers(len(users), size=batch)]}
+        tensors: dict[str, Any] = {"user_id": np.array(users.take(batch))[:, None]}
         for stage in funnel.stages:
             inputs = stage_inputs(stage.name, tensors)
-            start = time.perf_counter()
+            start = time.process_time()
             outputs = stage(**inputs)
-            spent[stage.name] += time.perf_counter() - start
+            spent[stage.name] += time.process_time() - start
             tensors.update(outputs._asdict())
     return {name: seconds / (calls * batch) for name, seconds in spent.items()}
 

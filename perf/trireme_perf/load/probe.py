@@ -16,7 +16,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,7 +43,8 @@ class Latencies:
 
     seconds: float64 (sent,), from the moment each request was due to its answer; for one without an answer, to the
     end of the probe, so less than the truth. planned, answered: requests. aborted: the SLO was certain to be
-    missed, so the rest was not sent. wall_s: from the start to the last answer.
+    missed, so the rest was not sent. wall_s: from the start to the last answer. lag_s: float64 (sent,), how much later than
+    due each request was sent: the load generator's own part of its latency; a closed loop has none.
     """
 
     seconds: NDArray[np.float64]
@@ -53,6 +54,7 @@ class Latencies:
     wall_s: float
     errors: int
     first_error: str
+    lag_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 async def open_loop(
@@ -127,6 +129,7 @@ class _OpenLoop:
         self._arrivals: list[float] = arrivals.tolist()
         self._allowed = int(MISSES_ALLOWED * len(arrivals))
         self._latencies = np.full(len(arrivals), np.nan)
+        self._lags = np.full(len(arrivals), np.nan)
         self._pending: dict[int, asyncio.Task[None]] = {}  # in the order of arrival
         self._sent = self._late = self._errors = 0
         self._first_error = ""
@@ -158,6 +161,7 @@ class _OpenLoop:
                 await asyncio.sleep(max(0.0, self._arrivals[self._sent] - self._now()))
 
     async def _one(self, number: int) -> None:
+        self._lags[number] = self._now() - self._arrivals[number]
         try:
             await self._ask(self._users[number])
         except Exception as error:
@@ -174,8 +178,16 @@ class _OpenLoop:
         latencies = self._latencies[: self._sent]
         answered = np.isfinite(latencies)
         seconds = np.where(answered, latencies, end - np.array(self._arrivals[: self._sent]))
+        lags = self._lags[: self._sent]
         return Latencies(
-            seconds, len(self._arrivals), int(answered.sum()), aborted, wall, self._errors, self._first_error
+            seconds,
+            len(self._arrivals),
+            int(answered.sum()),
+            aborted,
+            wall,
+            self._errors,
+            self._first_error,
+            lags[np.isfinite(lags)],  # a task that was cancelled before it ran has sent nothing
         )
 
     def _lost(self) -> bool:

@@ -45,7 +45,8 @@ class Windows:
 class Row:
     """One load on one model, and what it did. Latencies (µs) are the client's; ``server_*`` are means inside the server.
 
-    ``load``: requests in flight at any time for mode ``concurrency`` (closed loop), requests/s for ``poisson`` (open loop).
+    ``load``: requests in flight at any time for mode ``concurrency``, requests/s for ``poisson``. Both are closed loops: a sender
+    of perf_analyzer waits for its answer before it sends again.
     ``status``: ``ok``; ``unstable``: the windows disagree; ``behind``: the tool could not send at the Poisson rate asked
     for, so the latencies are too good; ``failed``: requests failed (``errors`` says why, there are no figures).
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0b6e99", "#d1603d", "#4b8b3b", "#7a4f9a", "#8a6d3b", "#444444")
 PANELS = {
     "concurrency": "closed loop: requests in flight",
-    "poisson": "open loop: Poisson arrivals, requests/s",
+    "poisson": "Poisson moments, requests/s; still closed: senders wait",
 }
 
 

@@ -1,7 +1,8 @@
 """Load after load on each model with perf_analyzer: rows, CSV, JSON and a plot.
 
-Closed loop first (so many requests in flight), then open loop (Poisson arrivals, as from independent users) at shares
-of what the closed loop reached: with figures of its own, every model is loaded to the same degree.
+So many requests in flight first, then Poisson moments at shares of what that reached: with figures of its own, every model is
+loaded to the same degree. Both are closed loops: perf_analyzer has a few senders, each of which waits for its answer, so that
+a slow server is asked later than planned, and less of its tail is seen. ``load.probe`` has an open loop.
 """
 
 from __future__ import annotations
