@@ -42,7 +42,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 # What the bare computation costs, and how the plans compare with other servers of the same funnel, which get an environment of
-# their own. Needs the repository of `make demo`, and an otherwise idle machine of at least two cores for half an hour.
+# their own. Needs the repository of `make demo`, and an otherwise idle machine of at least two cores for an hour and a half.
 bench: $(READY) $(PEERS_READY)
 	$(BIN)/trireme perf limit
 	$(BIN)/trireme perf goodput

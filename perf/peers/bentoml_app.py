@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-FUNNEL = "TRIREME_FUNNEL"
+FUNNEL, WORKERS, BATCH = "TRIREME_FUNNEL", "TRIREME_WORKERS", "TRIREME_BATCH"
 
 
 def in_list(user_id: object) -> list[object]:
@@ -46,7 +46,7 @@ async def health(request: Request) -> Response:
 # The probes of BentoML itself have other paths; routes of a mounted application come after its own.
 @bentoml.asgi_app(Starlette(routes=[Route("/health", health)]))
 @bentoml.service(
-    workers=1,
+    workers=int(os.environ.get(WORKERS, "1")),
     traffic={"timeout": 60},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
@@ -59,7 +59,7 @@ class Recommendation:
     @bentoml.api(
         route="/recommend",
         batchable=True,
-        max_batch_size=16,
+        max_batch_size=int(os.environ.get(BATCH, "16")),
         max_latency_ms=1000,
     )
     async def recommend(self, user_id: UserIds) -> Documents:
@@ -67,12 +67,12 @@ class Recommendation:
 
 
 def main() -> None:
-    funnel, port = options(__doc__)
-    os.environ[FUNNEL] = str(funnel)
+    given = options(__doc__, workers=1, batch=16)
+    os.environ |= {FUNNEL: str(given.funnel), WORKERS: str(given.workers), BATCH: str(given.batch)}
     here = Path(__file__)
     # In place of this process, so that its signals reach BentoML's own supervisor.
     serve = [sys.executable, "-m", "bentoml", "serve", f"{here.stem}:Recommendation", "--working-dir", str(here.parent)]
-    os.execv(sys.executable, [*serve, "--host", HOST, "--port", str(port)])
+    os.execv(sys.executable, [*serve, "--host", HOST, "--port", str(given.port)])
 
 
 if __name__ == "__main__":

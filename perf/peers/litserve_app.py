@@ -17,10 +17,10 @@ from peer import HOST, Query, Recommender, options
 class RecommendAPI(litserve.LitAPI):
     """Runs in the inference process, except for the parsing of the request."""
 
-    def __init__(self, funnel: Path) -> None:
+    def __init__(self, funnel: Path, batch: int, wait_ms: int) -> None:
         super().__init__(
-            max_batch_size=8,
-            batch_timeout=0.001,
+            max_batch_size=batch,
+            batch_timeout=wait_ms / 1000,
             api_path="/recommend",
         )
         self.path = funnel
@@ -49,19 +49,19 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    funnel, port = options(__doc__)
+    given = options(__doc__, workers=1, batch=8, wait_ms=1)
     # LitServe stops its processes on KeyboardInterrupt; a bare SIGTERM would leave them behind.
     signal.signal(signal.SIGTERM, interrupt)
     server = litserve.LitServer(
-        RecommendAPI(funnel),
+        RecommendAPI(given.funnel, given.batch, given.wait_ms),
         accelerator="cpu",
-        workers_per_device=1,
+        workers_per_device=given.workers,
         fast_queue=True,  # as documented; 0.2.19 hands it on under a wrong name, so the queues stay those of multiprocessing
         disable_openapi_url=True,
     )
     server.run(
         host=HOST,
-        port=port,
+        port=given.port,
         num_api_servers=1,
         log_level="warning",
         generate_client_file=False,

@@ -26,26 +26,36 @@ class Query(BaseModel):
     user_id: int
 
 
-def options(description: str | None) -> tuple[Path, int]:
-    """Reads the command line that every peer has.
+def options(description: str | None, **settings: int) -> argparse.Namespace:
+    """Reads the command line of a peer.
+
+    Args:
+        settings: what this peer can be tuned by, with the values it has otherwise, at least 0: ``workers``, ``batch`` (users per
+            call of the funnel), ``wait_ms`` (for others to join a batch).
 
     Returns:
-        (funnel, port): the version directory of the fused plan, and where to listen. Exits with a message if one of
-        them cannot be used.
+        funnel: the version directory of the fused plan; port: where to listen; and the settings. Exits with a message
+        if one of them cannot be used.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--funnel", required=True, type=Path, metavar="DIR", help="…/recommend_fused/VERSION")
     parser.add_argument("--port", required=True, type=int, help="1024 to 65535")
+    for name, value in settings.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
     given = parser.parse_args()
     if not given.funnel.is_dir():
         parser.error(f"--funnel {given.funnel}: no such directory; expected …/recommend_fused/VERSION of an export")
     if not 1024 <= given.port <= 65535:
         parser.error(f"--port {given.port}: allowed are 1024 to 65535")
-    return given.funnel.resolve(), given.port
+    for name in settings:
+        if getattr(given, name) < 0:
+            parser.error(f"--{name.replace('_', '-')} {getattr(given, name)}: allowed are 0 and more")
+    given.funnel = given.funnel.resolve()
+    return given
 
 
 class Recommender:
-    """The funnel behind plain Python values.
+    """The funnel behind plain Python values, and behind packed ones.
 
     Args:
         path: the version directory of the fused plan.
@@ -66,3 +76,10 @@ class Recommender:
             orjson.dumps({"item_id": items, "score": scores, "rung": rung}, option=orjson.OPT_SERIALIZE_NUMPY)
             for items, scores, rung in rows
         ]
+
+    def packed(self, user_ids: bytes) -> bytes:
+        """The same with little-endian arrays: int64 ids of one or more users in; item ids int64 (users, K), scores float32
+        (users, K) and rungs uint8 (users,) out, one after another."""
+        slate = self.funnel(np.frombuffer(user_ids, "<i8")[:, np.newaxis])
+        columns = zip(slate, ("<i8", "<f4", "u1"), strict=True)
+        return b"".join(np.ascontiguousarray(column, dtype).tobytes() for column, dtype in columns)

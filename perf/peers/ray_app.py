@@ -24,27 +24,32 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 
-class Recommendation:
-    """What one replica runs. Everything but /recommend is the health check."""
+def recommendation(batch: int, wait_ms: int) -> type:
+    """Returns what a replica runs; the settings of ``serve.batch`` are part of the class."""
 
-    def __init__(self, funnel: Path) -> None:
-        self.recommender = Recommender(funnel)
+    class Recommendation:
+        """Everything but /recommend is the health check."""
 
-    async def __call__(self, request: Request) -> Response:
-        if request.url.path != "/recommend":
-            return Response()
-        try:
-            query = Query.model_validate_json(await request.body())
-        except ValidationError as error:
-            return Response(error.json(), status_code=422, media_type="application/json")
-        return Response(await self.recommend(query.user_id), media_type="application/json")
+        def __init__(self, funnel: Path) -> None:
+            self.recommender = Recommender(funnel)
 
-    @serve.batch(
-        max_batch_size=16,
-        batch_wait_timeout_s=0,
-    )
-    async def recommend(self, user_ids: list[int]) -> list[bytes]:
-        return self.recommender(user_ids)
+        async def __call__(self, request: Request) -> Response:
+            if request.url.path != "/recommend":
+                return Response()
+            try:
+                query = Query.model_validate_json(await request.body())
+            except ValidationError as error:
+                return Response(error.json(), status_code=422, media_type="application/json")
+            return Response(await self.recommend(query.user_id), media_type="application/json")
+
+        @serve.batch(
+            max_batch_size=batch,
+            batch_wait_timeout_s=wait_ms / 1000,
+        )
+        async def recommend(self, user_ids: list[int]) -> list[bytes]:
+            return self.recommender(user_ids)
+
+    return Recommendation
 
 
 def free_port() -> int:
@@ -67,13 +72,13 @@ def private_environment(directory: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    funnel, port = options(__doc__)
+    given = options(__doc__, workers=1, batch=16, wait_ms=0)
     stop = threading.Event()
     temporary = tempfile.mkdtemp(prefix="ray")
     os.environ.update(private_environment(Path(temporary)))
     ray.init(
         address="local",
-        num_cpus=1,
+        num_cpus=given.workers,
         include_dashboard=False,
         configure_logging=False,
         log_to_driver=False,
@@ -83,9 +88,11 @@ def main() -> None:
     # Ray's own handler, installed by init, aborts the process and leaves its files behind.
     signal.signal(signal.SIGTERM, lambda signum, frame: stop.set())
     try:
-        serve.start(http_options={"host": HOST, "port": port}, logging_config={"enable_access_log": False})
-        deployment = serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 1})(Recommendation)
-        serve.run(deployment.bind(funnel), route_prefix="/")
+        serve.start(http_options={"host": HOST, "port": given.port}, logging_config={"enable_access_log": False})
+        deployment = serve.deployment(
+            num_replicas=given.workers, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 1}
+        )(recommendation(given.batch, given.wait_ms))
+        serve.run(deployment.bind(given.funnel), route_prefix="/")
         stop.wait()
     finally:
         serve.shutdown()

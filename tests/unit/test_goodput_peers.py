@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from trireme_client import Coalescing
+from trireme_client.flights import Flight
 from trireme_perf.errors import PerfError
 from trireme_perf.goodput import peers
 from trireme_perf.goodput.contestants import Contestant
+from trireme_perf.goodput.packed import _PackedClient
 from trireme_perf.host.place import Place
 
 PEER = """
-import json, sys
+import json, struct, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 class Peer(BaseHTTPRequestHandler):
@@ -23,11 +27,25 @@ class Peer(BaseHTTPRequestHandler):
         self.answer(200 if self.path == "/health" else 404, {})
 
     def do_POST(self):
+        if self.path == "/recommend/packed":
+            return self.answer_packed(self.rfile.read(int(self.headers["Content-Length"])))
         user = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["user_id"]
+        if self.headers["Accept-Encoding"] != "identity":
+            return self.answer(400, {})
         self.answer(503 if user == 9 else 200, {"item_id": [user, user + 1], "score": [2.0, 1.0], "rung": 0})
 
+    def answer_packed(self, packed):
+        users = struct.unpack(f"<{len(packed) // 8}q", packed)
+        if 9 in users:
+            return self.answer(503, {})
+        items = [item for user in users for item in (user, len(users))]
+        scores = [2.0, 1.0] * len(users)
+        self.send(200, struct.pack(f"<{len(items)}q{len(scores)}f", *items, *scores) + bytes(user % 2 for user in users))
+
     def answer(self, status, document):
-        body = json.dumps(document).encode()
+        self.send(status, json.dumps(document).encode())
+
+    def send(self, status, body):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -38,18 +56,19 @@ HTTPServer(("127.0.0.1", int(sys.argv[-1])), Peer).serve_forever()
 
 
 @pytest.fixture
-def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contestant:
-    (tmp_path / "peers.json").write_text(json.dumps({"plain": {"file": "peer.py", "ready_s": 60, "tuning": "none"}}))
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Contestant]:
+    plain = {"file": "peer.py", "ready_s": 60, "tuning": "none"}
+    (tmp_path / "peers.json").write_text(json.dumps({"plain": plain, "packed": {**plain, "packed": True}}))
     (tmp_path / "peer.py").write_text(PEER)
     monkeypatch.setattr(peers, "PEERS", tmp_path)
     monkeypatch.setattr(peers, "PYTHON", Path(sys.executable))
-    (found,), left_out = peers.find_peers(tmp_path, Place(max(os.sched_getaffinity(0)), tmp_path))
+    contestants, left_out = peers.find_peers(tmp_path, Place(max(os.sched_getaffinity(0)), tmp_path))
     assert not left_out
-    return found
+    return {contestant.name: contestant for contestant in contestants}
 
 
-async def test_a_peer_is_started_asked_and_stopped(peer: Contestant) -> None:
-    async with peer.open() as (server, connection):
+async def test_a_peer_is_started_asked_and_stopped(found: dict[str, Contestant]) -> None:
+    async with found["plain"].open() as (server, connection):
         answer = await connection.ask(7)
         assert (answer.item_id.tolist(), answer.score.tolist(), answer.rung) == ([7, 8], [2.0, 1.0], 0)
         with pytest.raises(PerfError, match="HTTP 503"):
@@ -58,3 +77,43 @@ async def test_a_peer_is_started_asked_and_stopped(peer: Contestant) -> None:
         server.check()
     with pytest.raises(PerfError, match="ended with exit code"):
         server.check()
+
+
+async def test_calls_of_a_packed_peer_share_requests_by_the_coalescer_of_the_client(
+    found: dict[str, Contestant],
+) -> None:
+    async with found["packed"].open() as (_, connection):
+        alone = await connection.ask(7)
+        assert (alone.item_id.tolist(), alone.score.tolist(), alone.rung) == ([7, 1], [2.0, 1.0], 1)
+        answers = await asyncio.gather(*(connection.ask(100 + user) for user in range(200)))
+        assert [answer.item_id[0] for answer in answers] == list(range(100, 300))
+        assert [answer.rung for answer in answers] == [0, 1] * 100
+        sizes = {int(answer.item_id[1]) for answer in answers}  # users of the request that it came with
+        assert 1 < max(sizes) <= 64
+        with pytest.raises(PerfError, match="HTTP 503"):
+            await connection.ask(9)
+
+
+async def test_a_packed_answer_of_the_wrong_length_is_an_error_of_every_caller() -> None:
+    coalescer = _PackedClient("localhost:1", coalescing=Coalescing())._coalescer
+    assert coalescer is not None
+    try:
+        with pytest.raises(PerfError, match=r"12 bytes answer 1 users; allowed: 1 \+ 12 K for each"):
+            coalescer._read(Flight([None], 0.0, 1), b"\0" * 12)  # type: ignore[list-item]
+    finally:
+        await coalescer._session.close()
+
+
+def test_every_row_of_a_grid_is_an_alternative_with_its_own_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = [{"batch": 8, "wait-ms": 1}, {"batch": 16, "wait-ms": 0}]
+    peer = {"file": "f.py", "ready_s": 9, "tuning": "t", "grid": grid}
+    (tmp_path / "peers.json").write_text(json.dumps({"litserve": peer}))
+    monkeypatch.setattr(peers, "PEERS", tmp_path)
+    monkeypatch.setattr(peers, "PYTHON", Path(sys.executable))
+    (contestant,), _ = peers.find_peers(tmp_path, Place(0, tmp_path))
+    assert [one.settings for one in contestant.alternatives] == grid
+    assert [one.about for one in contestant.alternatives] == ["t; batch 8, wait-ms 1", "t; batch 16, wait-ms 0"]
+    assert contestant.settings == grid[0]
+    assert peers._command(peer, tmp_path, 8123, grid[1]).arguments[-2:] == ("--batch=16", "--wait-ms=0")

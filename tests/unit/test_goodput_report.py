@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.toy_repository import write_toy_repository
+from trireme_cli.perf.goodput import _like_for_like
 from trireme_perf.errors import PerfError
 from trireme_perf.goodput.answers import DifferenceError, check_answer, check_rung
 from trireme_perf.goodput.contestants import Contestant, baseline_plans, own_plans
@@ -18,6 +19,7 @@ from trireme_perf.goodput.document import to_document
 from trireme_perf.goodput.peers import _command, find_peers
 from trireme_perf.goodput.probe import Probe
 from trireme_perf.goodput.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
+from trireme_perf.goodput.recheck import Try, verdict
 from trireme_perf.goodput.report import write_report
 from trireme_perf.goodput.run import Measured, Settings
 from trireme_perf.goodput.selection import select
@@ -109,7 +111,7 @@ def limit(us: float) -> dict[str, Any]:
 
 def test_figures_by_hand() -> None:
     figures = contestant_figures([turn(1000), turn(2000)], [limit(200), limit(250)])
-    assert figures["goodput"] == Figure(1500, (1000, 2000), 1000 / 1500)
+    assert figures["goodput"] == Figure(1500, (1000, 2000), 1000 / 1500, (1000, 2000))
     assert figures["eta"].interval == pytest.approx((0.2, 0.5))
     assert figures["cpu_tax"].median == pytest.approx((400 / 200 + 400 / 250) / 2)
     assert figures["stretch"].median == pytest.approx((1000 / 400 + 1000 / 500) / 2)
@@ -124,7 +126,7 @@ def test_intervals_are_those_of_the_bootstrap_over_rounds() -> None:
     estimate = estimate_median(np.array(rounds))
     assert interval == (estimate.low, estimate.high)
     assert 1000 < estimate.low < 1450 < estimate.high < 1900
-    assert Figure.of([1000.0, None]) == Figure(1000, None, 0)
+    assert Figure.of([1000.0, None]) == Figure(1000, None, 0, (1000, 1000))
 
 
 def test_a_contestant_without_goodput_has_no_figures_at_80_percent() -> None:
@@ -145,7 +147,11 @@ def test_a_server_that_is_not_ours_has_no_figures_of_cpu_and_memory() -> None:
 def test_ratios_are_taken_round_by_round() -> None:
     turns = {"fused": [turn(900), turn(1000)], "ensemble": [turn(300), turn(500)], "fastapi": [turn(100), turn(0)]}
     ratios = goodput_ratios(turns, "fused", ["fastapi"])
-    assert ratios == {"fused_over_ensemble": Figure(2.5, (2, 3), 0.4), "best_over_fastapi": Figure(9, None, 0)}
+    assert ratios == {
+        "fused_over_fastapi": Figure(9, None, 0, (9, 9)),
+        "fused_over_ensemble": Figure(2.5, (2, 3), 0.4, (2, 3)),
+        "best_over_fastapi": Figure(9, None, 0, (9, 9)),
+    }
     assert best_own(turns, ["ensemble", "fused", "fused_coalescing"]) == "fused"
     assert best_own({}, ["fused"]) is None
 
@@ -171,6 +177,9 @@ def test_report_is_complete(tmp_path: Path) -> None:
     measured = Measured(2, turns, limits, {"fused_coalescing": "round 2: gone"}, 64)
     document = to_document(measured, contestants(), Settings(rounds=2), {"bentoml": "no environment"})
     document["versions"] = {"numpy": "1"}
+    document["tuning"] = {
+        "fastapi": [{"settings": {"workers": 2}, "users_per_s": 100, "eta": 0.1, "failed": "", "chosen": True}]
+    }
     write_report(document, measured, tmp_path)
     for name in ("goodput", "latency"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -178,6 +187,7 @@ def test_report_is_complete(tmp_path: Path) -> None:
     assert page.count("data:image/png;base64,") == 2
     assert "one &lt;call&gt; per request" in page
     assert "no environment" in page
+    assert "workers 2" in page
     assert "round 2: gone" in page
     stored = json.loads((tmp_path / "goodput.json").read_text())
     assert {key: stored[key] for key in document} == json.loads(json.dumps(document))
@@ -204,14 +214,14 @@ def test_peers_without_their_environment_are_left_out_with_the_reason(
     monkeypatch.setattr("trireme_perf.goodput.peers.PYTHON", tmp_path / "python")
     found, left_out = find_peers(tmp_path, PLACE)
     assert not found
-    assert set(left_out) == {"fastapi", "litserve", "bentoml", "ray"}
+    assert set(left_out) == {"fastapi", "fastapi_coalescing", "litserve", "bentoml", "ray"}
     assert "python is missing; `make bench` sets it up" in left_out["fastapi"]
     peer = {"file": "f.py", "ready_s": 9, "tuning": "t"}
     (tmp_path / "peers.json").write_text(json.dumps({"fastapi": peer}))
     (tmp_path / "python").touch()
     found, left_out = find_peers(tmp_path, PLACE)
     assert [(one.name, one.kind, one.about) for one in found] == [("fastapi", "peer", "t")]
-    command = _command(peer, tmp_path, 8123)
+    command = _command(peer, tmp_path, 8123, {})
     assert command.arguments[-4:] == ("--funnel", str(tmp_path), "--port", "8123")
     assert command.ready_s == 9
 
@@ -235,3 +245,42 @@ def test_a_baseline_needs_an_environment_and_both_plans(tmp_path: Path) -> None:
     (tmp_path / ".venv" / "bin" / "trireme").touch()
     with pytest.raises(PerfError, match="has no recommend; export it with --plan both"):
         baseline_plans(tmp_path, tmp_path, PLACE)
+
+
+def test_contestants_that_are_asked_in_the_same_way_come_first_with_the_range_of_their_ratio() -> None:
+    names = ["ensemble", "fused", "fused_coalescing", "fastapi", "fastapi_coalescing", "ray"]
+    own = own_plans(Path("r"), "both", PLACE)
+    taking_part = [
+        replace(own[0], name=name, kind="own" if number < 3 else "peer") for number, name in enumerate(names)
+    ]
+    goodputs = {
+        "fused": (900, 1000),
+        "fastapi": (300, 500),
+        "fused_coalescing": (4000, 3000),
+        "fastapi_coalescing": (2000,) * 2,
+    }
+    turns = {name: [turn(rate) for rate in goodputs.get(name, (100, 100))] for name in names}
+    measured = Measured(2, turns, {name: [limit(100)] * 2 for name in names})
+    document = to_document(measured, taking_part, Settings(rounds=2), {})
+    assert list(document["contestants"]) == [
+        "fused", "fastapi", "fused_coalescing", "fastapi_coalescing", "ensemble", "ray",
+    ]  # fmt: skip
+    assert document["like_for_like"] == [
+        {"own": "fused", "peer": "fastapi", "ratio": 2.5, "range": (2, 3)},
+        {"own": "fused_coalescing", "peer": "fastapi_coalescing", "ratio": 1.75, "range": (1.5, 2)},
+    ]
+    title, first, second = (list(column.cells) for column in _like_for_like(document).columns[:3])
+    assert title == ["fused ÷ fastapi", "fused_coalescing ÷ fastapi_coalescing"]
+    assert (first, second) == (["950", "3,500"], ["400", "2,000"])
+
+
+def test_a_recheck_counts_only_tries_at_the_speed_of_the_search_that_nothing_disturbed() -> None:
+    missed = probe(95, meets_slo=False)
+    tries = [
+        Try(1.0, probe(95)),
+        Try(0.91, missed),
+        Try(0.5, missed),
+        Try(1.0, probe(95, steal_share=0.5)),
+        Try(1.0, probe(95, generator_late=True)),
+    ]
+    assert verdict(tries) == "1 of 2 met the SLO; 3 of 5 do not count"

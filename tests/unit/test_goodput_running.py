@@ -55,7 +55,7 @@ def test_document_has_the_shape_of_a_comparison(fake: FakeTriton, url: str, user
     assert done.exit_code == 0, (done.output, done.exception)
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["slo_ms"], result["rounds"], result["url"], result["ended_early"]) == (50, 2, url, "")
-    assert [result[key] for key in ("limit", "best", "ratios", "ratio_intervals")] == [None] * 4
+    assert [result[key] for key in ("limit", "best", "like_for_like", "ratios", "ratio_intervals")] == [None] * 5
     assert list(result["contestants"]) == ["recommend", "recommend+coalescing"]
     for one in result["contestants"].values():
         assert (one["kind"], one["goodput"], one["spread"]) == ("running", RATE, 0)

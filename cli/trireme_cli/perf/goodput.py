@@ -76,8 +76,9 @@ def goodput(
             result, note = _compare(repository, out, settings, only or [], baseline, baseline_repository)
     except asyncio.CancelledError:
         raise CommandError("stopped in the first round; there are no figures") from None
+    first = [_like_for_like(result)] if result["like_for_like"] else []
     ratios = [_ratios(result)] if result["ratios"] else []
-    finish(result, as_json, _figures(result), *ratios, *note)
+    finish(result, as_json, *first, _figures(result), *ratios, *note)
     if result["ended_early"]:
         raise CommandError(f"the figures are of {result['rounds']} of {rounds} rounds: {result['ended_early']}")
 
@@ -98,6 +99,17 @@ def _compare(
     result = compare(repository, out, settings, only=only, baseline=pair, tell=tell)
     best = f"; the best plan is {result['best']}" if result["best"] else ""
     return result, [f"page, plots and JSON in {out}{best}"]
+
+
+def _like_for_like(result: dict[str, Any]) -> Table:
+    """One user per request on both sides, then coalescing callers on both sides."""
+    title = f"like for like: goodput at p99 ≤ {result['slo_ms']:g} ms, users/s; ratios per round"
+    table = figures(title, ["Trireme", "peer", "ratio", "least … most"])
+    for pair in result["like_for_like"]:
+        goodputs = (number(result["contestants"][pair[side]]["goodput"], 0) for side in ("own", "peer"))
+        ratio = (number(pair["ratio"], 2), interval(pair["range"], 2))
+        table.add_row(f"{pair['own']} ÷ {pair['peer']}", *goodputs, *ratio)
+    return table
 
 
 def _figures(result: dict[str, Any]) -> Table:

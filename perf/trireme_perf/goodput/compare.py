@@ -15,6 +15,7 @@ from trireme_perf.goodput.peers import peer_versions
 from trireme_perf.goodput.report import write_report
 from trireme_perf.goodput.run import Reference, Settings, measure
 from trireme_perf.goodput.selection import select
+from trireme_perf.goodput.tuning import choose_settings
 from trireme_perf.host.place import own_place
 from trireme_perf.host.usage import pinned
 from trireme_perf.limit.in_process import measure_limit
@@ -41,7 +42,7 @@ def compare(
     baseline: tuple[Path, Path] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Measures all contestants, writes the report into ``out`` and returns its document.
+    """Tunes the peers, measures all contestants, writes the report into ``out`` and returns its document.
 
     Server processes have one core to themselves, the load generator, which is this process, another.
 
@@ -67,8 +68,10 @@ def compare(
                 return measure_limit(repository, rounds=LIMIT_ROUNDS, seed=seed)
 
         reference = Reference(limit, expected_answers(selection.funnel, user_ids))
-        measured = measure(selection.contestants, user_ids, settings, tell, reference)
-    document = to_document(measured, selection.contestants, settings, selection.left_out)
+        contestants, tried = choose_settings(selection.contestants, user_ids, settings, tell, reference)
+        measured = measure(contestants, user_ids, settings, tell, reference)
+    document = to_document(measured, contestants, settings, selection.left_out)
+    document["tuning"] = tried
     document["versions"] = versions_of(DISTRIBUTIONS) | peer_versions()
     write_report(document, measured, out)
     return document

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -36,13 +36,16 @@ class Contestant:
     name: its key in the results. about: one line for the report.
     kind: ``own``: a plan of this checkout; ``peer``: the same funnel behind another server; ``baseline``: another
     checkout of this project, whose answers may differ; ``running``: a server that somebody else has started.
-    open: a server that is ready, for one turn.
+    open: a server that is ready, for one turn. settings: what it is tuned by, as this one has it. alternatives: the same
+    contestant with every row of its grid, to choose from by measurement.
     """
 
     name: str
     about: str
     kind: Kind
     open: Callable[[], AbstractAsyncContextManager[Running]]
+    settings: Mapping[str, int] = field(default_factory=dict)
+    alternatives: tuple[Contestant, ...] = ()
 
 
 @asynccontextmanager

@@ -9,7 +9,14 @@ from importlib.metadata import distributions
 from typing import Any
 
 from trireme_perf.goodput.contestants import Contestant
-from trireme_perf.goodput.ratios import Figure, best_own, contestant_figures, goodput_ratios, limit_figures
+from trireme_perf.goodput.ratios import (
+    LIKE_FOR_LIKE,
+    Figure,
+    best_own,
+    contestant_figures,
+    goodput_ratios,
+    limit_figures,
+)
 from trireme_perf.goodput.run import Measured, Settings
 from trireme_perf.goodput.turn import Turn
 from trireme_perf.host.machine import machine
@@ -25,11 +32,13 @@ def to_document(
 ) -> dict[str, Any]:
     """Returns the figures: rates in users/s, each a median over rounds.
 
-    ``interval`` and ``ratio_intervals`` hold [low, high] of those medians at ``confidence``, None of fewer than two rounds.
-    ``ratios`` holds eta, cpu_tax, stretch and p99_over_p50 of the plan of this checkout that has the highest goodput
-    (``best``), and goodput ratios between contestants. Without a limit, ``limit``, ``best`` and both kinds of ratios are None.
+    Those that ``like_for_like`` sets side by side come first; it holds ``{"own", "peer", "ratio", "range"}``, the ratio of
+    their goodput with the least and the most of all rounds. ``interval`` and ``ratio_intervals`` hold [low, high] of the
+    medians at ``confidence``, None of fewer than two rounds. ``ratios`` holds eta, cpu_tax, stretch and p99_over_p50 of
+    the plan of this checkout that has the highest goodput (``best``), and goodput ratios between contestants. Without a
+    limit, all of these but ``interval`` are None.
     """
-    taking_part = [contestant for contestant in contestants if contestant.name in measured.turns]
+    taking_part = sorted((one for one in contestants if one.name in measured.turns), key=_place)
     figures = {
         one.name: contestant_figures(measured.turns[one.name], measured.limits.get(one.name, [])) for one in taking_part
     }
@@ -74,7 +83,7 @@ def _against_limit(
 ) -> dict[str, Any]:
     limits = [limit for each in measured.limits.values() for limit in each]
     if not limits:
-        return dict.fromkeys(("bundle_id", "limit", "best", "ratios", "ratio_intervals"))
+        return dict.fromkeys(("bundle_id", "limit", "best", "like_for_like", "ratios", "ratio_intervals"))
     best = best_own(measured.turns, [one.name for one in taking_part if one.kind == "own"])
     ratios = {name: figures[best][name] for name in OF_BEST} if best else {}
     ratios |= goodput_ratios(measured.turns, best or "", [one.name for one in taking_part if one.kind == "peer"])
@@ -82,9 +91,20 @@ def _against_limit(
         "bundle_id": limits[0].get("bundle_id"),
         "limit": limit_figures(limits),
         "best": best,
+        "like_for_like": [
+            {"own": own, "peer": peer, "ratio": ratios[name].median, "range": ratios[name].range}
+            for name, (own, peer) in LIKE_FOR_LIKE.items()
+            if name in ratios
+        ],
         "ratios": {name: figure.median for name, figure in ratios.items()},
         "ratio_intervals": {name: figure.interval for name, figure in ratios.items()},
     }
+
+
+def _place(one: Contestant) -> int:
+    """Orders those first that are asked in the same way; all others stay as they are."""
+    first = [name for pair in LIKE_FOR_LIKE.values() for name in pair]
+    return first.index(one.name) if one.name in first else len(first)
 
 
 def _rungs(turns: Sequence[Turn]) -> dict[str, int]:

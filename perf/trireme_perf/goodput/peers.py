@@ -6,7 +6,9 @@ import asyncio
 import json
 import socket
 import subprocess
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 
 from trireme_perf.errors import PerfError
 from trireme_perf.goodput.contestants import Contestant, Running, started
+from trireme_perf.goodput.packed import open_packed
 from trireme_perf.host.place import Place
 from trireme_perf.host.server import Command, Server
 from trireme_perf.load.connections import Answer
@@ -25,7 +28,7 @@ __all__ = ["find_peers", "peer_versions"]
 ROOT = Path(__file__).parents[3]  # of the checkout; an installed package has no peers
 PEERS = ROOT / "perf" / "peers"
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
-NAMES = ("fastapi", "litserve", "bentoml", "ray")
+NAMES = ("fastapi", "fastapi_coalescing", "litserve", "bentoml", "ray")
 POLL_S = 0.1
 CONNECTIONS = 128  # kept alive; more requests than that wait for one, and their latency counts while they do
 VERSIONS = """
@@ -45,11 +48,7 @@ def find_peers(funnel: Path, place: Place) -> tuple[list[Contestant], dict[str, 
     if not PYTHON.is_file():
         return [], dict.fromkeys(NAMES, f"{PYTHON} is missing; `make bench` sets it up, in a checkout")
     described: dict[str, Any] = json.loads((PEERS / "peers.json").read_text())
-    peers = [
-        Contestant(name, str(peer["tuning"]), "peer", partial(_open, name, peer, funnel.absolute(), place))
-        for name, peer in described.items()
-    ]
-    return peers, {}
+    return [_contestant(name, peer, funnel.absolute(), place) for name, peer in described.items()], {}
 
 
 def peer_versions() -> dict[str, str]:
@@ -61,15 +60,33 @@ def peer_versions() -> dict[str, str]:
     return versions
 
 
-def _open(name: str, peer: dict[str, Any], funnel: Path, place: Place) -> AbstractAsyncContextManager[Running]:
+def _contestant(name: str, peer: dict[str, Any], funnel: Path, place: Place) -> Contestant:
+    """Returns the peer with the first row of its grid; all rows are its alternatives."""
+    rows = [
+        Contestant(name, _about(peer, settings), "peer", partial(_open, name, peer, funnel, settings, place), settings)
+        for settings in peer.get("grid", [{}])
+    ]
+    return replace(rows[0], alternatives=tuple(rows))
+
+
+def _about(peer: dict[str, Any], settings: Mapping[str, int]) -> str:
+    chosen = ", ".join(f"{setting} {value}" for setting, value in settings.items())
+    return f"{peer['tuning']}; {chosen}" if chosen else str(peer["tuning"])
+
+
+def _open(
+    name: str, peer: dict[str, Any], funnel: Path, settings: Mapping[str, int], place: Place
+) -> AbstractAsyncContextManager[Running]:
     port = _free_port()
     address = partial(_address, f"http://127.0.0.1:{port}")
-    return started(_command(peer, funnel, port), address, HttpConnection.open, place.folder / f"{name}.log", place.core)
+    connect = open_packed if peer.get("packed") else HttpConnection.open
+    return started(_command(peer, funnel, port, settings), address, connect, place.folder / f"{name}.log", place.core)
 
 
-def _command(peer: dict[str, Any], funnel: Path, port: int) -> Command:
-    arguments = (str(PYTHON), str(PEERS / peer["file"]), "--funnel", str(funnel), "--port", str(port))
-    return Command(arguments, ROOT, peer.get("env", {}), float(peer["ready_s"]))
+def _command(peer: dict[str, Any], funnel: Path, port: int, settings: Mapping[str, int]) -> Command:
+    arguments = [str(PYTHON), str(PEERS / peer["file"]), "--funnel", str(funnel), "--port", str(port)]
+    arguments += [f"--{setting}={value}" for setting, value in settings.items()]
+    return Command(tuple(arguments), ROOT, peer.get("env", {}), float(peer["ready_s"]))
 
 
 def _free_port() -> int:
@@ -99,7 +116,8 @@ class HttpConnection:
         self._url = f"{address}/recommend"
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS),
-            headers={"Content-Type": "application/json"},
+            # Not compressed: LitServe would spend the time of its core on that for a client that accepts it.
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=30),
         )
 

@@ -17,19 +17,28 @@ import numpy as np
 from trireme_perf.goodput.turn import Turn
 from trireme_perf.stats.bootstrap import estimate_median
 
-__all__ = ["Figure", "best_own", "contestant_figures", "goodput_ratios", "limit_figures"]
+__all__ = ["LIKE_FOR_LIKE", "Figure", "best_own", "contestant_figures", "goodput_ratios", "limit_figures"]
+
+
+#: Who is asked in the same way: one user per request, and by callers whose requests are coalesced.
+LIKE_FOR_LIKE = {
+    "fused_over_fastapi": ("fused", "fastapi"),
+    "coalescing_over_fastapi_coalescing": ("fused_coalescing", "fastapi_coalescing"),
+}
 
 
 @dataclass(frozen=True)
 class Figure:
     """A figure over rounds; all None if no round has it.
 
-    interval: of the median, (low, high); None of one round. spread: largest minus smallest round over the median.
+    interval: of the median, (low, high); None of one round. spread: largest minus smallest round over the median. range: the
+    smallest and the largest round.
     """
 
     median: float | None = None
     interval: tuple[float, float] | None = None
     spread: float | None = None
+    range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Figure:
@@ -40,7 +49,8 @@ class Figure:
         median = float(np.median(known))
         estimate = estimate_median(known) if known.size > 1 else None
         interval = (estimate.low, estimate.high) if estimate else None
-        return cls(median, interval, float(np.ptp(known)) / median if median else None)
+        spread = float(np.ptp(known)) / median if median else None
+        return cls(median, interval, spread, (float(known.min()), float(known.max())))
 
 
 def limit_figures(limits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -69,6 +79,7 @@ def contestant_figures(turns: Sequence[Turn], limits: Sequence[Mapping[str, Any]
 def goodput_ratios(turns: Mapping[str, Sequence[Turn]], best: str, peers: Sequence[str]) -> dict[str, Figure]:
     """Returns goodput of one contestant over that of another, by name, for the pairs that took part."""
     pairs = {
+        **LIKE_FOR_LIKE,
         "fused_over_ensemble": ("fused", "ensemble"),
         "coalescing_over_fused": ("fused_coalescing", "fused"),
         "ensemble_over_baseline": ("ensemble", "baseline_ensemble"),

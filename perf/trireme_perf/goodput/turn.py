@@ -20,7 +20,7 @@ from trireme_perf.load.probe import closed_loop, no_collection, open_loop
 from trireme_perf.load.users import UserMix
 from trireme_perf.stats.percentiles import FEWEST_FOR_P99, percentile, reported_p99
 
-__all__ = ["Load", "Turn", "take_turn"]
+__all__ = ["Load", "Turn", "find_knee", "take_probe", "take_turn"]
 
 ALONE = 100  # requests one after another
 SHARES = (0.4, 0.8)  # of the goodput: loads at which the latency is measured; the last is what figures are quoted at
@@ -86,22 +86,41 @@ async def take_turn(running: Running, load: Load, earlier: float | None, on_prob
     return await _Measurement(running, load, on_probe).run(earlier)
 
 
+async def find_knee(running: Running, load: Load) -> float:
+    """Returns the highest rate that a search finds, which nothing confirms; raises as ``take_turn``."""
+    return (await _Measurement(running, load, lambda probe: None).search(None))[0]
+
+
+async def take_probe(running: Running, load: Load, rate: float) -> Probe:
+    """Puts one load of that rate on a server that is ready and warm. Raises: StartError: the server ended."""
+    return await _Measurement(running, load, lambda probe: None).probe(rate)
+
+
 class _Measurement:
     def __init__(self, running: Running, load: Load, on_probe: Callable[[Probe], None]) -> None:
         self._server, self._ask = running.server, running.connection.ask
         self._load, self._on_probe = load, on_probe
         self._probes: list[Probe] = []
-        self._alone_s = 0.0
+        self._alone_s = self._capacity = 0.0
+        self._alone_p99_ms: float | None = None
         self._patience, self._under_steal = PATIENCE, False
 
-    async def run(self, earlier: float | None) -> Turn:
+    async def search(self, earlier: float | None) -> tuple[float, float]:
+        """Returns what ``find_goodput`` does, after a look at the server in closed loops."""
         with no_collection():
             alone = await closed_loop(self._ask, self._load.users.take(ALONE), 1)
-        self._alone_s = percentile(alone.seconds, 50)
+        self._alone_s, self._alone_p99_ms = percentile(alone.seconds, 50), milliseconds(reported_p99(alone.seconds))
         crowd = max(2 * CAPACITY_CONCURRENCY, int(self._load.seconds / self._alone_s))
-        most = await capacity(self._ask, self._load.users.take(crowd), CAPACITY_CONCURRENCY)
-        start, step = (earlier, LATER_STEP) if earlier else (max(SLOWEST, FIRST_GUESS * most), FIRST_STEP)
-        goodput, missed = await confirm_goodput(self._confirms, *await find_goodput(self._meets, start, step=step))
+        self._capacity = await capacity(self._ask, self._load.users.take(crowd), CAPACITY_CONCURRENCY)
+        guess = max(SLOWEST, FIRST_GUESS * self._capacity)
+        start, step = (earlier, LATER_STEP) if earlier else (guess, FIRST_STEP)
+        return await find_goodput(self._meets, start, step=step)
+
+    async def probe(self, rate: float) -> Probe:
+        return await self._probe(rate, self._load.slo_s)
+
+    async def run(self, earlier: float | None) -> Turn:
+        goodput, missed = await confirm_goodput(self._confirms, *await self.search(earlier))
         limiting = [probe for probe in self._probes if probe.offered == missed]
         confirming = self._probes[-1] if goodput else None
         at_shares = [await self._counted(share * goodput, float("inf"), CONFIRM_S) for share in SHARES if goodput]
@@ -112,8 +131,8 @@ class _Measurement:
             at_goodput=confirming,
             quoted=at_shares[-1] if at_shares else None,
             alone_p50_ms=self._alone_s * 1e3,
-            alone_p99_ms=milliseconds(reported_p99(alone.seconds)),
-            capacity=most,
+            alone_p99_ms=self._alone_p99_ms,
+            capacity=self._capacity,
             pss_bytes=self._server.pss_bytes() if self._server else None,
             probes=tuple(self._probes),
         )
@@ -182,7 +201,7 @@ class _Measurement:
         """Waits until one request is as fast as it was alone: cancelled requests may still be in the server's queue."""
         deadline = time.monotonic() + SETTLE_S
         with no_collection():
-            while time.monotonic() < deadline:
+            while self._alone_s and time.monotonic() < deadline:
                 one = await closed_loop(self._ask, self._load.users.take(1), 1)
                 if one.wall_s <= 2 * self._alone_s:
                     return

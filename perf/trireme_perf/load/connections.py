@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2
 from trireme_client import AsyncClient, Coalescing, Telemetry
 from trireme_perf.errors import PerfError
 
-__all__ = ["COALESCING", "Answer", "ClientConnection", "Connection", "RawConnection"]
+__all__ = ["COALESCING", "TIMEOUT_S", "Answer", "ClientConnection", "Connection", "RawConnection"]
 
 #: After a model's name: the client lets users who wait at the same time share an RPC.
 COALESCING = "+coalescing"
