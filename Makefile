@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: demo test test-unit debian-packages check format bench docs pictures wheels clean
+.PHONY: demo test test-unit debian-packages check format bench benchmarks docs pictures wheels clean
 
 $(READY): pyproject.toml client/pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,12 @@ format: $(READY)
 bench: $(READY) $(PEERS_READY)
 	$(BIN)/trireme perf limit
 	$(BIN)/trireme perf goodput
+
+# Every figure of docs/benchmarks.md, with the code of this commit: about five hours on an otherwise idle machine of two cores.
+# If it is interrupted, it goes on where it was.
+benchmarks: $(READY) $(PEERS_READY)
+	$(BIN)/python -m docs.measured
+	$(BIN)/python -m docs.generate
 
 # The generated pages: the commands, pipeline.yaml and the benchmarks.
 docs: $(READY)

@@ -1,0 +1,87 @@
+"""``python -m docs.measured`` runs all commands, one after another, and writes docs/benchmarks.json and the two pictures."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from docs.generate import DOCS
+from docs.measured.runs import FOLDER, RUNS, Run
+from docs.measured.tables import ABOUT, parts
+
+from trireme_server import TritonServer
+
+ROOT = DOCS.parent
+PICTURES = {"goodput.png": "goodput/goodput.png", "growth.png": "growth/growth.png"}
+
+
+def main() -> None:
+    commit, folder = _commit(), ROOT / FOLDER
+    _claim(folder, commit)
+    documents = {name: _document(name, run, folder) for name, run in RUNS.items()}
+    machine = f"{documents['goodput']['machine']}, no GPU"
+    origin = {"published": {"date": datetime.date.today().isoformat(), "commit": commit}, "machine": machine}
+    found = {"about": ABOUT, **origin, "documents": documents, "parts": parts(documents, origin)}
+    (DOCS / "benchmarks.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, source in PICTURES.items():
+        shutil.copyfile(folder / source, DOCS / name)
+    print("docs/benchmarks.json and its pictures are written")  # noqa: T201
+
+
+def _commit() -> str:
+    """Returns the commit that is measured: all of the code must be in it."""
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    if changed:
+        raise SystemExit(f"there are changes that no commit holds; commit or undo them:\n{changed}")
+    return _git("rev-parse", "--short", "HEAD")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _claim(folder: Path, commit: str) -> None:
+    """Makes the folder one of this commit; what an interrupted run of it left there is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / "commit"
+    if owner.is_file() and owner.read_text() != commit:
+        raise SystemExit(f"{FOLDER} holds figures of commit {owner.read_text()}, this is {commit}; remove it")
+    owner.write_text(commit)
+
+
+def _document(name: str, run: Run, folder: Path) -> Any:
+    """Runs a command, unless its document is there already."""
+    kept = folder / f"{name}.json"
+    if not kept.is_file():
+        start = time.monotonic()
+        print(f"{name}: {run.shown}", flush=True)  # noqa: T201
+        with _served(run) as more:
+            command = [sys.executable, "-m", "trireme_cli", *run.command.split(), *more, "--json"]
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{name} failed; what was measured before it is kept, and `make benchmarks` goes on here")
+        kept.write_text(done.stdout.strip().splitlines()[-1] + "\n")
+        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)  # noqa: T201
+    return json.loads(kept.read_text())
+
+
+@contextmanager
+def _served(run: Run) -> Iterator[list[str]]:
+    if not run.serve:
+        yield []
+        return
+    with TritonServer(ROOT / run.serve, grpc_port=0, http_port=0, metrics_port=0) as server:
+        yield ["--url", server.grpc_url]
+
+
+if __name__ == "__main__":
+    main()
