@@ -9,13 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.unit.test_goodput_report import probe
+from tests.unit.test_goodput_report import EXPECTED, probe
 from trireme_perf.goodput import turn
 from trireme_perf.goodput.contestants import Running
 from trireme_perf.goodput.probe import Probe, summary
+from trireme_perf.goodput.search import PRECISION
 from trireme_perf.goodput.turn import CONFIRM_S, CONFIRMATIONS, PATIENCE, TRIES, Load, _Measurement
 from trireme_perf.host.usage import Usage
+from trireme_perf.load.connections import Answer
 from trireme_perf.load.probe import Latencies
+from trireme_perf.load.users import UserMix
 
 
 class Scripted(_Measurement):
@@ -114,3 +117,32 @@ def test_a_load_that_is_sent_late_by_more_than_a_twentieth_of_the_slo_passes_not
     assert found.lag_p99_ms == pytest.approx(lag_ms)
     assert found.meets_slo
     assert (found.passes, found.limited_by_load_generator) == (not late, late)
+
+
+class Lucky(_Measurement):
+    """A server that meets the SLO up to 1,000 users/s for a short time, and up to 900 for a longer one."""
+
+    def __init__(self, late: bool) -> None:
+        async def ask(user_id: int) -> Answer:
+            return EXPECTED
+
+        self._late = late
+        users = UserMix(np.arange(10), np.random.default_rng(0))
+        load = Load(1.0, 0.02, users, np.random.default_rng(0))
+        super().__init__(Running(None, SimpleNamespace(ask=ask)), load, lambda probe: None)  # type: ignore[arg-type]
+
+    async def _probe(self, rate: float, lost_s: float, least_s: float = 0.0) -> Probe:
+        met = rate <= (900 if least_s else 1000)
+        self._probes.append(probe(rate, steal_share=0.0, meets_slo=met, generator_late=self._late and not met))
+        return self._probes[-1]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_goodput_of_a_turn_is_a_rate_that_was_confirmed(late: bool) -> None:
+    found = asyncio.run(Lucky(late).run(990.0))
+    assert 900 / PRECISION < found.goodput <= 900
+    assert found.at_goodput is not None
+    assert found.quoted is not None
+    assert (found.at_goodput.offered, found.quoted.offered) == (found.goodput, 0.8 * found.goodput)
+    assert found.limited_by_load_generator is late
+    assert [one.offered for one in found.probes].count(found.goodput) == CONFIRMATIONS

@@ -121,7 +121,8 @@ class _Measurement:
 
     async def run(self, earlier: float | None) -> Turn:
         goodput, missed = await confirm_goodput(self._confirms, *await self.search(earlier))
-        limiting = [probe for probe in self._probes if probe.offered == missed]
+        # The last one, which counted: those before it may have been repeated.
+        limiting = [probe for probe in self._probes if probe.offered == missed][-1:]
         confirming = self._probes[-1] if goodput else None
         at_shares = [await self._counted(share * goodput, float("inf"), CONFIRM_S) for share in SHARES if goodput]
         return Turn(
