@@ -69,8 +69,20 @@ async def test_a_rate_that_met_the_slo_by_luck_is_stepped_down_until_it_is_confi
         return rate <= 900
 
     met, missed = await confirm_goodput(confirms, 1000, 1050)
-    assert rates == pytest.approx([1000, 1000 / PRECISION, 1000 / PRECISION**2, 1000 / PRECISION**3])
+    assert rates == pytest.approx([1000, 1000 / PRECISION, 1000 / PRECISION**2.1, 1000 / PRECISION**3.31])
     assert (met, missed) == (rates[-1], rates[-2])
+
+
+async def test_a_machine_that_has_become_ten_times_slower_costs_few_steps() -> None:
+    rates = []
+
+    async def confirms(rate: float) -> bool:
+        rates.append(rate)
+        return rate <= 100
+
+    met, missed = await confirm_goodput(confirms, 1000, 1050)
+    assert len(rates) <= 20
+    assert 0.75 * 100 < met <= 100 < missed
 
 
 async def test_a_rate_that_is_confirmed_at_once_stays() -> None:

@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable
 __all__ = ["PRECISION", "SLOWEST", "confirm_goodput", "find_goodput"]
 
 PRECISION = 1.05  # where to stop: highest rate that failed over the highest that met the SLO
+WIDEN = (
+    1.1  # exponent by which a step down grows: a machine that has become much slower costs twenty steps, not a hundred
+)
 SLOWEST = 10.0  # requests/s; below it there is no goodput to speak of
 
 
@@ -41,7 +44,7 @@ async def find_goodput(meets: Callable[[float], Awaitable[bool]], start: float, 
 async def confirm_goodput(
     confirms: Callable[[float], Awaitable[bool]], met: float, missed: float
 ) -> tuple[float, float]:
-    """Steps down from a rate that a search has found, by ``PRECISION`` each time, until one is confirmed.
+    """Steps down from a rate that a search has found, by ``PRECISION`` and then a little more each time, until one is confirmed.
 
     A search tries many rates, and keeps the highest that did well: by luck, if it was only just too high.
 
@@ -52,6 +55,8 @@ async def confirm_goodput(
     Returns:
         The same two for the rate that was confirmed; goodput is 0 if even ``SLOWEST`` is not.
     """
+    step = PRECISION
     while met and not await confirms(met):
-        met, missed = (max(SLOWEST, met / PRECISION) if met > SLOWEST else 0.0), met
+        met, missed = (max(SLOWEST, met / step) if met > SLOWEST else 0.0), met
+        step **= WIDEN
     return met, missed
