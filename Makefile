@@ -47,7 +47,7 @@ bench: $(READY) $(PEERS_READY)
 	$(BIN)/trireme perf limit
 	$(BIN)/trireme perf goodput
 
-# Every figure of docs/benchmarks.md, with the code of this commit: about five hours on an otherwise idle machine of two cores.
+# Every figure of docs/benchmarks.md, with the code of this commit: about four hours on an otherwise idle machine of two cores.
 # If it is interrupted, it goes on where it was.
 benchmarks: $(READY) $(PEERS_READY)
 	$(BIN)/python -m docs.measured
