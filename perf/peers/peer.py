@@ -69,17 +69,19 @@ class Recommender:
         self([-1])  # the first call allocates; a server must not be called ready before it
 
     def __call__(self, user_ids: Sequence[int]) -> list[bytes]:
-        """One JSON document ``{"item_id": [K], "score": [K], "rung": 0}`` per user, in order; one call of the funnel."""
+        """One JSON document ``{"item_id": [K], "score": [K], "rung": 0, "reason": 0}`` per user, in order; one call of the funnel."""
         slate = self.funnel(np.array(user_ids, np.int64)[:, np.newaxis])
-        rows = zip(slate.item_id, slate.score, slate.rung[:, 0].tolist(), strict=True)
+        rows = zip(slate.item_id, slate.score, slate.rung[:, 0].tolist(), slate.reason[:, 0].tolist(), strict=True)
         return [
-            orjson.dumps({"item_id": items, "score": scores, "rung": rung}, option=orjson.OPT_SERIALIZE_NUMPY)
-            for items, scores, rung in rows
+            orjson.dumps(
+                {"item_id": items, "score": scores, "rung": rung, "reason": reason}, option=orjson.OPT_SERIALIZE_NUMPY
+            )
+            for items, scores, rung, reason in rows
         ]
 
     def packed(self, user_ids: bytes) -> bytes:
         """The same with little-endian arrays: int64 ids of one or more users in; item ids int64 (users, K), scores float32
-        (users, K) and rungs uint8 (users,) out, one after another."""
+        (users, K), rungs and reasons uint8 (users,) out, one after another."""
         slate = self.funnel(np.frombuffer(user_ids, "<i8")[:, np.newaxis])
-        columns = zip(slate, ("<i8", "<f4", "u1"), strict=True)
+        columns = zip(slate, ("<i8", "<f4", "u1", "u1"), strict=True)
         return b"".join(np.ascontiguousarray(column, dtype).tobytes() for column, dtype in columns)

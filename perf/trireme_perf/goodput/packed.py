@@ -1,8 +1,8 @@
 """Users who wait at the same time share a request over HTTP: this project's asyncio client, with another wire.
 
 When calls leave and which of them share a request is the client's own coalescer; only what is sent and read differs. A request is
-the int64 ids of its users. An answer is int64 item ids (users, K), float32 scores (users, K), uint8 rungs (users,), one
-after another; all of it little-endian.
+the int64 ids of its users. An answer is int64 item ids (users, K), float32 scores (users, K), uint8 rungs and
+reasons (users,), one after another; all of it little-endian.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trireme_client.coalescer import Result
 from trireme_client.codec import Codec
 from trireme_client.flights import Flight
 from trireme_client.model import ModelInfo
-from trireme_client.recommendations import Recommendations, Rung
+from trireme_client.recommendations import Reason, Recommendations, Rung
 from trireme_client.requests import CheckedRequest
 from trireme_client.rpc import Rpc
 from trireme_perf.errors import PerfError
@@ -32,7 +32,7 @@ __all__ = ["open_packed"]
 MAX_USERS = 64
 #: Stands for the length of the server's lists, which its answers have anyway.
 WHOLE_LIST = 2**31
-PER_ITEM, PER_USER = 12, 1  # bytes of an answer: item id and score; rung
+PER_ITEM, PER_USER = 12, 2  # bytes of an answer: item id and score; rung and reason
 HEADERS = {"Content-Type": "application/octet-stream", "Accept-Encoding": "identity"}
 
 
@@ -81,9 +81,12 @@ class _PackedCoalescer(AsyncCoalescer):
             raise PerfError(f"{len(message)} bytes answer {users} users; allowed: {PER_USER} + {PER_ITEM} K for each")
         item_ids = np.frombuffer(message, "<i8", users * items).reshape(users, items)
         scores = np.frombuffer(message, "<f4", users * items, item_ids.nbytes).reshape(users, items)
-        rungs = message[item_ids.nbytes + scores.nbytes :]
+        rungs = message[-2 * users : -users]
+        reasons = message[-users:]
         return [
-            Recommendations(call.request.user_id, item_ids[row], scores[row], Rung(rungs[row]), "", "")
+            Recommendations(
+                call.request.user_id, item_ids[row], scores[row], Rung(rungs[row]), Reason(reasons[row]), "", ""
+            )
             for row, call in enumerate(flight.calls)
         ]
 
