@@ -69,7 +69,7 @@ class Recommender:
         self([-1])  # the first call allocates; a server must not be called ready before it
 
     def __call__(self, user_ids: Sequence[int]) -> list[bytes]:
-        """One JSON document ``{"item_id": [K], "score": [K], "rung": 0, "reason": 0}`` per user, in order; one call of the funnel."""
+        """One JSON document ``{"item_id": [K], "score": [K], "rung": 0, "reason": 0}`` per user, in order; one call of all."""
         slate = self.funnel(np.array(user_ids, np.int64)[:, np.newaxis])
         rows = zip(slate.item_id, slate.score, slate.rung[:, 0].tolist(), slate.reason[:, 0].tolist(), strict=True)
         return [
