@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from trireme_cli.output import REPOSITORY, Json, console, figures_table, finish
+from trireme_cli.output import REPOSITORY, Json, console, figures_table, finish, warn
 
 __all__ = ["export", "gate_tables"]
 
@@ -47,20 +47,34 @@ def export(
         list[Fault] | None,
         typer.Option(help="A fault that the gate may find and let through; can be given several times."),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="pipeline.yaml whose sections serving, gate and budget replace those of the checkpoint."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a Triton model repository from a checkpoint, with the configuration that the checkpoint was trained with."""
+    """Write a Triton model repository from a checkpoint.
+
+    It has the configuration that the checkpoint was trained with, except for what --config replaces.
+    """
     from trireme_export.checkpoint import Checkpoint
+    from trireme_export.config import load_config
     from trireme_export.errors import GateError
     from trireme_export.pipeline import export_bundle
 
+    loaded = Checkpoint.load(checkpoint).with_settings(load_config(config))
+    before = _list_length(out)
     waive = [fault.value for fault in waive_gate or ()]
     try:
-        manifest = export_bundle(Checkpoint.load(checkpoint), out, plan.value, target.value, waive)
+        manifest = export_bundle(loaded, out, plan.value, target.value, waive)
     except GateError as error:
         for table in gate_tables(error.record):
             console.print(table)
         raise
+    if before > (now := manifest.dims.list_length):
+        warn(
+            f"{out} had lists of {before} items, version {manifest.version} has {now}; calls with a larger k get fewer items"
+        )
     size = sum(artifact.bytes for artifact in manifest.artifacts.values())
     result = {
         "repository": str(out),
@@ -89,3 +103,14 @@ def gate_tables(record: dict[str, Any]) -> list[Table | str]:
     verdict = f"gate {record['verdict']}"
     losses = [f"{name} {record[name]:.2%}" for name in ("ndcg_loss", "recall_loss") if record.get(name) is not None]
     return [*tables, ": ".join([verdict, ", ".join([*losses, *record["faults"]])])]
+
+
+def _list_length(repository: Path) -> int:
+    """Returns the length of the lists of the bundle that is there; 0 where there is none."""
+    from trireme_runtime.bundle import read_manifest
+    from trireme_runtime.errors import BundleError
+
+    try:
+        return read_manifest(repository).dims.list_length
+    except BundleError:
+        return 0

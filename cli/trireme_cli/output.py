@@ -23,6 +23,7 @@ __all__ = [
     "figures_table",
     "finish",
     "results",
+    "warn",
 ]
 
 #: Progress and remarks; standard output belongs to results.
@@ -57,8 +58,13 @@ class CommandError(Exception):
 
 def fail(message: str) -> NoReturn:
     """One line on standard error, exit code 1."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {_escape(message)}")
+    _tell(f"[red]error:[/red] {_escape(message)}")
     raise SystemExit(1)
+
+
+def warn(message: str) -> None:
+    """One line on standard error; the command goes on."""
+    _tell(f"[yellow]warning:[/yellow] {_escape(message)}")
 
 
 def finish(result: dict[str, Any], as_json: bool, *tables: Table | str) -> None:
@@ -80,6 +86,11 @@ def figures_table(title: str, rows: dict[str, dict[str, float]]) -> Table:
     for name, figures in rows.items():
         table.add_row(name, *(f"{figures[column]:.4f}" for column in columns))
     return table
+
+
+def _tell(line: str) -> None:
+    # A console of its own, for the standard error of this moment.
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line)
 
 
 def _escape(message: str) -> str:

@@ -22,9 +22,10 @@ __all__ = ["pipeline_yaml_page"]
 HEAD = """
 # pipeline.yaml
 
-`trireme train --config pipeline.yaml` reads it, and the checkpoint carries it to the export. Every key is optional: what
-is not set has the default below or is inferred from the data. An unknown key or a value that is not allowed is refused
-with one line that names the key, the value and what is allowed.
+`trireme train --config pipeline.yaml` reads it, and the checkpoint carries it to the export, which can be given other
+sections `serving`, `gate` and `budget`: `trireme export --config pipeline.yaml`. Every key is optional: what is not set
+has the default below or is inferred from the data. An unknown key or a value that is not allowed is refused with one
+line that names the key, the value and what is allowed.
 
 ```yaml
 data:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +99,19 @@ class Checkpoint:
         except (ArtifactError, ValidationError, OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path}: {error}") from None
         return cls(config, models, tables, description["data"], test, titles)
+
+    def with_settings(self, given: PipelineConfig) -> Checkpoint:
+        """Returns the checkpoint with what ``given`` says of the export: see ``PipelineConfig.for_export``.
+
+        Raises:
+            ConfigError: ``given`` holds what needs another training.
+            CheckpointError: its lists are longer than those of popular items, which are all that some users get.
+        """
+        config = self.config.for_export(given)
+        length, depth = config.serving.list_length, self.tables.popular.shape[1]
+        if depth < length and depth < self.tables.item_ids.size:
+            raise CheckpointError(
+                f"serving.list_length is {length}; allowed without training again: 1 to {depth}, "
+                "the popular items that the checkpoint keeps"
+            )
+        return replace(self, config=config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,10 @@ from trireme_export.training.options import TrainingConfig
 from trireme_runtime.schema import STAGES, TRANSPORT
 
 __all__ = ["BudgetConfig", "ConfigError", "DataConfig", "GateConfig", "PipelineConfig", "ServingConfig", "load_config"]
+
+
+#: Sections that an export may take from another file: the models do not depend on them.
+EXPORTED = {"serving", "gate", "budget"}
 
 
 class ConfigError(Exception):
@@ -130,6 +134,29 @@ class PipelineConfig(Section):
         if not 0 <= share < 1:
             raise ConfigError(f"data.holdout_users: {share} is not allowed; a share from 0 to below 1")
         return self.model_copy(update={"data": self.data.model_copy(update={"holdout_users": share})})
+
+    def for_export(self, given: PipelineConfig) -> PipelineConfig:
+        """Returns a copy with the sections ``serving``, ``gate`` and ``budget`` that ``given`` holds.
+
+        Raises:
+            ConfigError: ``given`` holds another section that differs from this one, which a checkpoint was trained with.
+        """
+        sections = {name: getattr(given, name) for name in given.model_fields_set}
+        for name in sections.keys() - EXPORTED:
+            for key, wanted, trained in _differences(name, sections[name], getattr(self, name)):
+                raise ConfigError(
+                    f"{key} is {wanted!r}, the checkpoint was trained with {trained!r}; allowed: the same, or train again"
+                )
+        return self.model_copy(update={name: sections[name] for name in EXPORTED & sections.keys()})
+
+
+def _differences(key: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yields the keys below ``key`` whose values differ, with both values."""
+    if isinstance(one, Section):
+        for name in type(one).model_fields:
+            yield from _differences(f"{key}.{name}", getattr(one, name), getattr(other, name))
+    elif one != other:
+        yield key, one, other
 
 
 def load_config(path: Path | str | None) -> PipelineConfig:

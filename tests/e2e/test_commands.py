@@ -253,6 +253,29 @@ def test_without_a_test_part_the_export_is_refused_unless_it_is_waived(
     assert result["source"]["gate"]["verdict"] == "waived"
 
 
+def test_an_export_takes_other_settings_and_warns_of_shorter_lists(served: Served, tmp_path: Path) -> None:
+    served.checkpoint.save(tmp_path / "checkpoint")
+    export = ("export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--plan", "fused")
+    sizes = "serving: {candidates: 60, list_length: %d, max_batch_size: 8, instances: 1, precision: float32}"
+    for name, length in (("longer", 30), ("shorter", 20)):
+        (tmp_path / f"{name}.yaml").write_text(sizes % length)
+    first = trireme(*export, "--config", tmp_path / "longer.yaml", "--json")
+    assert document(first)["version"] == 1
+    assert "warning" not in first.stderr
+    assert read_manifest(tmp_path / "repo").dims.list_length == 30
+    second = trireme(*export, "--config", tmp_path / "shorter.yaml")
+    assert second.returncode == 0, second.stderr
+    assert read_manifest(tmp_path / "repo").dims.list_length == 20
+    warning = (
+        f"warning: {tmp_path / 'repo'} had lists of 30 items, version 2 has 20; calls with a larger k get fewer items"
+    )
+    assert warning in second.stderr.splitlines()
+    (tmp_path / "other.yaml").write_text("training: {seed: 99}")
+    refused = trireme(*export, "--config", tmp_path / "other.yaml")
+    assert refused.returncode == 1
+    assert "error: training.seed is 99, the checkpoint was trained with 0" in refused.stderr
+
+
 def test_serve_says_ready_answers_and_stops_clean(served: Served) -> None:
     process = subprocess.Popen(
         [*TRIREME, "serve", str(served.repository), "--grpc-port=0", "--http-port=0", "--metrics-port=0", "--json"],

@@ -98,6 +98,37 @@ def test_a_holdout_that_is_not_a_share_is_refused(share: float) -> None:
     assert PipelineConfig().with_holdout(0.3).data.holdout_users == 0.3
 
 
+def test_an_export_takes_its_sections_from_the_file_and_keeps_the_others() -> None:
+    trained = PipelineConfig.model_validate(
+        {"training": {"seed": 7}, "serving": {"candidates": 300, "list_length": 100}, "gate": {"ndcg_loss": 0.1}}
+    )
+    given = PipelineConfig.model_validate({"serving": {"list_length": 50}, "budget": {"p50_ms": 5}})
+    settings = trained.for_export(given)
+    assert (settings.serving.list_length, settings.serving.candidates) == (50, 200)  # the whole section
+    assert settings.budget.p50_ms == 5
+    assert (settings.gate, settings.training, settings.data) == (trained.gate, trained.training, trained.data)
+    assert trained.for_export(trained) == trained
+    assert trained.for_export(PipelineConfig()) == trained
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"training": {"seed": 8}},
+            "training.seed is 8, the checkpoint was trained with 7; allowed: the same, or train",
+        ),
+        ({"training": {"seed": 7, "tower": {"dim": 32}}}, "training.tower.dim is 32, the checkpoint was trained with "),
+        ({"data": {"item_features": {"a": "number"}}}, "data.item_features is {'a': 'number'}, the checkpoint was "),
+    ],
+)
+def test_an_export_refuses_what_needs_training(content: dict, message: str) -> None:
+    trained = PipelineConfig.model_validate({"training": {"seed": 7}})
+    with pytest.raises(ConfigError) as caught:
+        trained.for_export(PipelineConfig.model_validate(content))
+    assert str(caught.value).startswith(message)
+
+
 def sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     yield model
     for field in model.model_fields.values():

@@ -11,6 +11,7 @@ from torch import nn
 
 from trireme_cli.export import Fault
 from trireme_export.checkpoint import Checkpoint
+from trireme_export.config import PipelineConfig
 from trireme_export.data import EvaluationSet
 from trireme_export.data.histories import csr
 from trireme_export.errors import CheckpointError, ExportError, GateError
@@ -139,6 +140,17 @@ def test_a_checkpoint_with_an_own_module_is_refused_and_keeps_what_was_there(
     with pytest.raises(CheckpointError, match=r"models\.ranker is a torch\.\S+\.Identity; .*export_bundle"):
         own.save(tmp_path / "checkpoint")
     Checkpoint.load(tmp_path / "checkpoint")
+
+
+def test_a_checkpoint_exports_lists_as_long_as_its_popular_ones(checkpoint: Checkpoint) -> None:
+    def lists_of(length: int) -> PipelineConfig:
+        return PipelineConfig.model_validate({"serving": {"candidates": 400, "list_length": length}})
+
+    depth = checkpoint.tables.popular.shape[1]
+    assert checkpoint.with_settings(lists_of(depth)).config.serving.list_length == depth
+    allowed = f"serving.list_length is {depth + 1}; allowed without training again: 1 to {depth}, "
+    with pytest.raises(CheckpointError, match=allowed):
+        checkpoint.with_settings(lists_of(depth + 1))
 
 
 def test_memory_is_measured_in_a_process_of_its_own(checkpoint: Checkpoint, funnel: Funnel) -> None:
