@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,11 +28,19 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="What `trireme train` wrote.")] = Path("build/checkpoint"),
     url: Annotated[str | None, typer.Option(help="Evaluate this server too, over gRPC.")] = None,
     model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
+    config: Annotated[
+        Path | None, typer.Option(help="pipeline.yaml that `trireme export` was given; default that of the checkpoint.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure NDCG@10, Recall@20 and Recall@200 on the test part: offline, as served, and of popular items."""
+    """Measure NDCG@10, Recall@20 and Recall@200 on the test part: offline, as served, and of popular items.
+
+    Where lists are shorter than 200, there is the recall of the whole list for Recall@200.
+    """
+    from trireme_export.config import load_config
+
     loaded, dataset = open_evaluation(data, checkpoint)
-    result = evaluation(loaded, dataset, url, model)
+    result = evaluation(loaded.with_settings(load_config(config)), dataset, url, model)
     finish(result, as_json, *evaluation_tables(result))
 
 
@@ -60,10 +69,41 @@ def served(url: str, model: str, checkpoint: Checkpoint, users: EvaluationSet) -
 
 
 def evaluation(checkpoint: Checkpoint, dataset: Dataset, url: str | None, model: str) -> dict[str, Any]:
-    """Returns the figures of the known users and, where users were held out, of those served by history alone."""
+    """Returns the figures of the known users and, where users were held out, of those served by history alone.
+
+    Raises:
+        CommandError: the server's bundle is not that of the checkpoint, or nobody can be evaluated.
+    """
+    if url is not None:
+        _check_origin(url, model, checkpoint.origin)
     result = _figures(checkpoint, dataset, dataset.test, url, model)
     held = dataset.holdout and _figures(checkpoint, dataset, dataset.holdout, url, model)
     return {"data": dataset.name, **result, **({"history_only": held} if held else {})}
+
+
+def _check_origin(url: str, model: str, expected: dict[str, Any]) -> None:
+    """Raises CommandError where the bundle at the server was exported from something else than ``Checkpoint.origin``."""
+    from tritonclient import grpc
+    from tritonclient.utils import InferenceServerException
+
+    from trireme_runtime.schema import ORIGIN
+
+    try:
+        with grpc.InferenceServerClient(url) as client:
+            parameters = client.get_model_config(model, client_timeout=60.0).config.parameters
+    except InferenceServerException as error:
+        raise CommandError(f"model {model!r} at {url} cannot be read: {error.message()}") from None
+    if ORIGIN not in parameters:
+        raise CommandError(
+            f"model {model!r} at {url} does not say which checkpoint it was exported from; export it again"
+        )
+    found = json.loads(parameters[ORIGIN].string_value)
+    if others := [
+        f"{key} {found.get(key)} at {url}, {value} here" for key, value in expected.items() if found.get(key) != value
+    ]:
+        raise CommandError(
+            f"{'; '.join(others)}; allowed: the bundle of this checkpoint, exported with the same --config"
+        )
 
 
 def _figures(
@@ -79,9 +119,9 @@ def _figures(
     offline = offline_lists(checkpoint.models, checkpoint.tables, users, serving.candidates, serving.list_length)
     figures: dict[str, Any] = {"users": users.n_users}
     if url is not None:
-        figures["served"] = evaluate_lists(served(url, model, checkpoint, users), users)
-    figures["offline"] = evaluate_lists(offline, users)
-    figures["popularity"] = evaluate_popularity(dataset.item_popularity, users)
+        figures["served"] = evaluate_lists(served(url, model, checkpoint, users), users, serving.list_length)
+    figures["offline"] = evaluate_lists(offline, users, serving.list_length)
+    figures["popularity"] = evaluate_popularity(dataset.item_popularity, users, serving.list_length)
     return figures
 
 

@@ -9,12 +9,14 @@ train.json  format, configuration, data set
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from trireme_export.config import PipelineConfig
@@ -27,7 +29,7 @@ from trireme_runtime.artifacts import load_stage, save_stage
 from trireme_runtime.errors import ArtifactError
 from trireme_runtime.titles import read_titles, write_titles
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "fingerprint"]
 
 FORMAT_VERSION = 1
 DESCRIPTION = "train.json"
@@ -38,7 +40,8 @@ class Checkpoint:
     """Everything that export and evaluation need.
 
     ``data`` describes the data set: its name, its counts and what was left out. ``test`` are the users of the gate,
-    ``titles`` the titles by item id.
+    ``titles`` the titles by item id. ``fingerprint`` is that of what was trained: modules of one's own that replace the
+    models do not change it.
     """
 
     config: PipelineConfig
@@ -47,6 +50,17 @@ class Checkpoint:
     data: dict[str, Any]
     test: EvaluationSet | None = None
     titles: Mapping[int, str] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a bundle says of the checkpoint that it was exported from, in the ``ORIGIN`` parameter of its models."""
+        serving = self.config.serving
+        return {
+            "checkpoint": self.fingerprint,
+            "candidates": serving.candidates,
+            "list_length": serving.list_length,
+        }
 
     def save(self, path: Path) -> None:
         """Writes the directory ``path``; one that is there is replaced when the new one is complete.
@@ -98,7 +112,7 @@ class Checkpoint:
             titles = read_titles(path)
         except (ArtifactError, ValidationError, OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path}: {error}") from None
-        return cls(config, models, tables, description["data"], test, titles)
+        return cls(config, models, tables, description["data"], test, titles, fingerprint(models, tables))
 
     def with_settings(self, given: PipelineConfig) -> Checkpoint:
         """Returns the checkpoint with what ``given`` says of the export: see ``PipelineConfig.for_export``.
@@ -115,3 +129,15 @@ class Checkpoint:
                 "the popular items that the checkpoint keeps"
             )
         return replace(self, config=config)
+
+
+def fingerprint(models: TrainedModels, tables: Tables) -> str:
+    """Returns 16 hexadecimal digits that differ where weights or tables do."""
+    digest = hashlib.sha256()
+    arrays = {field.name: getattr(tables, field.name) for field in fields(tables)}
+    for part in (models.two_tower, models.ranker):
+        arrays |= {f"{len(arrays)} {name}": value.numpy(force=True) for name, value in part.state_dict().items()}
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]

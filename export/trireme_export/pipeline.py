@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trireme_export.checkpoint import Checkpoint
+from trireme_export.checkpoint import Checkpoint, fingerprint
 from trireme_export.config import PipelineConfig
 from trireme_export.data import Dataset
 from trireme_export.errors import ExportError
@@ -39,7 +39,8 @@ def train_checkpoint(dataset: Dataset, config: PipelineConfig, progress: bool) -
     tables = build_tables(dataset, config.training.history_length, config.serving.list_length)
     described = {"name": dataset.name, **dataset.report.as_dict()}
     titles = {int(item): title for item, title in zip(dataset.item_ids, dataset.item_titles, strict=True) if title}
-    return Checkpoint(config, models, tables, described, dataset.test if dataset.test.n_users else None, titles)
+    test = dataset.test if dataset.test.n_users else None
+    return Checkpoint(config, models, tables, described, test, titles, fingerprint(models, tables))
 
 
 def export_bundle(
@@ -66,6 +67,7 @@ def export_bundle(
         serving.max_queue_delay_us,
         serving.instances or len(os.sched_getaffinity(0)),
         checkpoint.config.budget.model_dump(),
+        checkpoint.origin,
     )
     requests = _real_requests(checkpoint.tables)
     with tempfile.TemporaryDirectory(prefix="trireme-export-") as folder:

@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from trireme_runtime.schema import BUDGET, MODELS, Dims, Signature
+from trireme_runtime.schema import BUDGET, MODELS, ORIGIN, Dims, Signature
 
 __all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise"]
 
@@ -29,6 +29,8 @@ class ServingSettings:
     instances: int
     budget: Mapping[str, Any] = field(default_factory=dict)
     """The ``budget:`` section; every model carries it as a parameter, which stages publish and clients can read."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """``Checkpoint.origin``; every model carries it as a parameter, by which an evaluation knows the bundle."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def specialise(
 ) -> ModelConfig:
     """Returns a copy of the authored ``config`` as model ``name`` of one bundle.
 
-    Sets dimensions, batch size, scheduling, warm-up, the budget, and the version: the model serves this one only, and
+    Sets dimensions, batch size, scheduling, warm-up, the budget, the origin, and the version: the model serves this one only, and
     the steps of an ensemble are pinned to it.
     """
     result = ModelConfig()
@@ -79,6 +81,8 @@ def specialise(
     _set_dims(result, MODELS[config.name], dims)
     if settings.budget:
         result.parameters[BUDGET].string_value = json.dumps(settings.budget)
+    if settings.origin:
+        result.parameters[ORIGIN].string_value = json.dumps(settings.origin)
     if result.HasField("ensemble_scheduling"):
         for step in result.ensemble_scheduling.step:
             step.model_version = version

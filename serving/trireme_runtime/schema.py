@@ -17,6 +17,7 @@ __all__ = [
     "FUSED",
     "LEDGER",
     "MODELS",
+    "ORIGIN",
     "OTLP_ENDPOINT",
     "STAGES",
     "STEPS",
@@ -30,6 +31,8 @@ __all__ = [
 TRANSPORT = "transport"
 #: Parameter of an entry model's config: the SLO and the share of every stage, as JSON.
 BUDGET = "budget"
+#: Parameter of an entry model's config: what the bundle was exported from, as JSON.
+ORIGIN = "origin"
 #: Environment variable of OpenTelemetry: where spans go. The stages send some only if it is set.
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import tritonclient.grpc as triton
 from typer.testing import CliRunner
 
@@ -21,6 +22,8 @@ from trireme_cli.app import app, run
 from trireme_cli.data import data
 from trireme_cli.perf import perf
 from trireme_client import Client
+from trireme_export.checkpoint import Checkpoint
+from trireme_export.config import PipelineConfig
 from trireme_perf.stats.percentiles import FEWEST_FOR_P99
 from trireme_runtime.bundle import read_manifest
 from trireme_runtime.schema import BUDGET, STAGES, STEPS
@@ -196,7 +199,35 @@ def test_evaluate(served: Served, tmp_path: Path) -> None:
     for part in (result, result["history_only"]):
         for name, value in part["offline"].items():
             assert part["served"][name] == pytest.approx(value, abs=1e-3)
-        assert set(part["popularity"]) == {"ndcg@10", "recall@20", "recall@200"}
+        assert set(part["popularity"]) == {"ndcg@10", "recall@20", "recall@40"}  # lists have 40 items
+
+
+def test_evaluate_names_another_bundle_at_the_server(
+    served: Served, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    served.checkpoint.save(tmp_path / "checkpoint")
+    other = Checkpoint.load(tmp_path / "checkpoint")
+    with torch.no_grad():
+        next(other.models.ranker.parameters()).add_(1)
+    other.save(tmp_path / "other")
+    mine, theirs = Checkpoint.load(tmp_path / "other").fingerprint, served.checkpoint.fingerprint
+    asked = ("evaluate", "--data", served.data, "--url", served.url)
+    line = refused(*asked, "--checkpoint", tmp_path / "other")
+    assert f"checkpoint {theirs} at {served.url}, {mine} here; allowed: the bundle of this checkpoint" in line
+    (tmp_path / "short.yaml").write_text("serving: {candidates: 60, list_length: 20}")
+    line = refused(*asked, "--checkpoint", tmp_path / "checkpoint", "--config", tmp_path / "short.yaml")
+    assert f"list_length 40 at {served.url}, 20 here" in line
+
+
+def test_evaluate_uses_the_settings_of_the_export(served: Served, tmp_path: Path) -> None:
+    served.checkpoint.with_settings(
+        PipelineConfig.model_validate({"serving": {"candidates": 60, "list_length": 10}})
+    ).save(tmp_path / "checkpoint")
+    (tmp_path / "served.yaml").write_text("serving: {candidates: 60, list_length: 40}")
+    asked = ("evaluate", "--data", served.data, "--checkpoint", tmp_path / "checkpoint", "--json")
+    assert set(document(trireme(*asked))["offline"]) == {"ndcg@10", "recall@10"}
+    result = document(trireme(*asked, "--url", served.url, "--config", tmp_path / "served.yaml"))
+    assert set(result["served"]) == {"ndcg@10", "recall@20", "recall@40"}
 
 
 @pytest.mark.parametrize("model", PLANS)

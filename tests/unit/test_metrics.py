@@ -92,6 +92,14 @@ def test_the_means_over_users() -> None:
     assert result == pytest.approx({"ndcg@10": (D2 + 1) / 2, "recall@20": 1.0, "recall@200": 1.0})
 
 
+def test_metrics_of_shorter_lists_are_named_by_their_length() -> None:
+    asked = evaluation([[0]], [[1, 2, 3]])
+    lists = np.array([[1, 4, 2]])
+    assert set(evaluate_lists(lists, asked, 40)) == {"ndcg@10", "recall@20", "recall@40"}
+    assert set(evaluate_lists(lists, asked, 20)) == {"ndcg@10", "recall@20"}
+    assert evaluate_lists(lists, asked, 2) == pytest.approx({"ndcg@2": 1 / (1 + D2), "recall@2": 1 / 2})
+
+
 @given(st.data())
 def test_metrics_stay_in_the_unit_interval_and_the_best_list_reaches_one(data: st.DataObject) -> None:
     relevant = sorted(data.draw(st.sets(st.integers(0, 30), min_size=1, max_size=25)))

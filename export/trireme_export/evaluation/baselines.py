@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from trireme_export.data.evaluation_set import EvaluationSet
-from trireme_export.evaluation.metrics import evaluate_lists
+from trireme_export.evaluation.metrics import LONGEST, evaluate_lists
 from trireme_runtime.arrays import contains, ragged_rows
 
 __all__ = ["evaluate_popularity", "popular_order", "popularity_lists", "score_lists"]
@@ -70,9 +70,12 @@ def score_lists(
     return ranked
 
 
-def evaluate_popularity(popularity: np.ndarray, evaluation: EvaluationSet) -> dict[str, float]:
-    """Returns the metrics of one popular list for all users, without what each has already."""
-    return evaluate_lists(popularity_lists(popularity, evaluation, 200), evaluation)
+def evaluate_popularity(popularity: np.ndarray, evaluation: EvaluationSet, longest: int = LONGEST) -> dict[str, float]:
+    """Returns the metrics of one popular list for all users, without what each has already.
+
+    For ``longest`` see ``mean_metrics``.
+    """
+    return evaluate_lists(popularity_lists(popularity, evaluation, min(LONGEST, longest)), evaluation, longest)
 
 
 def _history_mask(evaluation: EvaluationSet, rows: np.ndarray, catalogue_size: int) -> np.ndarray:

@@ -14,6 +14,8 @@ from trireme_runtime.arrays import contains
 __all__ = ["METRICS", "evaluate_lists", "hits", "mean_metrics", "ndcg_at_k", "recall_at_k"]
 
 METRICS = ("ndcg@10", "recall@20", "recall@200")
+#: Places that the last of them looks at.
+LONGEST = 200
 
 
 def hits(ranked: np.ndarray, offsets: np.ndarray, relevant: np.ndarray) -> np.ndarray:
@@ -77,12 +79,13 @@ def recall_at_k(hit: np.ndarray, relevant_count: np.ndarray, k: int) -> np.ndarr
     return hit[:, :k].sum(axis=1, dtype=np.float64) / np.minimum(_checked(relevant_count), k)
 
 
-def evaluate_lists(ranked: np.ndarray, evaluation: EvaluationSet) -> dict[str, float]:
+def evaluate_lists(ranked: np.ndarray, evaluation: EvaluationSet, longest: int = LONGEST) -> dict[str, float]:
     """Returns the means of ``METRICS`` over users. A list shorter than k counts as misses in the places it lacks.
 
     Args:
         ranked: int [E, K], item indices, best first, −1 padding, in the order of ``evaluation``'s users.
         evaluation: the users and their relevant items.
+        longest: see ``mean_metrics``.
 
     Raises:
         ValueError: ``ranked`` does not fit (see ``hits``), or there are no users to evaluate.
@@ -90,17 +93,17 @@ def evaluate_lists(ranked: np.ndarray, evaluation: EvaluationSet) -> dict[str, f
     if evaluation.n_users == 0:
         raise ValueError("no users to evaluate: none has both training history and relevant test items")
     hit = hits(ranked, evaluation.relevant_offsets, evaluation.relevant_items)
-    return mean_metrics(hit, evaluation.relevant_count)
+    return mean_metrics(hit, evaluation.relevant_count, longest)
 
 
-def mean_metrics(hit: np.ndarray, relevant_count: np.ndarray) -> dict[str, float]:
-    """Returns the means over users of ``METRICS``, given ``hit`` (bool [users, K]) and ``relevant_count`` (int [users])."""
-    values = (
-        ndcg_at_k(hit, relevant_count, 10),
-        recall_at_k(hit, relevant_count, 20),
-        recall_at_k(hit, relevant_count, 200),
-    )
-    return {name: float(value.mean()) for name, value in zip(METRICS, values, strict=True)}
+def mean_metrics(hit: np.ndarray, relevant_count: np.ndarray, longest: int = LONGEST) -> dict[str, float]:
+    """Returns the means over users of ``METRICS``, given ``hit`` (bool [users, K]) and ``relevant_count`` (int [users]).
+
+    No metric looks at more than ``longest`` places: where that is 40, there is recall@40 for recall@200.
+    """
+    values = {f"ndcg@{k}": ndcg_at_k(hit, relevant_count, k) for k in [min(10, longest)]}
+    values |= {f"recall@{k}": recall_at_k(hit, relevant_count, k) for k in (min(20, longest), min(LONGEST, longest))}
+    return {name: float(value.mean()) for name, value in values.items()}
 
 
 def _checked(relevant_count: np.ndarray) -> np.ndarray:
