@@ -19,7 +19,7 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8002,
-    log: Annotated[Path | None, typer.Option(help="File for tritonserver's log.")] = None,
+    log: Annotated[Path | None, typer.Option(help="File for tritonserver's log; default standard error.")] = None,
     otlp_url: Annotated[
         str | None, typer.Option(help="Sends the spans of traced requests there, e.g. http://localhost:4318/v1/traces.")
     ] = None,

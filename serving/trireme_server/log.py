@@ -1,4 +1,4 @@
-"""Finds the few lines of tritonserver's log that explain why it did not start."""
+"""Finds the few lines of tritonserver's log that explain why it did not start, or ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_LINES = 6
 _ROW = re.compile(r"^\|(?P<model>[^|]*)\|(?P<version>[^|]*)\|(?P<status>.*)\|\s*$")
 # Prefix of a line: Triton's own, protobuf's (a config that cannot be parsed), or that of its last message.
 _ERROR = re.compile(r"[EF]\d{4} \S+ \d+ \S+\] |\[libprotobuf ERROR [^]]*\] |error: ")
-_NOISE = re.compile(r"CudaDriverHelper|NVML|DCGM|failed to load all models")
+_NOISE = re.compile(r"CudaDriverHelper|CUDA driver version|NVML|DCGM|failed to load all models")
 _CONSEQUENCE = re.compile(r"depends on '?\S+'? which has no loaded version|which is not available")
 
 
@@ -18,8 +18,8 @@ def telling_lines(log: str) -> list[str]:
     if failed:
         causes = [line for line in failed if not _CONSEQUENCE.search(line)]
         return (causes or failed)[:MAX_LINES]
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if _ERROR.match(line) and not _NOISE.search(line)]
+    lines = [line.strip() for line in log.splitlines() if line.strip() and not _NOISE.search(line)]
+    errors = [line for line in lines if _ERROR.match(line)]
     return [_unquoted(_ERROR.sub("", line)) for line in errors[-MAX_LINES:]] or lines[-MAX_LINES:]
 
 

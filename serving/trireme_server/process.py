@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
@@ -20,6 +22,7 @@ from trireme_server.binaries import Binaries, find_binaries
 from trireme_server.command import server_command, server_environment
 from trireme_server.errors import ServerError, StartError
 from trireme_server.log import telling_lines
+from trireme_server.output import Output
 from trireme_server.ports import Ports, choose_ports, listens, reachable
 from trireme_server.preflight import check_affinity, check_repository, entry_models
 from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
@@ -40,7 +43,8 @@ class TritonServer:
         repository: model repository made by ``trireme export``.
         host: IPv4 address or name to listen on.
         grpc_port, http_port, metrics_port: 0 picks a free one; see ``grpc_url`` and its siblings.
-        log_path: file for the server's log; None keeps it in a temporary file until ``stop``.
+        log_path: file for the server's log.
+        show_log: write the server's log to standard error; not together with ``log_path``.
         cpu_affinity: CPUs the server and its stubs may use; None for all.
         ready_timeout_s: how long loading may take, in seconds.
         warm: send real requests to the entry models before calling the server ready.
@@ -58,6 +62,7 @@ class TritonServer:
         http_port: int = 8000,
         metrics_port: int = 8002,
         log_path: Path | None = None,
+        show_log: bool = False,
         cpu_affinity: tuple[int, ...] | None = None,
         ready_timeout_s: float = 120.0,
         warm: bool = True,
@@ -79,7 +84,8 @@ class TritonServer:
         self._otlp_url = otlp_url
         self._extra = tuple(extra_arguments)
         self._ports = Ports(**self._asked)
-        self._own_log = log_path is None
+        self._show_log = show_log
+        self._output: Output | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> TritonServer:
@@ -133,6 +139,8 @@ class TritonServer:
         except BaseException:
             self.stop()
             raise
+        assert self._output is not None
+        self._output.forget()
         return self
 
     def stop(self) -> None:
@@ -150,20 +158,22 @@ class TritonServer:
             guardian_process.stdout.close()
         if b"exit" not in reported and self.pid is not None:
             guardian.end_unguarded(self.pid, self._grace_s, self._shm_prefix)
-        if self._own_log and self.log_path is not None:
-            self.log_path.unlink(missing_ok=True)
-            self.log_path = None
+        assert self._output is not None
+        self._output.finish()
+        self._files.close()
 
     def wait(self) -> int:
         """Blocks until the server has ended; its exit code (negative: the signal that killed it)."""
         if self._guardian is None:
             raise ServerError("this server is not started")
         code = self._guardian.wait()
+        assert self._output is not None
+        self._output.finish()
         return guardian.SIGNAL_BASE - code if code > guardian.SIGNAL_BASE else code
 
     def log(self) -> str:
-        """The server's log so far."""
-        return self.log_path.read_text(errors="replace") if self.log_path else ""
+        """The last lines of the server's log; when it has become ready, only those since then."""
+        return self._output.text() if self._output else ""
 
     def _start_on_free_ports(self, binaries: Binaries) -> None:
         for attempt in range(1, START_TRIES + 1):
@@ -180,11 +190,10 @@ class TritonServer:
 
     def _launch(self, binaries: Binaries) -> None:
         """Starts the guardian, which starts the server; sets ``pid``."""
-        if self._own_log:
-            descriptor, name = tempfile.mkstemp(prefix="tritonserver-", suffix=".log")
-            os.close(descriptor)
-            self.log_path = Path(name)
-        assert self.log_path is not None
+        self._files = ExitStack()
+        sink: TextIO | None = sys.stderr if self._show_log else None
+        if self.log_path is not None:
+            sink = self._files.enter_context(self.log_path.open("w"))
         self._shm_prefix = f"trireme_{os.getpid()}_{secrets.token_hex(4)}_"
         command = server_command(
             binaries,
@@ -199,16 +208,17 @@ class TritonServer:
         cpus = ",".join(map(str, sorted(self._affinity or os.sched_getaffinity(0))))
         guard = [sys.executable, "-I", "-S", guardian.__file__, str(self._grace_s), cpus, self._shm_prefix]
         self._started_at = time.monotonic()
-        with self.log_path.open("wb") as log:
-            self._guardian = subprocess.Popen(
-                [*guard, *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
+        self._guardian = subprocess.Popen(
+            [*guard, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
         assert self._guardian.stdout is not None
+        assert self._guardian.stderr is not None
+        self._output = Output(self._guardian.stderr, sink)
         reported = self._guardian.stdout.readline().split()
         self.pid = int(reported[1]) if reported[:1] == [b"pid"] else None
 
@@ -217,7 +227,7 @@ class TritonServer:
         waiting_for = [self._ports.grpc, self._ports.http, self._ports.metrics]
         while not self._is_ready(waiting_for):
             if not self.is_running:
-                raise StartError(self._report("tritonserver ended while it was starting"))
+                raise StartError(self._report(f"tritonserver {how_it_ended(self.wait())} while it was starting"))
             if time.monotonic() > deadline:
                 raise StartError(self._report(f"tritonserver not ready after {self._ready_timeout_s:g} s"))
             time.sleep(POLL_S)
@@ -236,5 +246,12 @@ class TritonServer:
             return False
 
     def _report(self, what: str) -> str:
-        kept = "" if self._own_log else f"; log: {self.log_path}"
+        kept = f"; log: {self.log_path}" if self.log_path else ""
         return f"{what}: {'; '.join(telling_lines(self.log())) or 'its log is empty'}{kept}"
+
+
+def how_it_ended(code: int) -> str:
+    """Returns what happened to a server, as the rest of a sentence, from the code that ``wait`` returned."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was killed by {signal.Signals(-code).name}"

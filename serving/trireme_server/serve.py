@@ -13,7 +13,7 @@ from typing import Any
 
 from trireme_server.errors import ServerDiedError
 from trireme_server.log import telling_lines
-from trireme_server.process import TritonServer
+from trireme_server.process import TritonServer, how_it_ended
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -85,7 +85,8 @@ def serve(
 ) -> None:
     """Serves until Ctrl-C or SIGTERM, then stops every process and returns. Call it from the main thread.
 
-    ``announce`` is called once, when the server is ready. The other arguments are those of ``TritonServer``.
+    ``announce`` is called once, when the server is ready. The other arguments are those of ``TritonServer``; without
+    ``log_path``, its log goes to standard error.
 
     Raises:
         ServerError: it did not come up (see the tree in ``errors``).
@@ -98,6 +99,7 @@ def serve(
         http_port=http_port,
         metrics_port=metrics_port,
         log_path=log_path,
+        show_log=log_path is None,
         ready_timeout_s=ready_timeout_s,
         warm=warm,
         otlp_url=otlp_url,
@@ -107,8 +109,8 @@ def serve(
             server.start()
             announce(Ready.of(server))
             code = server.wait()
-            lines = "; ".join(telling_lines(server.log()))
-            raise ServerDiedError(f"tritonserver (process {server.pid}) {_end(code)} while serving: {lines}")
+            lines = "; ".join(telling_lines(server.log())) or "its log has no line since it was ready"
+            raise ServerDiedError(f"tritonserver (process {server.pid}) {how_it_ended(code)} while serving: {lines}")
         except stop_requested:
             pass
         finally:
@@ -134,9 +136,3 @@ def _stop_signals() -> Iterator[type[_StopRequested]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _end(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    return f"was killed by {signal.Signals(-code).name}"

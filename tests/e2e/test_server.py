@@ -32,6 +32,10 @@ except ServerError as error:
 """
 
 
+#: For a model, which runs in a stub: a child of the server.
+KILL_THE_SERVER = "import signal; os.kill(os.getppid(), signal.SIGKILL)"
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_repository(tmp_path_factory.mktemp("repository"), ("recommend", "recommend_fused"))
@@ -66,7 +70,14 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
 
 
 @pytest.fixture
-def serving(repository: Path) -> Iterator[subprocess.Popen[str]]:
+def temporary(tmp_path: Path) -> Path:
+    """Where `serving` puts temporary files."""
+    (tmp_path / "temporary").mkdir()
+    return tmp_path / "temporary"
+
+
+@pytest.fixture
+def serving(repository: Path, temporary: Path) -> Iterator[subprocess.Popen[str]]:
     """A process in `serve`, after it has printed its ready line (kept in `.ready_line`)."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(repository)],
@@ -74,6 +85,7 @@ def serving(repository: Path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
     )
     assert process.stdout is not None
     process.ready_line = process.stdout.readline()  # type: ignore[attr-defined]
@@ -130,15 +142,13 @@ def test_models_see_our_packages_one_thread_and_the_given_cpus(tmp_path: Path) -
     with served_briefly(repository, cpu_affinity=(0,), warm=False) as server:
         about = json.loads((repository / "recommend" / "about.json").read_text())
         assert not (repository / "recommend" / "calls.txt").exists()
-        log_path = server.log_path
+        assert server.log_path is None
     import trireme_runtime
 
     assert about["stages"] == trireme_runtime.__file__
     assert about["prefix"] == sys.prefix
     assert about["cpus"] == [0]
     assert about["OMP_NUM_THREADS"] == about["MKL_NUM_THREADS"] == "1"
-    assert log_path is not None
-    assert not log_path.exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -148,9 +158,22 @@ def test_a_stop_signal_ends_every_process(serving: subprocess.Popen[str], reposi
     serving.send_signal(signum)
     _, errors = serving.communicate(timeout=30)
     assert serving.returncode == 0, errors
-    assert errors == ""
+    assert "error: " not in errors
     assert processes_of(repository) == []
     assert shared_memory_of(serving.pid) == []
+
+
+def test_serving_writes_no_file(serving: subprocess.Popen[str], temporary: Path) -> None:
+    assert serving.poll() is None
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_server_that_is_killed_while_it_starts_names_the_signal(tmp_path: Path) -> None:
+    suicidal = MODEL.replace("def initialize(self, args):", f"def initialize(self, args):\n        {KILL_THE_SERVER}")
+    repository = write_toy_repository(tmp_path / "repository", model=suicidal)
+    with pytest.raises(StartError, match="tritonserver was killed by SIGKILL while it was starting"):
+        TritonServer(repository, **ANY_PORT).start()
+    assert processes_of(repository) == []
 
 
 def test_a_second_ctrl_c_does_not_interrupt_the_stop(serving: subprocess.Popen[str], repository: Path) -> None:
@@ -167,8 +190,11 @@ def test_killing_the_server_is_an_error_and_leaves_no_stub(serving: subprocess.P
     os.kill(server_pid(repository), signal.SIGKILL)
     _, errors = serving.communicate(timeout=30)
     assert serving.returncode == 1
-    assert re.match(r"error: tritonserver \(process \d+\) was killed by SIGKILL while serving", errors)
-    assert errors.count("\n") == 1
+    *log, last = errors.splitlines()
+    assert "successfully loaded 'recommend'" in "\n".join(log)  # tritonserver's log goes to standard error
+    # What it wrote before it was ready, such as that there is no driver for a GPU, is not the reason.
+    said = "its log has no line since it was ready"
+    assert re.fullmatch(rf"error: tritonserver \(process \d+\) was killed by SIGKILL while serving: {said}", last)
     assert processes_of(repository) == []
     assert shared_memory_of(serving.pid) == []
 

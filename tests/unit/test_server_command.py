@@ -14,6 +14,7 @@ from trireme_server.binaries import Binaries, check_stub
 from trireme_server.command import server_command, server_environment
 from trireme_server.embedded import STUB, Wheel, backend_directory
 from trireme_server.log import telling_lines
+from trireme_server.output import KEPT_LINES, Output
 from trireme_server.ports import Ports
 
 EMBEDDED = Binaries(Path("/w/tritonserver"), Path("/b"), Path("/c"), (Path("/w/libs"), Path("/py/lib")), "test")
@@ -169,3 +170,25 @@ def test_without_a_table_the_errors_tell_and_without_errors_the_end() -> None:
     assert telling_lines(log) == ['no field "x"', "Poll failed"]
     assert telling_lines("one\ntwo\n") == ["one", "two"]
     assert telling_lines("") == []
+
+
+def test_that_there_is_no_gpu_tells_nothing() -> None:
+    log = (
+        'W1126 02:14:36.4 48 a.cc:2] "Unable to allocate pinned system memory: CUDA driver version is insufficient"\n'
+        "I1126 loading\n"
+    )
+    assert telling_lines(log) == ["I1126 loading"]
+
+
+def test_the_last_lines_of_an_output_are_kept_and_all_are_passed_on(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with (tmp_path / "log").open("w") as sink:
+        output = Output(os.fdopen(reader, "rb"), sink)
+        lines = [f"line {number}" for number in range(KEPT_LINES + 5)]
+        os.write(writer, b"\n".join(line.encode() for line in lines))
+        os.close(writer)
+        output.finish()
+    assert output.text().splitlines() == lines[5:]
+    assert (tmp_path / "log").read_text().splitlines() == lines
+    output.forget()
+    assert output.text() == ""

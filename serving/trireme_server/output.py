@@ -1,0 +1,58 @@
+"""What a server writes: every line is passed on as it comes, and the last ones are kept for the messages of errors."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import BinaryIO, TextIO
+
+KEPT_LINES = 1000
+FINISHES_WITHIN_S = 5.0  # after its end, a server's stubs may hold the pipe for a moment
+
+
+class Output:
+    """Reads ``source`` to its end in a thread of its own, and closes it.
+
+    Args:
+        source: the end of a pipe.
+        sink: where the lines go, too; None keeps the last ones only.
+    """
+
+    def __init__(self, source: BinaryIO, sink: TextIO | None) -> None:
+        self._source = source
+        self._sink = sink
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._read, name="tritonserver's output", daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """The last lines so far."""
+        with self._lock:
+            return "".join(self._lines)
+
+    def forget(self) -> None:
+        """Drops the lines that are kept."""
+        with self._lock:
+            self._lines.clear()
+
+    def finish(self) -> None:
+        """Returns when everything that the writer left behind has been read."""
+        self._thread.join(FINISHES_WITHIN_S)
+
+    def _read(self) -> None:
+        with self._source:
+            for raw in self._source:
+                line = raw.decode(errors="replace")
+                with self._lock:
+                    self._lines.append(line)
+                self._pass_on(line)
+
+    def _pass_on(self, line: str) -> None:
+        if self._sink is None:
+            return
+        try:
+            self._sink.write(line)
+            self._sink.flush()
+        except (OSError, ValueError):  # nobody reads it any more; the server must be able to write all the same
+            self._sink = None
