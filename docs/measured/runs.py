@@ -68,7 +68,7 @@ RUNS: Final = {
     },
     "limit": Run(f"perf limit {RETAIL}/repository"),
     "growth": Run(f"perf limit {GROWTH} --out {FOLDER}/growth"),
-    "memory": Run(f"perf memory {RETAIL}/repository"),
+    "memory": Run(f"perf memory {MILLION}/repository"),
     **{f"{preset}-single": Run(f"perf ab {FUSED} --preset {preset}") for preset in PRESETS},
     **{
         f"{preset}-coalescing": Run(f"perf ab {FUSED}+coalescing --concurrency 32 --preset {preset}")

@@ -257,8 +257,8 @@ def _capacity(documents: Documents) -> list[dict[str, Any]]:
             ("additional memory ÷ size of the artifacts",),
             [[{"both": "both plans"}.get(plan, plan), f"{one['ratio']:.2f}"] for plan, one in memory["plans"].items()],
             [
-                "Proportional set size of the server's processes, with a second instance of every model. Tables are mapped and "
-                "shared."
+                "Proportional set size of the server's processes, with a second instance of every model; a made-up catalogue "
+                "of a million items. Tables are mapped and shared; a second Python process costs the same for any catalogue."
             ],
         ),
     ]
