@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
-from trireme_cli.output import REPOSITORY, Json
+from trireme_cli.output import REPOSITORY, Json, allowed
 
 __all__ = ["serve"]
 
 
 def serve(
     repository: Annotated[Path, typer.Argument(help="What `trireme export` wrote.")] = REPOSITORY,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(help="After --: more arguments of tritonserver, such as --log-verbose=1.", metavar="ARGS"),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8000,
@@ -23,6 +27,9 @@ def serve(
     otlp_url: Annotated[
         str | None, typer.Option(help="Sends the spans of traced requests there, e.g. http://localhost:4318/v1/traces.")
     ] = None,
+    ready_timeout: Annotated[
+        float, typer.Option(callback=allowed(0.1), help="Seconds that loading may take, before the warm-up.")
+    ] = 120.0,
     as_json: Json = False,
 ) -> None:
     """Serve a model repository with tritonserver (from PATH, else the one in the PyPI wheel) until stopped.
@@ -31,6 +38,10 @@ def serve(
     """
     from trireme_server import Ready, print_ready
     from trireme_server import serve as run_server
+
+    extra = arguments or []
+    if str(repository).startswith("-"):  # what comes after -- fills the arguments in order
+        repository, extra = REPOSITORY, [str(repository), *extra]
 
     def announce(ready: Ready) -> None:
         if as_json:
@@ -45,6 +56,8 @@ def serve(
         http_port=http_port,
         metrics_port=metrics_port,
         log_path=log,
+        ready_timeout_s=ready_timeout,
         otlp_url=otlp_url,
+        extra_arguments=extra,
         announce=announce,
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trireme_runtime.schema import OTLP_ENDPOINT
 from trireme_server.binaries import Binaries
+from trireme_server.errors import OptionError
 from trireme_server.ports import Ports
 
 # One thread per model instance: instances are scaled to the cores, thread pools inside would fight over them.
+BACKEND_CONFIG, PREFIX_SETTING = "--backend-config", "shm-region-prefix-name"
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -23,9 +26,14 @@ def server_command(
     ports: Ports,
     shm_prefix: str,
     exit_timeout_s: int,
+    trace_arguments: Sequence[str] = (),
     extra_arguments: Sequence[str] = (),
 ) -> list[str]:
-    """Arguments of tritonserver, program first. ``extra_arguments`` come last, so that they win."""
+    """Arguments of tritonserver, program first; those of the user, ``extra_arguments``, come last.
+
+    Raises:
+        OptionError: an extra argument is none, or one of those that are set here.
+    """
     command = [
         str(binaries.server),
         f"--model-repository={repository}",
@@ -35,16 +43,19 @@ def server_command(
         f"--http-port={ports.http}",
         f"--metrics-address={host}",
         f"--metrics-port={ports.metrics}",
+        *("--allow-grpc=true", "--allow-http=true", "--allow-metrics=true"),
         # Configurations are complete; to complete them, every stub would start and stop once more (~1 s).
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={exit_timeout_s}",
         # A prefix of its own separates this server's shared memory from that of others.
-        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        f"{BACKEND_CONFIG}=python,{PREFIX_SETTING}={shm_prefix}",
     ]
     if binaries.backend_directory:
         command.append(f"--backend-directory={binaries.backend_directory}")
     if binaries.cache_directory:
         command.append(f"--cache-directory={binaries.cache_directory}")
+    command += trace_arguments
+    _check_extra(extra_arguments, command[1:])
     return [*command, *extra_arguments]
 
 
@@ -62,6 +73,21 @@ def server_environment(binaries: Binaries, base: Mapping[str, str] | None = None
     environment.pop(OTLP_ENDPOINT, None)
     environment["PATH"] = _joined([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     return environment | THREADS
+
+
+def _check_extra(extra: Sequence[str], own: Sequence[str]) -> None:
+    # There may be more settings of backends; of ours only the prefix would break the clean end.
+    names = dict.fromkeys(argument.partition("=")[0] for argument in own if not argument.startswith(BACKEND_CONFIG))
+    for argument in extra:
+        name = argument.partition("=")[0]
+        if not re.fullmatch("--[a-z].*", name):
+            raise OptionError(f"argument of tritonserver {argument!r} is not allowed; allowed: --NAME or --NAME=VALUE")
+        # tritonserver takes a beginning for the whole name.
+        if any(known.startswith(name) for known in names) or PREFIX_SETTING in argument:
+            raise OptionError(
+                f"argument of tritonserver {argument!r} is not allowed; Trireme sets {', '.join(names)} "
+                f"and {PREFIX_SETTING} itself"
+            )
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import BinaryIO, TextIO
+from typing import IO, TextIO
 
 KEPT_LINES = 1000
 FINISHES_WITHIN_S = 5.0  # after its end, a server's stubs may hold the pipe for a moment
@@ -18,7 +18,7 @@ class Output:
         sink: where the lines go, too; None keeps the last ones only.
     """
 
-    def __init__(self, source: BinaryIO, sink: TextIO | None) -> None:
+    def __init__(self, source: IO[bytes], sink: TextIO | None) -> None:
         self._source = source
         self._sink = sink
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)

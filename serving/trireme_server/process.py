@@ -50,7 +50,7 @@ class TritonServer:
         warm: send real requests to the entry models before calling the server ready.
         stop_grace_s: seconds for a clean end before the processes are killed.
         otlp_url: where spans go, the full URL of an OTLP/HTTP endpoint for traces; None sends none.
-        extra_arguments: more arguments of tritonserver.
+        extra_arguments: more arguments of tritonserver, such as ``--log-verbose=1``; none that is set here.
     """
 
     def __init__(
@@ -202,7 +202,8 @@ class TritonServer:
             ports=self._ports,
             shm_prefix=self._shm_prefix,
             exit_timeout_s=max(1, int(self._grace_s)),
-            extra_arguments=[*trace_arguments(self._otlp_url), *self._extra],
+            trace_arguments=trace_arguments(self._otlp_url),
+            extra_arguments=self._extra,
         )
         environment = server_environment(binaries) | trace_environment(self._otlp_url, self.manifest)
         cpus = ",".join(map(str, sorted(self._affinity or os.sched_getaffinity(0))))

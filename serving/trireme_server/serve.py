@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,6 +81,7 @@ def serve(
     ready_timeout_s: float = 120.0,
     warm: bool = True,
     otlp_url: str | None = None,
+    extra_arguments: Sequence[str] = (),
     announce: Callable[[Ready], None] = print_ready,
 ) -> None:
     """Serves until Ctrl-C or SIGTERM, then stops every process and returns. Call it from the main thread.
@@ -103,6 +104,7 @@ def serve(
         ready_timeout_s=ready_timeout_s,
         warm=warm,
         otlp_url=otlp_url,
+        extra_arguments=extra_arguments,
     )
     with _stop_signals() as stop_requested:
         try:

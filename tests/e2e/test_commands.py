@@ -321,6 +321,21 @@ def test_serve_says_ready_answers_and_stops_clean(served: Served) -> None:
     assert document(done)["rung"] == 3
 
 
+def test_serve_passes_arguments_on_to_tritonserver(served: Served, tmp_path: Path) -> None:
+    """In a directory whose default repository is this one, so that none has to be named."""
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "model_repository").symlink_to(served.repository)
+    ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0", "--log", "log", "--json")
+    process = subprocess.Popen(
+        [*TRIREME, "serve", *ports, "--", "--log-verbose=1"], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["models"] == list(PLANS)
+    process.terminate()
+    assert process.wait(timeout=60) == 0
+    assert "] New request handler for ModelInferHandler" in (tmp_path / "log").read_text().replace('"', "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -339,6 +354,16 @@ def test_serve_says_ready_answers_and_stops_clean(served: Served) -> None:
 )
 def test_what_a_user_can_do_wrong_is_one_line(refused: Callable[..., str], arguments: list[str], words: str) -> None:
     assert words in refused(*arguments)
+
+
+def test_serve_refuses_what_it_sets_itself_and_names_a_limit_that_passed(
+    served: Served, refused: Callable[..., str]
+) -> None:
+    ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
+    line = refused("serve", served.repository, *ports, "--", "--grpc-port=9")
+    assert "argument of tritonserver '--grpc-port=9' is not allowed; Trireme sets --model-repository, " in line
+    line = refused("serve", served.repository, *ports, "--ready-timeout", "0.1")
+    assert "tritonserver not ready after 0.1 s" in line
 
 
 def test_a_process_that_was_refused_fails_without_a_traceback(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from trireme_server import BinaryError, PythonVersionError, ServerNotFoundError, find_binaries
+from trireme_server import BinaryError, OptionError, PythonVersionError, ServerNotFoundError, find_binaries
 from trireme_server.binaries import Binaries, check_stub
 from trireme_server.command import server_command, server_environment
 from trireme_server.embedded import STUB, Wheel, backend_directory
@@ -49,6 +50,39 @@ def test_the_command_line() -> None:
         "--backend-config=python,shm-region-prefix-name=trireme_9_",
     ):
         assert argument in command
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("--grpc-port=9", "--model-repository=/x", "--metrics-p=9", "--allow-http=false", "--trace-config=rate=1"),
+        *("--backend-config=python,shm-region-prefix-name=x", "--exit-timeout-secs"),
+    ],
+)
+def test_an_argument_that_is_set_already_is_refused(argument: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(f"{argument!r} is not allowed; Trireme sets --model-repository, ")):
+        command_with(argument)
+
+
+def test_other_arguments_of_tritonserver_come_last() -> None:
+    extra = ["--log-verbose=1", "--backend-config=python,shm-default-byte-size=1048576", "--cache-config=local,size=9"]
+    assert command_with(*extra)[-3:] == extra
+    for word in ("verbose", "-v", "--", ""):
+        with pytest.raises(OptionError, match=f"argument of tritonserver {word!r} is not allowed; allowed: --NAME or"):
+            command_with(word)
+
+
+def command_with(*arguments: str) -> list[str]:
+    return server_command(
+        EMBEDDED,
+        Path("/models"),
+        host="127.0.0.1",
+        ports=Ports(1, 2, 3),
+        shm_prefix="trireme_9_",
+        exit_timeout_s=15,
+        trace_arguments=["--trace-config=mode=opentelemetry"],
+        extra_arguments=arguments,
+    )
 
 
 def test_an_installed_server_keeps_its_own_directories() -> None:
