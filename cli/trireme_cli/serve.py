@@ -19,7 +19,7 @@ def serve(
         list[str] | None,
         typer.Argument(help="After --: more arguments of tritonserver, such as --log-verbose=1.", metavar="ARGS"),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on, IPv4 or IPv6.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8002,

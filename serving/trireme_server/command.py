@@ -11,7 +11,7 @@ from pathlib import Path
 from trireme_runtime.schema import OTLP_ENDPOINT
 from trireme_server.binaries import Binaries
 from trireme_server.errors import OptionError
-from trireme_server.ports import Ports
+from trireme_server.ports import Ports, is_ipv6
 
 # One thread per model instance: instances are scaled to the cores, thread pools inside would fight over them.
 BACKEND_CONFIG, PREFIX_SETTING = "--backend-config", "shm-region-prefix-name"
@@ -34,14 +34,15 @@ def server_command(
     Raises:
         OptionError: an extra argument is none, or one of those that are set here.
     """
+    grpc_host, http_host = (f"[{host}]", f"ipv6:{host}") if is_ipv6(host) else (host, host)
     command = [
         str(binaries.server),
         f"--model-repository={repository}",
-        f"--grpc-address={host}",
+        f"--grpc-address={grpc_host}",
         f"--grpc-port={ports.grpc}",
-        f"--http-address={host}",
+        f"--http-address={http_host}",
         f"--http-port={ports.http}",
-        f"--metrics-address={host}",
+        f"--metrics-address={http_host}",
         f"--metrics-port={ports.metrics}",
         *("--allow-grpc=true", "--allow-http=true", "--allow-metrics=true"),
         # Configurations are complete; to complete them, every stub would start and stop once more (~1 s).

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trireme_server.errors import OptionError, PortInUseError
 
-ANY = {"0.0.0.0": "127.0.0.1"}  # an address to listen on -> where to reach it from here
+ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # an address to listen on -> where to reach it from here
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,16 @@ def reachable(host: str) -> str:
     return ANY.get(host, host)
 
 
+def is_ipv6(host: str) -> bool:
+    """Whether ``host`` is an IPv6 address: no IPv4 address or name has a colon."""
+    return ":" in host
+
+
+def address(host: str, port: int) -> str:
+    """``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if is_ipv6(host) else f"{host}:{port}"
+
+
 def listens(host: str, port: int, timeout_s: float = 1.0) -> bool:
     """Whether something accepts connections at ``host:port``."""
     try:
@@ -59,7 +69,7 @@ def listens(host: str, port: int, timeout_s: float = 1.0) -> bool:
 def _bind(host: str, port: int, flag: str) -> socket.socket:
     if not 0 <= port <= 65535:
         raise OptionError(f"{flag} is {port}, allowed are 1 to 65535, or 0 for any free port")
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_INET6 if is_ipv6(host) else socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free to a server
     try:
         sock.bind((host, port))
@@ -74,4 +84,4 @@ def _bind_error(error: OSError, host: str, port: int, flag: str) -> Exception:
         return PortInUseError(f"port {port} on {host} is already in use; choose another with {flag}")
     if error.errno == errno.EACCES:
         return OptionError(f"{flag} is {port}, but this user may not listen below 1024; choose a higher port")
-    return OptionError(f"--host is {host!r}, which is no IPv4 address or name of this machine ({error})")
+    return OptionError(f"--host is {host!r}, which is no IP address or name of this machine ({error})")

@@ -23,7 +23,7 @@ from trireme_server.command import server_command, server_environment
 from trireme_server.errors import ServerError, StartError
 from trireme_server.log import telling_lines
 from trireme_server.output import Output
-from trireme_server.ports import Ports, choose_ports, listens, reachable
+from trireme_server.ports import Ports, address, choose_ports, listens, reachable
 from trireme_server.preflight import check_affinity, check_repository, entry_models
 from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
 from trireme_server.warmup import Warmup, read_samples, warm_up
@@ -41,7 +41,7 @@ class TritonServer:
 
     Args:
         repository: model repository made by ``trireme export``.
-        host: IPv4 address or name to listen on.
+        host: address or name to listen on; a name stands for its IPv4 address.
         grpc_port, http_port, metrics_port: 0 picks a free one; see ``grpc_url`` and its siblings.
         log_path: file for the server's log.
         show_log: write the server's log to standard error; not together with ``log_path``.
@@ -97,17 +97,17 @@ class TritonServer:
     @property
     def grpc_url(self) -> str:
         """``host:port`` for gRPC clients on this machine."""
-        return f"{reachable(self.host)}:{self._ports.grpc}"
+        return address(reachable(self.host), self._ports.grpc)
 
     @property
     def http_url(self) -> str:
         """Base URL of the HTTP endpoint."""
-        return f"http://{reachable(self.host)}:{self._ports.http}"
+        return f"http://{address(reachable(self.host), self._ports.http)}"
 
     @property
     def metrics_url(self) -> str:
         """URL of the Prometheus metrics."""
-        return f"http://{reachable(self.host)}:{self._ports.metrics}/metrics"
+        return f"http://{address(reachable(self.host), self._ports.metrics)}/metrics"
 
     @property
     def models(self) -> tuple[str, ...]:

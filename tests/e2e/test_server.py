@@ -19,6 +19,7 @@ from tritonclient import grpc
 
 from tests.support.serving import ANY_PORT, served_briefly
 from tests.support.toy_repository import MODEL, write_toy_repository
+from trireme_client import Client
 from trireme_server import PortInUseError, Ready, RepositoryError, StartError, TritonServer, WarmupError
 
 SERVE = """
@@ -272,6 +273,19 @@ def test_loading_longer_than_the_timeout_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="not ready after 2 s"):
         TritonServer(repository, ready_timeout_s=2, stop_grace_s=1, **ANY_PORT).start()
     assert processes_of(repository) == []
+
+
+def test_a_server_on_ipv6_is_ready_and_answers(repository: Path) -> None:
+    with served_briefly(repository, host="::1") as server:
+        assert re.fullmatch(r"\[::1\]:\d+", server.grpc_url)
+        assert is_ready(server.http_url)
+        with urllib.request.urlopen(server.metrics_url, timeout=5) as metrics:
+            assert b"nv_inference_request_success" in metrics.read()
+        with Client(server.grpc_url) as client:
+            assert client.recommend(41, 3).item_ids.tolist() == [41, 42, 43]
+        port = int(server.grpc_url.rpartition(":")[2])
+        with pytest.raises(PortInUseError, match=f"port {port} on ::1 is already in use"):
+            TritonServer(repository, host="::1", grpc_port=port, http_port=0, metrics_port=0).start()
 
 
 def test_ports_of_a_running_server_are_refused(repository: Path) -> None:

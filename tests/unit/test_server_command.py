@@ -85,6 +85,14 @@ def command_with(*arguments: str) -> list[str]:
     )
 
 
+def test_an_ipv6_address_is_written_as_each_endpoint_of_tritonserver_wants_it() -> None:
+    command = server_command(
+        EMBEDDED, Path("/models"), host="::1", ports=Ports(1, 2, 3), shm_prefix="p", exit_timeout_s=1
+    )
+    for argument in ("--grpc-address=[::1]", "--http-address=ipv6:::1", "--metrics-address=ipv6:::1"):
+        assert argument in command
+
+
 def test_an_installed_server_keeps_its_own_directories() -> None:
     installed = Binaries(Path("/opt/tritonserver/bin/tritonserver"), None, None, (), "test")
     command = server_command(installed, Path("/m"), host="h", ports=Ports(1, 2, 3), shm_prefix="p", exit_timeout_s=1)

@@ -18,7 +18,7 @@ from trireme_server import (
     TritonServer,
     errors,
 )
-from trireme_server.ports import choose_ports, listens, reachable
+from trireme_server.ports import address, choose_ports, listens, reachable
 from trireme_server.preflight import check_affinity, check_repository, entry_models
 from trireme_server.warmup import read_samples
 
@@ -88,6 +88,7 @@ def test_free_ports_differ_and_given_ones_are_kept() -> None:
         ("127.0.0.1", 70000, "--grpc-port is 70000, allowed are 1 to 65535"),
         ("127.0.0.1", 8123, "must differ, got --grpc-port 8123, --http-port 8123"),
         ("203.0.113.7", 0, "--host is '203.0.113.7'"),
+        ("2001:db8::7", 0, "--host is '2001:db8::7', which is no IP address or name of this machine"),
     ],
 )
 def test_addresses_that_cannot_work(host: str, grpc: int, message: str) -> None:
@@ -98,6 +99,11 @@ def test_addresses_that_cannot_work(host: str, grpc: int, message: str) -> None:
 def test_an_address_for_everybody_is_reached_over_loopback() -> None:
     assert reachable("0.0.0.0") == "127.0.0.1"
     assert reachable("10.0.0.5") == "10.0.0.5"
+    assert reachable("::") == "::1"
+
+
+def test_an_ipv6_address_gets_brackets_before_its_port() -> None:
+    assert (address("::1", 8001), address("localhost", 8001)) == ("[::1]:8001", "localhost:8001")
 
 
 @pytest.mark.parametrize("cpus", [(), (0, 7)])
