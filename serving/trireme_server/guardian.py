@@ -28,6 +28,7 @@ OWNER_CHECK_S = 1.0  # only matters where a fork of the owner keeps the pipe ope
 SWEEP_S = 5.0
 SIGNAL_BASE = 128  # exit code of a guardian whose server was killed by signal N: 128 + N
 STDIN = 0
+SHARED_MEMORY = Path("/dev/shm")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _stop_requested = False
@@ -130,7 +131,7 @@ def _children(parent: int) -> list[int]:
 
 def remove_shared_memory(prefix: str) -> None:
     """Removes the regions that carry ``prefix``, which is random and used by one server alone."""
-    for region in Path("/dev/shm").glob(f"{prefix}*"):
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             region.unlink()
 

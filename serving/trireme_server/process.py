@@ -141,6 +141,7 @@ class TritonServer:
             raise
         assert self._output is not None
         self._output.forget()
+        self._mark_ready()
         return self
 
     def stop(self) -> None:
@@ -245,6 +246,14 @@ class TritonServer:
                 return bool(client.is_server_live(client_timeout=5)) and bool(client.is_server_ready(client_timeout=5))
         except InferenceServerException:
             return False
+
+    def _mark_ready(self) -> None:
+        """Tells the health check of the image, for Triton says that it is ready before the warm-up.
+
+        The mark lies where a read-only container can be written, and the guardian removes it with the shared memory.
+        """
+        mark = guardian.SHARED_MEMORY / f"{self._shm_prefix}ready"
+        mark.write_text(f"{self.http_url}/v2/health/ready")
 
     def _report(self, what: str) -> str:
         kept = f"; log: {self.log_path}" if self.log_path else ""

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -132,10 +133,45 @@ def test_is_ready_only_after_warm_up_and_leaves_nothing_behind(tmp_path: Path) -
         assert (ready.plan, ready.bundle_id, ready.version) == ("fused", "toy-1", 1)
         assert ready.load_s > 0
         assert ready.warmup_requests == 2 * 2 * (8 + 3 * 64 + 1)
-        assert len(set(shared_memory_of(os.getpid())) - others) == 4
+        assert (
+            len(set(shared_memory_of(os.getpid())) - others) == 5
+        )  # of four instances, and the mark of a server that is ready
     assert processes_of(repository) == []
     assert set(shared_memory_of(os.getpid())) <= others
     assert "recommend" in (tmp_path / "server.log").read_text()
+
+
+def health_check(prefix: str) -> list[str]:
+    """The command of the image, for the server whose shared memory has this prefix: other tests may serve here, too."""
+    text = (Path(__file__).parents[2] / "docker" / "Dockerfile").read_text()
+    (found,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", text, flags=re.MULTILINE)
+    command = json.loads(found)
+    assert command[0] == "python3"
+    assert "trireme_*_ready" in command[2]
+    return [sys.executable, command[1], command[2].replace("trireme_*", f"{prefix}*")]
+
+
+def test_the_image_is_healthy_only_after_the_warm_up(tmp_path: Path) -> None:
+    gate = tmp_path / "go"
+    waiting = f"import time\n        while not Path({str(gate)!r}).exists(): time.sleep(0.01)\n        "
+    model = MODEL.replace("responses, users = [], 0", waiting + "responses, users = [], 0")
+    server = served_briefly(write_toy_repository(tmp_path / "repository", model=model))
+    healthy = health_check(f"trireme_{os.getpid()}_")
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(server.start)
+        assert eventually(lambda: server.pid is not None and is_ready(server.http_url))
+        assert subprocess.run(healthy, capture_output=True).returncode == 1
+        gate.touch()
+        starting.result()
+    try:
+        assert subprocess.run(healthy).returncode == 0
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        assert subprocess.run(healthy, capture_output=True).returncode == 1
+    finally:
+        server.stop()
+    assert subprocess.run(healthy, capture_output=True).returncode == 1
+    assert shared_memory_of(os.getpid()) == []
 
 
 def test_models_see_our_packages_one_thread_and_the_given_cpus(tmp_path: Path) -> None:
