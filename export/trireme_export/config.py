@@ -60,7 +60,10 @@ class ServingConfig(Section):
         description="precision of the ranker on a CPU; auto = int8 where it is clearly faster and the gate accepts it",
     )
     instances: int | None = Field(
-        None, ge=1, le=256, description="number of instances of each model; default one per core"
+        None,
+        ge=1,
+        le=256,
+        description="number of instances of each model; default one per CPU of the machine that serves",
     )
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -22,6 +21,7 @@ from trireme_export.tables import Tables, build_tables
 from trireme_export.training import train
 from trireme_export.triton_config import ServingSettings
 from trireme_runtime.bundle import Manifest
+from trireme_runtime.cpu import cpu_model
 
 __all__ = ["export_bundle", "train_checkpoint"]
 
@@ -65,7 +65,7 @@ def export_bundle(
     settings = ServingSettings(
         serving.max_batch_size,
         serving.max_queue_delay_us,
-        serving.instances or len(os.sched_getaffinity(0)),
+        serving.instances,
         checkpoint.config.budget.model_dump(),
         checkpoint.origin,
     )
@@ -74,6 +74,7 @@ def export_bundle(
         funnel, choices = export_funnel(checkpoint, Path(folder))
         source: dict[str, Any] = {
             "data": checkpoint.data["name"],
+            "cpu": cpu_model(),
             **choices,
             "gate": check_gate(checkpoint, funnel, waive),
             "memory": measure_memory(funnel, requests.user_id),

@@ -15,7 +15,8 @@ import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from trireme_runtime.schema import BUDGET, MODELS, ORIGIN, Dims, Signature
+from trireme_runtime.cpu import usable_cpus
+from trireme_runtime.schema import BUDGET, INSTANCES, MODELS, ORIGIN, Dims, Signature
 
 __all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise"]
 
@@ -26,7 +27,9 @@ class ServingSettings:
 
     max_batch_size: int
     max_queue_delay_us: int
-    instances: int
+    instances: int | None
+    """Of each model; None leaves it to `trireme serve`. A server that is started otherwise runs one for each CPU of the
+    machine that exports."""
     budget: Mapping[str, Any] = field(default_factory=dict)
     """The ``budget:`` section; every model carries it as a parameter, which stages publish and clients can read."""
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -88,8 +91,10 @@ def specialise(
             step.model_version = version
         return result
     result.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
+    if settings.instances is None:
+        result.parameters[INSTANCES].string_value = "auto"
     for group in result.instance_group:
-        group.count = settings.instances
+        group.count = settings.instances or usable_cpus()
     for sample in warmup:
         _add_warmup(result, sample, dims)
     return result

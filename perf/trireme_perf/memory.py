@@ -18,6 +18,7 @@ from trireme_client import Client
 from trireme_export.perf_input import read_perf_input
 from trireme_perf.host.memory import artifact_bytes, tree_memory
 from trireme_perf.repositories import copy_repository
+from trireme_runtime import schema
 from trireme_runtime.bundle import MANIFEST, read_manifest
 from trireme_runtime.schema import ENTRY, FUSED
 from trireme_server import TritonServer
@@ -107,6 +108,7 @@ def _remove(folders: Iterable[Path]) -> None:
 def _set_instances(file: Path, instances: int) -> None:
     config = text_format.Parse(file.read_text(), ModelConfig())
     config.name = file.parent.name
+    config.parameters.pop(schema.INSTANCES, None)
     for group in config.instance_group:
         group.count = instances
     file.write_text(text_format.MessageToString(config))

@@ -15,6 +15,7 @@ __all__ = [
     "CHAINS",
     "ENTRY",
     "FUSED",
+    "INSTANCES",
     "LEDGER",
     "MODELS",
     "ORIGIN",
@@ -33,6 +34,8 @@ TRANSPORT = "transport"
 BUDGET = "budget"
 #: Parameter of an entry model's config: what the bundle was exported from, as JSON.
 ORIGIN = "origin"
+#: Parameter of a model's config: "auto" where the server decides how many instances it runs.
+INSTANCES = "instances"
 #: Environment variable of OpenTelemetry: where spans go. The stages send some only if it is set.
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 

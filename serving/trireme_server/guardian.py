@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,8 @@ def _children(parent: int) -> list[int]:
 def remove_shared_memory(prefix: str) -> None:
     """Removes the regions that carry ``prefix``, which is random and used by one server alone."""
     for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        if region.is_dir():  # the links that the server reads its models through
+            shutil.rmtree(region, ignore_errors=True)
         with contextlib.suppress(OSError):
             region.unlink()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from trireme_runtime.bundle import PERF_INPUT
+from trireme_runtime.cpu import usable_cpus
 from trireme_server import guardian
 from trireme_server.binaries import Binaries, find_binaries
 from trireme_server.command import server_command, server_environment
 from trireme_server.errors import ServerError, StartError
+from trireme_server.instances import link_repository
 from trireme_server.log import telling_lines
 from trireme_server.output import Output
 from trireme_server.ports import Ports, address, choose_ports, listens, reachable
@@ -76,6 +79,7 @@ class TritonServer:
         self.load_s = 0.0
         self.warmup: Warmup | None = None
         self.pid: int | None = None
+        self.instances: dict[str, int] = {}
         self._asked = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
         self._affinity = cpu_affinity
         self._ready_timeout_s = ready_timeout_s
@@ -191,14 +195,19 @@ class TritonServer:
 
     def _launch(self, binaries: Binaries) -> None:
         """Starts the guardian, which starts the server; sets ``pid``."""
-        self._files = ExitStack()
-        sink: TextIO | None = sys.stderr if self._show_log else None
-        if self.log_path is not None:
-            sink = self._files.enter_context(self.log_path.open("w"))
         self._shm_prefix = f"trireme_{os.getpid()}_{secrets.token_hex(4)}_"
+        # In shared memory, which Triton's Python backend needs anyway: a container may have no other place to write to.
+        linked = guardian.SHARED_MEMORY / f"{self._shm_prefix}models"
+        with ExitStack() as files:
+            sink: TextIO | None = sys.stderr if self._show_log else None
+            if self.log_path is not None:
+                sink = files.enter_context(self.log_path.open("w"))
+            files.callback(shutil.rmtree, linked, ignore_errors=True)
+            self.instances = link_repository(self.repository, linked, usable_cpus(self._affinity))
+            self._files = files.pop_all()
         command = server_command(
             binaries,
-            self.repository,
+            linked,
             host=self.host,
             ports=self._ports,
             shm_prefix=self._shm_prefix,
@@ -207,6 +216,7 @@ class TritonServer:
             extra_arguments=self._extra,
         )
         environment = server_environment(binaries) | trace_environment(self._otlp_url, self.manifest)
+        environment["TRIREME_REPOSITORY"] = str(self.repository)  # tells servers apart, whose command lines show links
         cpus = ",".join(map(str, sorted(self._affinity or os.sched_getaffinity(0))))
         guard = [sys.executable, "-I", "-S", guardian.__file__, str(self._grace_s), cpus, self._shm_prefix]
         self._started_at = time.monotonic()

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from trireme_runtime.bundle import Manifest
+from trireme_runtime.cpu import cpu_model
 from trireme_server.errors import ServerDiedError
 from trireme_server.log import telling_lines
 from trireme_server.process import TritonServer, how_it_ended
@@ -33,6 +35,9 @@ class Ready:
     load_s: float
     warmup_s: float
     warmup_requests: int
+    instances: dict[str, int]
+    chosen_on: str | None
+    """The CPU on which the bundle's index and precision were chosen by measurement, if it is another one."""
 
     @classmethod
     def of(cls, server: TritonServer) -> Ready:
@@ -50,22 +55,39 @@ class Ready:
             load_s=round(server.load_s, 3),
             warmup_s=round(warmup.seconds, 3) if warmup else 0.0,
             warmup_requests=warmup.requests if warmup else 0,
+            instances=server.instances,
+            chosen_on=_other_cpu(server.manifest),
         )
 
     def __str__(self) -> str:
         return (
             f"ready: grpc {self.grpc_url} · {self.http_url} · {self.metrics_url} · plan {self.plan}, "
             f"bundle {self.bundle_id} version {self.version} · loaded in {self.load_s:.1f} s, "
-            f"warmed in {self.warmup_s:.1f} s ({self.warmup_requests} requests)"
+            f"warmed in {self.warmup_s:.1f} s ({self.warmup_requests} requests) · "
+            f"instances of a model: {max(self.instances.values(), default=0)}"
         )
+
+    @property
+    def note(self) -> str:
+        """What is worth knowing beside; empty if there is nothing."""
+        if self.chosen_on is None:
+            return ""
+        return f"the bundle's index and precision were chosen on another CPU ({self.chosen_on}); here is {cpu_model()}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
 
+def _other_cpu(manifest: Manifest) -> str | None:
+    chosen_on = manifest.source.get("cpu")
+    return None if chosen_on == cpu_model() else chosen_on
+
+
 def print_ready(ready: Ready) -> None:
-    """Writes the ready line to standard output at once, for people and supervisors."""
+    """Writes the ready line to standard output at once, for people and supervisors; a note goes to standard error."""
+    if ready.note:
+        sys.stderr.write(f"note: {ready.note}\n")
     sys.stdout.write(f"{ready}\n")
     sys.stdout.flush()
 

@@ -44,15 +44,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def processes_of(repository: Path) -> list[int]:
-    """Ids of living processes (server, stubs, guardian) that have this repository on their command line."""
+    """Ids of living processes (server, stubs, guardian) that serve this repository."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            arguments = path.read_bytes().split(b"\0")
+            variables = path.read_bytes().split(b"\0")
         except OSError:
             continue
         own = int(path.parent.name) == os.getpid()
-        if not own and any(str(repository).encode() in argument for argument in arguments):
+        if not own and f"TRIREME_REPOSITORY={repository}".encode() in variables:
             found.append(int(path.parent.name))
     return found
 
@@ -133,9 +133,8 @@ def test_is_ready_only_after_warm_up_and_leaves_nothing_behind(tmp_path: Path) -
         assert (ready.plan, ready.bundle_id, ready.version) == ("fused", "toy-1", 1)
         assert ready.load_s > 0
         assert ready.warmup_requests == 2 * 2 * (8 + 3 * 64 + 1)
-        assert (
-            len(set(shared_memory_of(os.getpid())) - others) == 5
-        )  # of four instances, and the mark of a server that is ready
+        # Of four instances; the links to the models; and the mark of a server that is ready.
+        assert len(set(shared_memory_of(os.getpid())) - others) == 6
     assert processes_of(repository) == []
     assert set(shared_memory_of(os.getpid())) <= others
     assert "recommend" in (tmp_path / "server.log").read_text()
@@ -287,7 +286,7 @@ def test_a_config_that_triton_refuses_is_named(tmp_path: Path) -> None:
     repository = write_toy_repository(tmp_path / "repository")
     config = repository / "recommend" / "config.pbtxt"
     config.write_text(config.read_text() + "\nno_such_field: 1\n")
-    with pytest.raises(StartError, match="no_such_field"):
+    with pytest.raises(RepositoryError, match=r"recommend/config\.pbtxt: is not .*no_such_field"):
         TritonServer(repository, **ANY_PORT).start()
     assert processes_of(repository) == []
 

@@ -39,12 +39,13 @@ import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.calls = Path(args["model_repository"]) / "calls.txt"
+        model = Path(args["model_repository"], args["model_version"]).resolve().parent
+        self.calls = model / "calls.txt"
         about = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         import sys, trireme_runtime
         about |= {"prefix": sys.prefix, "stages": trireme_runtime.__file__}
         about["cpus"] = sorted(os.sched_getaffinity(0))
-        (Path(args["model_repository"]) / "about.json").write_text(json.dumps(about))
+        (model / "about.json").write_text(json.dumps(about))
 
     def execute(self, requests):
         responses, users = [], 0

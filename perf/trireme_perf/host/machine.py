@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
+
+from trireme_runtime.cpu import cpu_model
 
 __all__ = ["machine"]
 
@@ -12,11 +12,4 @@ __all__ = ["machine"]
 def machine() -> str:
     """Returns the machine in a few words: usable cores and processor."""
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} {'core' if cores == 1 else 'cores'}, {_processor()}"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return f"{cores} {'core' if cores == 1 else 'cores'}, {cpu_model()}"

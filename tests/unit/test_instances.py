@@ -1,0 +1,71 @@
+"""How many instances a server runs: the CPUs that it may use, and the configs that say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from trireme_runtime.cpu import usable_cpus
+from trireme_server.instances import link_repository
+
+
+def v2(quota: str) -> dict[str, str]:
+    return {"cpu.max": f"{quota} 100000\n"}
+
+
+def v1(quota: str) -> dict[str, str]:
+    return {"cpu.cfs_quota_us": f"{quota}\n", "cpu.cfs_period_us": "100000\n"}
+
+
+@pytest.mark.parametrize(
+    ("own", "groups", "cpus"),
+    [
+        ("0::/\n", {}, 8),
+        ("0::/\n", {"": v2("max")}, 8),
+        ("0::/\n", {"": v2("200000")}, 2),
+        ("0::/\n", {"": v2("250000")}, 2),
+        ("0::/\n", {"": v2("50000")}, 1),
+        ("0::/\n", {"": v2("9900000")}, 8),
+        # The group around it is the narrower one.
+        ("0::/pods/one\n", {"pods": v2("300000"), "pods/one": v2("400000")}, 3),
+        # In a container, the path may be that of the host, which is not there.
+        ("0::/docker/abc\n", {"": v2("400000")}, 4),
+        ("3:cpu,cpuacct:/a\n2:memory:/b\n0::/c\n", {"cpu,cpuacct/a": v1("300000")}, 3),
+        ("3:cpu:/a\n", {"cpu/a": v1("-1"), "cpu": v1("500000")}, 5),
+        ("3:cpuset:/a\n", {"cpu/a": v1("100000")}, 8),
+        ("0::/\n", {"": {"cpu.max": "broken"}}, 8),
+        (None, {}, 8),
+    ],
+)
+def test_a_quota_counts_before_the_cpus_that_are_visible(
+    tmp_path: Path, own: str | None, groups: dict[str, dict[str, str]], cpus: int
+) -> None:
+    for folder, files in groups.items():
+        (tmp_path / "fs" / folder).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (tmp_path / "fs" / folder / name).write_text(content)
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    assert usable_cpus(range(8), tmp_path / "fs", tmp_path / "own") == cpus
+
+
+def test_the_server_decides_where_the_bundle_leaves_it_to_it(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    configs = {
+        "auto": 'instance_group { count: 9 } parameters { key: "instances" value { string_value: "auto" } }',
+        "fixed": "instance_group { count: 3 }",
+        "ensemble": "",
+    }
+    for model, text in configs.items():
+        (repository / model / "1").mkdir(parents=True)
+        (repository / model / "1" / "model.py").write_text(model)
+        (repository / model / "config.pbtxt").write_text(text)
+    assert link_repository(repository, tmp_path / "linked", 2) == {"auto": 2, "fixed": 3}
+    for model, text in configs.items():
+        assert (tmp_path / "linked" / model / "1" / "model.py").read_text() == model
+        assert (repository / model / "config.pbtxt").read_text() == text  # the bundle stays as it was published
+    served = text_format.Parse((tmp_path / "linked" / "auto" / "config.pbtxt").read_text(), ModelConfig())
+    assert served.instance_group[0].count == 2
