@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +56,20 @@ def test_a_rate_beyond_the_server_is_marked_and_ends(server: TritonServer, tool:
     _, row = sweep(server.grpc_url, ["recommend"], data, plan=plan, tool=tool)
     assert row.status in ("behind", "failed")
     assert row.throughput_users_per_s < row.load
+
+
+def test_it_runs_as_a_command_with_its_own_arguments_and_exit_code(server: TritonServer, tool: Tool) -> None:
+    def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "trireme_cli", "perf", "analyze", "--", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    data = str(server.repository / "perf_input.json")
+    load = ("-i", "grpc", "-u", server.grpc_url, "--input-data", data, "--request-count", "50")
+    done = analyze("-m", "recommend", *load)
+    assert (done.returncode, "Throughput: " in done.stdout) == (0, True), done.stdout + done.stderr
+    environment = {**os.environ, **tool.environment}
+    bare = subprocess.run([tool.path, "-m", "nosuch", *load], env=environment, capture_output=True, check=False)
+    assert analyze("-m", "nosuch", *load).returncode == bare.returncode != 0
 
 
 def test_an_unknown_model_is_named(server: TritonServer, tool: Tool) -> None:

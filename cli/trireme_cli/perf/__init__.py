@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from trireme_cli.perf.ab import ab
+from trireme_cli.perf.analyze import analyze
 from trireme_cli.perf.goodput import goodput
 from trireme_cli.perf.limit import limit
 from trireme_cli.perf.memory import memory
@@ -13,5 +14,5 @@ from trireme_cli.perf.sweep import sweep
 __all__ = ["perf"]
 
 perf = typer.Typer(help="Measure: goodput, experiments, the limit, perf_analyzer sweeps, memory.", no_args_is_help=True)
-for command in (goodput, ab, limit, sweep, memory):
+for command in (goodput, ab, limit, sweep, analyze, memory):
     perf.command()(command)

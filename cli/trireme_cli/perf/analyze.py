@@ -1,0 +1,26 @@
+"""``trireme perf analyze``"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+__all__ = ["analyze"]
+
+
+def analyze(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="After --: the arguments of perf_analyzer.", metavar="ARGS")
+    ] = None,
+) -> None:
+    """Run perf_analyzer, Triton's load generator, from the wheel that `trireme perf sweep` uses.
+
+    For example: trireme perf analyze -- -m recommend_fused -i grpc -u localhost:8001
+    --input-data build/model_repository/perf_input.json --concurrency-range 1:32
+    """
+    from trireme_perf.sweep.binary import find_perf_analyzer
+
+    tool = find_perf_analyzer()
+    os.execve(tool.path, [str(tool.path), *(arguments or [])], {**os.environ, **tool.environment})
