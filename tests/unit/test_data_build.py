@@ -156,6 +156,15 @@ def test_the_report_is_plain_json_and_explains_every_column(tmp_path: Path) -> N
     assert content["title_column"] == "title"
 
 
+def test_the_report_names_columns_that_could_be_labels(tmp_path: Path) -> None:
+    frame = {**INTERACTIONS, "is_purchase": [0, 1] * (len(INTERACTIONS["user_id"]) // 2)}
+    lines = read_dataset(write_frames(tmp_path, frame)).report.lines()
+    assert lines[1] == "not used, but could be a label: is_purchase (data.label_column names the one to use)"
+    used = read_dataset(tmp_path, DataConfig(label_column="is_purchase")).report.lines()
+    assert "positives are is_purchase > 0" in used[0]
+    assert not any("could be a label" in line for line in used)
+
+
 def test_configured_columns_need_their_file(tmp_path: Path) -> None:
     write_frames(tmp_path)
     with pytest.raises(DataColumnError, match=r"users\.parquet: missing, but age are configured"):

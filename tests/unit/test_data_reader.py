@@ -58,6 +58,32 @@ def test_every_row_is_positive_unless_there_is_a_label(tmp_path: Path) -> None:
     assert rated.label == "positives are rating >= 4"
 
 
+def test_columns_that_could_be_labels_are_found_where_they_are_not_used(tmp_path: Path) -> None:
+    write_frames(
+        tmp_path,
+        changed(
+            is_purchase=[0, 1, 0, None, 1, 0, 0, 0, 1, 0],
+            returned=[True, False] * 5,
+            share=[0.0, 1.0] * 5,
+            rating=[1, 0, 4, 3, 4, 2, 1, 4, 5, 3],
+            always=[1] * 10,
+            shop=list("ababababab"),
+        ),
+    )
+    read = read_interactions(tmp_path)
+    assert (read.label, read.unused_labels) == ("every row is a positive", ("is_purchase", "returned", "share"))
+    read = read_interactions(tmp_path, label_column="is_purchase")
+    assert (read.label, read.unused_labels) == ("positives are is_purchase > 0", ("returned", "share"))
+
+
+def test_text_ids_are_refused_with_a_way_to_number_them(tmp_path: Path) -> None:
+    with pytest.raises(DataColumnError) as caught:
+        read_interactions(write_frames(tmp_path, changed(item_id=list("abcdefghij"))))
+    example = 'codes, names = pandas.factorize(frame["item_id"]); frame["item_id"] = codes'
+    assert f"number text ids first, for example: {example}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_ids_of_any_integer_type_and_dictionary_encoding_are_read(tmp_path: Path) -> None:
     plain = pa.array(INTERACTIONS["user_id"], pa.int64())
     narrow = [plain.cast(kind) for kind in (pa.int8(), pa.uint16(), pa.int32(), pa.uint64())]

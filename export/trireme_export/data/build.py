@@ -187,6 +187,7 @@ class _Assembly:
             "interactions": int(interactions.user_id.size),
             "positives": int(parts.user_id.size),
             "label": interactions.label,
+            "unused_labels": interactions.unused_labels,
             "time_column": interactions.time_column,
             "out_of_order": interactions.out_of_order,
             "train": int(np.count_nonzero(parts.train)),

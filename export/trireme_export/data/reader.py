@@ -39,6 +39,8 @@ class Interactions:
     time_column: str
     label: str
     """How positives were recognised, in words."""
+    unused_labels: tuple[str, ...]
+    """Columns that could be labels, too: bool, or numbers of which each is 0 or 1."""
     out_of_order: int
     """Rows that the file holds after a row of a later time."""
 
@@ -81,12 +83,15 @@ def read_interactions(
     item_id = _ids(file, "item_id", table["item_id"])
     time = _times(file, time_name, table[time_name])
     positive, label = _positive(file, table, label_name, label_minimum)
+    unused = _could_be_labels(file, [name for name in names if name not in wanted])
     if not positive.any():
         raise DataValueError(f"{file}: no positive interactions among {positive.size} rows ({label})")
     out_of_order = int(np.count_nonzero(time < np.maximum.accumulate(time)))
     order = np.argsort(time, kind="stable")
     seconds = time // MICROSECONDS if pa.types.is_temporal(table[time_name].type) else time
-    return Interactions(user_id[order], item_id[order], seconds[order], positive[order], time_name, label, out_of_order)
+    return Interactions(
+        user_id[order], item_id[order], seconds[order], positive[order], time_name, label, unused, out_of_order
+    )
 
 
 def read_entities(directory: Path, name: str) -> EntityTable | None:
@@ -183,7 +188,10 @@ def _ids(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
     missing = pc.is_null(column, nan_is_null=True)
     _refuse(where, missing, "have no id (null or NaN)", "ids are integers >= 0")
     if not pa.types.is_integer(column.type):
-        raise DataColumnError(f"{where}: is {column.type} (such as {_some(column)}); ids are integers >= 0")
+        text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        raise DataColumnError(
+            f"{where}: is {column.type} (such as {_some(column)}); ids are integers >= 0{_numbering(name) if text else ''}"
+        )
     ids = _integers(where, "an id", column)
     negative = ids < 0
     if negative.any():
@@ -192,6 +200,14 @@ def _ids(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
             f"(such as {_some(ids[negative])}); ids are integers >= 0"
         )
     return ids
+
+
+def _numbering(name: str) -> str:
+    """Returns how to make numbers of the text ids in a column."""
+    return (
+        f'; number text ids first, for example: codes, names = pandas.factorize(frame["{name}"]); frame["{name}"] = codes '
+        f"(names[code] is the text again, names.get_indexer(texts) the codes for another file)"
+    )
 
 
 def _times(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
@@ -229,6 +245,20 @@ def _positive(file: Path, table: pa.Table, name: str | None, minimum: float | No
     if minimum is None:
         return values > 0, f"positives are {name} > 0"
     return values >= minimum, f"positives are {name} >= {minimum:g}"
+
+
+def _could_be_labels(file: Path, names: list[str]) -> tuple[str, ...]:
+    """Returns those of the columns ``names`` that hold nothing but yes and no, and both."""
+    found = []
+    schema = pq.read_schema(file)
+    for name in names:
+        kind = schema.field(name).type
+        if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            column = _flat(_read(file, names, [name])[name]).cast(pa.float64(), safe=False)
+            values = pc.unique(column.drop_null())
+            if len(values) == 2 and set(values.to_pylist()) == {0.0, 1.0}:
+                found.append(name)
+    return tuple(found)
 
 
 def _refuse(where: str, bad: pa.Array, what: str, allowed: str) -> None:

@@ -16,6 +16,8 @@ class DataReport:
     interactions: int
     positives: int
     label: str
+    unused_labels: tuple[str, ...]
+    """Columns of interactions.parquet that could be labels and are not used."""
     time_column: str
     split_by: str
     out_of_order: int
@@ -52,6 +54,7 @@ class DataReport:
         """Returns what is notable, in sentences."""
         lines = [
             f"{self.positives:,} positives of {self.interactions:,} interactions ({self.label})",
+            *self._unused_labels(),
             f"{self.train:,} to train on, {self.test:,} to test on "
             f"({'the last of each user' if self.split_by == 'user' else 'the last'} by {self.time_column})",
             f"{self.users:,} users ({self.users_without_history:,} without history), {self.items:,} items, "
@@ -72,6 +75,12 @@ class DataReport:
                 if text.startswith(("ignore", "text"))
             ]
         return lines
+
+    def _unused_labels(self) -> list[str]:
+        if not self.unused_labels:
+            return []
+        listed = ", ".join(self.unused_labels)
+        return [f"not used, but could be a label: {listed} (data.label_column names the one to use)"]
 
 
 def _unknown(name: str, count: int, examples: tuple[int, ...]) -> list[str]:
