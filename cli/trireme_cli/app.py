@@ -15,6 +15,7 @@ from trireme_cli.ledger import ledger
 from trireme_cli.output import fail
 from trireme_cli.perf import perf
 from trireme_cli.recommend import recommend
+from trireme_cli.rollback import rollback
 from trireme_cli.serve import serve
 from trireme_cli.train import train
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, export, serve, recommend, evaluate, ledger, console, demo):
+for command in (train, export, rollback, serve, recommend, evaluate, ledger, console, demo):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(perf, name="perf")

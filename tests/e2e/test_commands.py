@@ -301,6 +301,9 @@ def test_an_export_takes_other_settings_and_warns_of_shorter_lists(served: Serve
         f"warning: {tmp_path / 'repo'} had lists of 30 items, version 2 has 20; calls with a larger k get fewer items"
     )
     assert warning in second.stderr.splitlines()
+    assert document(trireme("rollback", "1", "--repository", tmp_path / "repo", "--json"))["version"] == 1
+    assert read_manifest(tmp_path / "repo").dims.list_length == 30
+    assert "holds no version 7; it holds 1, 2" in trireme("rollback", "7", "--repository", tmp_path / "repo").stderr
     (tmp_path / "other.yaml").write_text("training: {seed: 99}")
     refused = trireme(*export, "--config", tmp_path / "other.yaml")
     assert refused.returncode == 1
