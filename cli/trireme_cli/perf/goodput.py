@@ -16,7 +16,7 @@ from trireme_cli.perf.tables import figures, interval, number, tell
 if TYPE_CHECKING:
     from trireme_perf.goodput.run import Settings
 
-__all__ = ["goodput"]
+__all__ = ["goodput", "goodput_table"]
 
 #: Figures in the table after the goodput: headings and digits.
 SHOWN = {
@@ -76,9 +76,9 @@ def goodput(
             result, note = _compare(repository, out, settings, only or [], baseline, baseline_repository)
     except asyncio.CancelledError:
         raise CommandError("stopped in the first round; there are no figures") from None
-    first = [_like_for_like(result)] if result["like_for_like"] else []
+    first = [like_for_like_table(result)] if result["like_for_like"] else []
     ratios = [_ratios(result)] if result["ratios"] else []
-    finish(result, as_json, *first, _figures(result), *ratios, *note)
+    finish(result, as_json, *first, goodput_table(result), *ratios, *note)
     if result["ended_early"]:
         raise CommandError(f"the figures are of {result['rounds']} of {rounds} rounds: {result['ended_early']}")
 
@@ -101,7 +101,7 @@ def _compare(
     return result, [f"page, plots and JSON in {out}{best}"]
 
 
-def _like_for_like(result: dict[str, Any]) -> Table:
+def like_for_like_table(result: dict[str, Any]) -> Table:
     """One user per request on both sides, then coalescing callers on both sides."""
     title = f"like for like: goodput at p99 ≤ {result['slo_ms']:g} ms, users/s; ratios per round"
     table = figures(title, ["Trireme", "peer", "ratio", "least … most"])
@@ -112,7 +112,7 @@ def _like_for_like(result: dict[str, Any]) -> Table:
     return table
 
 
-def _figures(result: dict[str, Any]) -> Table:
+def goodput_table(result: dict[str, Any]) -> Table:
     """A row per contestant; a figure that none of them has gets no column."""
     contestants = result["contestants"]
     shown = {key: how for key, how in SHOWN.items() if any(one[key] is not None for one in contestants.values())}
@@ -120,7 +120,7 @@ def _figures(result: dict[str, Any]) -> Table:
     for name, one in contestants.items():
         goodput = ("≥ " if one["limited_by_load_generator"] else "") + number(one["goodput"], 0)
         cells = (number(one[key], digits) for key, (_, digits) in shown.items())
-        table.add_row(name, goodput, interval(one["interval"]["goodput"], 0), *cells)
+        table.add_row(name.replace("+", "\n+"), goodput, interval(one["interval"]["goodput"], 0), *cells)
     table.caption = "\n".join(_remarks(result)) or None
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, allowed, finish
 from trireme_cli.perf.tables import MIB, bounds, figures, interval, number, tell
 
-__all__ = ["limit"]
+__all__ = ["growth_table", "limit", "limit_table"]
 
 
 def limit(
@@ -68,6 +69,11 @@ def _limit_of(repository: Path, batches: list[int] | None, rounds: int, as_json:
     from trireme_perf.limit.in_process import BATCHES, measure_limit
 
     result = measure_limit(repository, batches or BATCHES, rounds)
+    finish(result, as_json, limit_table(result, rounds))
+
+
+def limit_table(result: dict[str, Any], rounds: int) -> Table:
+    """Returns a row per batch size."""
     stages = list(result["batches"][0]["stages"])
     columns = (*_headings(stages), "all", "interval", "users/s")
     table = figures(
@@ -77,7 +83,7 @@ def _limit_of(repository: Path, batches: list[int] | None, rounds: int, as_json:
         costs = (row["stages"][stage] for stage in stages)
         whole = (number(row["us_per_user"]), interval(bounds(row["interval"])), number(row["users_per_s"]))
         table.add_row(number(row["batch"]), *map(number, costs), *whole)
-    finish(result, as_json, table)
+    return table
 
 
 def _growth_of(sizes: dict[str, list[int]], rounds: int, keep: Path | None, out: Path, as_json: bool) -> None:
@@ -87,7 +93,7 @@ def _growth_of(sizes: dict[str, list[int]], rounds: int, keep: Path | None, out:
 
     result = measure_growth(Plan.around(sizes, rounds), builder(keep), _tell_row)
     write_growth(result, out)
-    tables = [_growth_table(axis, part) for axis, part in result["axes"].items()]
+    tables = [growth_table(axis, part) for axis, part in result["axes"].items()]
     finish(result, as_json, *tables, f"plot, CSV and JSON in {out}")
 
 
@@ -96,9 +102,10 @@ def _tell_row(row: dict[str, Any]) -> None:
     tell(f"{sizes}: {row['us_per_user']:.0f} µs per user, {row['memory']['pss'] / MIB:.0f} MiB")
 
 
-def _growth_table(axis: str, part: dict[str, Any]) -> Table:
+def growth_table(axis: str, part: dict[str, Any]) -> Table:
+    """Returns a row per value of the axis."""
     stages = list(part["rows"][0]["stages"])
-    columns = (*_headings(stages), "all", "recall", "artifacts", "PSS")
+    columns = (*_headings(stages), "all", "recall", "arti-\nfacts", "PSS")
     table = figures(f"{axis}: µs of CPU time per user; memory in MiB", columns)
     for row in part["rows"]:
         costs = [*(row["stages"][stage] for stage in stages), row["us_per_user"]]
@@ -113,4 +120,4 @@ def _growth_table(axis: str, part: dict[str, Any]) -> Table:
 
 def _headings(stages: list[str]) -> list[str]:
     """Returns the names of the stages, short enough for all of them."""
-    return [stage.replace("_", "_\n") for stage in stages]
+    return [re.sub("^re", "re-\n", stage.replace("_", "_\n")) for stage in stages]

@@ -17,7 +17,7 @@ MIB = 2**20
 def figures(title: str, columns: Sequence[str]) -> Table:
     """Returns an empty table with a column of names, and a column of figures for each of ``columns``."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # gives way first where the terminal is narrow
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
