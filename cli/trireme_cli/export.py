@@ -41,7 +41,9 @@ class Target(str, Enum):
 def export(
     checkpoint: Annotated[Path, typer.Option(help="What `trireme train` wrote.")] = Path("build/checkpoint"),
     out: Annotated[Path, typer.Option(help="Model repository; an existing one gets a new version.")] = REPOSITORY,
-    plan: Annotated[Plan, typer.Option(help="ensemble, fused, or both.")] = Plan.both,
+    plan: Annotated[
+        Plan, typer.Option(help="How stages run; ensemble: three Triton models; fused: one, faster.")
+    ] = Plan.both,
     target: Annotated[Target, typer.Option(help="cpu; gpu (TensorRT) is not there yet.")] = Target.cpu,
     waive_gate: Annotated[
         list[Fault] | None,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_history", "recommend", "recommendations_table"]
 
+RUNG = "rung: how complete the answer is, from 0 (full) to 3 (popular)"
+
 Url = Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")]
 Model = Annotated[str, typer.Option(help="Entry model.")]
 ServedRepository = Annotated[
@@ -91,7 +93,7 @@ def recommendations_table(answer: Recommendations, titles: Mapping[int, str]) ->
     table = Table(
         title=f"{who} · rung {int(answer.rung)} ({rung}) · {answer.model_name} version {answer.model_version}",
         title_justify="left",
-        caption=answer.reason.words if answer.rung else "",
+        caption=f"{RUNG}\n{answer.reason.words}" if answer.rung else RUNG,
         caption_justify="left",
     )
     table.add_column("", justify="right")

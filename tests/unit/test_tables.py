@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import re
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
+from typer.testing import CliRunner
 
+from trireme_cli.app import app
 from trireme_cli.ledger import ledger_table, percentiles_table
 from trireme_cli.perf.goodput import goodput_table, like_for_like_table
 from trireme_cli.perf.limit import growth_table, limit_table
 from trireme_cli.perf.sweep import sweep_table
+from trireme_cli.recommend import recommendations_table
 from trireme_cli.waterfall import waterfall_table
+from trireme_client import Recommendations, Rung
 from trireme_perf.waterfall import Bar, Waterfall
 from trireme_runtime.schema import STAGES, STEPS
 
@@ -89,3 +94,33 @@ def test_nothing_is_cut_in_80_columns(table: Table) -> None:
     lines = printed.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if re.search(r"\w…", line)] == []
+
+
+def text_of(table: Table) -> str:
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(table)
+    return " ".join(printed.getvalue().split())  # captions are as narrow as their tables
+
+
+def test_words_are_explained_under_the_table_that_has_them() -> None:
+    explained = text_of(sweep_table(SWEEP))
+    assert "unstable: the measured windows disagree" in explained
+    assert "behind: perf_analyzer could not send at the rate asked for" in explained
+    assert "failed: " not in explained
+    answer = Recommendations(7, np.int64([10]), np.float32([0.5]), Rung.FULL, "recommend", "3")
+    assert "rung: how complete the answer is, from 0 (full) to 3 (popular)" in text_of(
+        recommendations_table(answer, {})
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("export",), "ensemble: three Triton models; fused: one, faster"),
+        (("perf", "goodput"), "goodput: the highest rate within the SLO"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_words_are_explained_in_the_help_that_has_them(command: tuple[str, ...], words: str) -> None:
+    printed = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "300"}).output
+    assert words in printed

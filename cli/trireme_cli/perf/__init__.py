@@ -13,6 +13,9 @@ from trireme_cli.perf.sweep import sweep
 
 __all__ = ["perf"]
 
-perf = typer.Typer(help="Measure: goodput, experiments, the limit, perf_analyzer sweeps, memory.", no_args_is_help=True)
+perf = typer.Typer(
+    help="Measure: goodput (the highest rate within the SLO), experiments, the limit, perf_analyzer sweeps, memory.",
+    no_args_is_help=True,
+)
 for command in (goodput, ab, limit, sweep, analyze, memory):
     perf.command()(command)

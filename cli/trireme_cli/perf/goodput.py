@@ -59,7 +59,10 @@ def goodput(
     ] = Path("build/goodput"),
     as_json: Json = False,
 ) -> None:
-    """Find the highest rate within the SLO: of the plans and of other servers with the same funnel, or of a running server."""
+    """Find the goodput: the highest rate within the SLO.
+
+    It compares the plans and other servers with the same funnel, or measures a running server.
+    """
     from trireme_perf.goodput.run import Settings
     from trireme_perf.goodput.running import measure_running
 

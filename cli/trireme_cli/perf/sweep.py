@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["entry_models", "run_sweep", "sweep", "sweep_table"]
 
+#: What the words of the last column mean.
+STATUS = {
+    "unstable": "the measured windows disagree",
+    "behind": "perf_analyzer could not send at the rate asked for; the latencies are those of a lower load",
+    "failed": "requests failed; there are no figures",
+}
+
 
 def sweep(
     repository: Repository = REPOSITORY,
@@ -63,4 +70,6 @@ def sweep_table(result: dict[str, Any]) -> Table:
         load = f"{row['load']:.0f} {'at once' if row['mode'] == 'concurrency' else 'per s, Poisson, closed'}"
         measured = (row["throughput_users_per_s"], row["p50_us"], row["p99_us"])
         table.add_row(row["model"], load, *map(number, measured), "" if row["status"] == "ok" else row["status"])
+    found = {row["status"] for row in result["rows"]}
+    table.caption = "\n".join(f"{word}: {meaning}" for word, meaning in STATUS.items() if word in found) or None
     return table
