@@ -239,6 +239,47 @@ def test_a_phone_needs_no_scrolling_to_the_side(fused: Looked) -> None:
     assert wide == 390
 
 
+#: Texts as long as those of a server in trouble, by the class of their elements.
+LONGEST = {
+    "tile-value": "123,456",
+    "tile-note": "p50 123 ms · 100.0% in the SLO, 1,234,567 requests",
+    "stage-p99": "p99 12,345",
+    "stage-budget": "of 12,345 ms",
+    "verdict": "▲ too few batches to judge",
+    "stage-rest": "usual p99 12,345 · p95 12,345 · p50 12,345 · 123,456 batches",
+    "waterfall-note": "µs · batch of 1,024 · the server's parts: its own",
+    "about": "user 9223372036854775807 · rung 1 (retrieval order): the scores of the ranker were not usable",
+}
+
+
+@pytest.mark.parametrize("width", [1920, 1600, 1280, 800, 390])
+def test_texts_stay_within_their_cards(served: Served, fused: Looked, width: int) -> None:
+    fused.page.set_viewport_size({"width": width, "height": 1080})
+    fused.ask(str(int(served.dataset.test.user_id[0])))
+    expect(fused.page.locator(".part-name", has_text="reranking")).to_have_count(1, timeout=WAIT_MS)
+    # In one step: the page goes on writing its own texts.
+    script = """longest => {
+        for (const [name, text] of Object.entries(longest))
+            for (const element of document.querySelectorAll('.' + name))
+                (element.querySelector('.q-label, div') ?? element).textContent = text;
+        const outside = [];
+        for (const card of document.querySelectorAll('.panel, .tile, .headline'))
+            for (const element of card.querySelectorAll('*')) {
+                if (element.closest('.plot') || element.children.length || !element.textContent.trim()) continue;
+                const range = document.createRange();
+                range.selectNodeContents(element);
+                const clipped = getComputedStyle(element).overflow === 'hidden';
+                const [inner, outer] = [clipped ? element : range, card].map(each => each.getBoundingClientRect());
+                const below = !card.closest('.question') && inner.bottom > outer.bottom + 1;  // which scrolls
+                if (below || inner.right > outer.right + 1) outside.push(element.className + ': ' + element.textContent);
+            }
+        return outside;
+    }"""
+    outside = fused.page.evaluate(script, LONGEST)
+    fused.page.set_viewport_size({"width": 1920, "height": 1080})
+    assert outside == []
+
+
 @dataclass(frozen=True)
 class Slowable:
     stages: SlowStage
