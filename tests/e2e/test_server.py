@@ -155,10 +155,10 @@ def test_the_image_is_healthy_only_after_the_warm_up(tmp_path: Path) -> None:
     waiting = f"import time\n        while not Path({str(gate)!r}).exists(): time.sleep(0.01)\n        "
     model = MODEL.replace("responses, users = [], 0", waiting + "responses, users = [], 0")
     server = served_briefly(write_toy_repository(tmp_path / "repository", model=model))
-    healthy = health_check(f"trireme_{os.getpid()}_")
     with ThreadPoolExecutor() as pool:
         starting = pool.submit(server.start)
         assert eventually(lambda: server.pid is not None and is_ready(server.http_url))
+        healthy = health_check(server._shm_prefix)
         assert subprocess.run(healthy, capture_output=True).returncode == 1
         gate.touch()
         starting.result()
