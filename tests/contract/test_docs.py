@@ -87,7 +87,7 @@ def test_the_tree_of_the_readme_is_that_of_the_project() -> None:
 @pytest.mark.parametrize(
     ("name", "heading", "rows"),
     [
-        ("README.md", "How fast", 7),
+        ("README.md", "How fast", 5),
         ("docs/quality.md", "Figures", 3),
         ("docs/quality.md", "Users who were not in training", 3),
     ],
