@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.toy_repository import write_toy_repository
-from trireme_cli.perf.goodput import _like_for_like
+from trireme_cli.perf.goodput import like_for_like_table
 from trireme_perf.errors import PerfError
 from trireme_perf.goodput.answers import DifferenceError, check_answer, check_rung
 from trireme_perf.goodput.contestants import Contestant, baseline_plans, own_plans
@@ -269,7 +269,7 @@ def test_contestants_that_are_asked_in_the_same_way_come_first_with_the_range_of
         {"own": "fused", "peer": "fastapi", "ratio": 2.5, "range": (2, 3)},
         {"own": "fused_coalescing", "peer": "fastapi_coalescing", "ratio": 1.75, "range": (1.5, 2)},
     ]
-    title, first, second = (list(column.cells) for column in _like_for_like(document).columns[:3])
+    title, first, second = (list(column.cells) for column in like_for_like_table(document).columns[:3])
     assert title == ["fused ÷ fastapi", "fused_coalescing ÷ fastapi_coalescing"]
     assert (first, second) == (["950", "3,500"], ["400", "2,000"])
 
