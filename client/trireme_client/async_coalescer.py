@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
 
 import grpc
 
@@ -30,7 +29,6 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
 
     def __init__(self, session: AsyncSession, options: Coalescing) -> None:
         super().__init__(session, options)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._flush_scheduled = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
@@ -57,8 +55,7 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
         self._close()
         if self._alarm is not None:
             self._alarm.cancel()
-        for task in self._tasks:
-            task.cancel()
+        self._session.cancel_tasks()
 
     def _schedule_flush(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sends at the end of this turn of the event loop, so that calls made in the same turn share RPCs."""
@@ -75,7 +72,7 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
                 self._set_alarm(stuck_at)
 
     def _send(self, flight: Flight, rpc: Rpc) -> None:
-        flight.rpc = task = self._spawn(self._exchange(flight, rpc))
+        flight.rpc = task = self._session.spawn(self._exchange(flight, rpc))
         task.add_done_callback(lambda task: self._ended(flight, task))
 
     def _ended(self, flight: Flight, task: asyncio.Task[None]) -> None:
@@ -109,7 +106,7 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
             self._schedule_flush(asyncio.get_running_loop())
 
     def _load(self, deadline: Deadline, until: float) -> None:
-        self._spawn(self._read_dimensions(deadline, until))
+        self._session.spawn(self._read_dimensions(deadline, until))
 
     async def _read_dimensions(self, deadline: Deadline, until: float) -> None:
         try:
@@ -129,13 +126,6 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
             waiter.set_exception(result)
         else:
             waiter.set_result(result)
-
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
-        """Returns a task that is kept until it ends: the event loop itself holds only weak references."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     def _look_at_deadlines(self) -> None:
         """Ends the calls whose deadline has passed, and sends those that are in a hurry.

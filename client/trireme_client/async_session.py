@@ -60,7 +60,7 @@ class AsyncSession(Session):
 
     def refresh(self) -> None:
         """Reads the model's dimensions in a task."""
-        self._spawn(self._refresh())
+        self.spawn(self._refresh())
 
     async def _refresh(self) -> None:
         with suppress(TriremeError):
@@ -68,18 +68,23 @@ class AsyncSession(Session):
 
     def close_channel(self, channel: Any) -> None:
         """Closes a channel in a task."""
-        self._spawn(channel.close())
+        self.spawn(channel.close())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Makes a task that is kept until it ends: the event loop itself holds only weak references."""
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Returns a task that is kept until it ends: the event loop itself holds only weak references."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def cancel_tasks(self) -> None:
+        """Cancels the tasks of ``spawn`` that have not ended."""
+        for task in self._tasks:
+            task.cancel()
 
     async def close(self) -> None:
         """Closes the channels, which cancels their RPCs, and ends the tasks."""
-        for task in self._tasks:
-            task.cancel()
+        self.cancel_tasks()
         for channel in (self.channel, self.retired):
             if channel is not None:
                 await channel.close()

@@ -16,7 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_runtime.cpu import usable_cpus
-from trireme_runtime.schema import BUDGET, INSTANCES, MODELS, ORIGIN, Dims, Signature
+from trireme_runtime.schema import AUTO, BUDGET, INSTANCES, MODELS, ORIGIN, Dims, Signature
 
 __all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise"]
 
@@ -92,7 +92,7 @@ def specialise(
         return result
     result.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
     if settings.instances is None:
-        result.parameters[INSTANCES].string_value = "auto"
+        result.parameters[INSTANCES].string_value = AUTO
     for group in result.instance_group:
         group.count = settings.instances or usable_cpus()
     for sample in warmup:

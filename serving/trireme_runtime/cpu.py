@@ -31,7 +31,7 @@ def usable_cpus(cpus: Collection[int] | None = None, groups: Path = CONTROL_GROU
         groups, own: where the kernel shows the control groups, and which are this process's.
     """
     count = len(os.sched_getaffinity(0) if cpus is None else cpus)
-    return max(1, min(count, *(int(quota) for quota in _quotas(groups, own)), count))
+    return max(1, min([count, *map(int, _quotas(groups, own))]))
 
 
 def _quotas(groups: Path, own: Path) -> Iterator[float]:

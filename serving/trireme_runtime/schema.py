@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 __all__ = [
+    "AUTO",
     "BUDGET",
     "CHAINS",
     "ENTRY",
@@ -34,8 +35,8 @@ TRANSPORT = "transport"
 BUDGET = "budget"
 #: Parameter of an entry model's config: what the bundle was exported from, as JSON.
 ORIGIN = "origin"
-#: Parameter of a model's config: "auto" where the server decides how many instances it runs.
-INSTANCES = "instances"
+#: Parameter of a model's config, and its value where the server decides how many instances it runs.
+INSTANCES, AUTO = "instances", "auto"
 #: Environment variable of OpenTelemetry: where spans go. The stages send some only if it is set.
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 

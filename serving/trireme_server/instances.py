@@ -12,10 +12,8 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_runtime.bundle import CONFIG
-from trireme_runtime.schema import INSTANCES
+from trireme_runtime.schema import AUTO, INSTANCES
 from trireme_server.errors import RepositoryError
-
-AUTO = "auto"
 
 
 def link_repository(repository: Path, folder: Path, cpus: int) -> dict[str, int]:

@@ -63,6 +63,14 @@ class FakeTriton(GRPCInferenceServiceServicer):
             self._holds = lambda users: False
             self._changed.notify_all()
 
+    def answer_as(self, *versions: str) -> None:
+        """Answers as servers of these versions by turns, as a balancer before them does."""
+
+        def by_turns(request: Any, answer: Any, context: grpc.ServicerContext) -> None:
+            answer.model_version = versions[len(self.requests) % len(versions)]
+
+        self.fault = by_turns
+
     def wait_for(self, rpcs: int) -> None:
         """Returns once so many requests of users have arrived, held back or not."""
         with self._changed:

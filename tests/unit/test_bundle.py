@@ -30,6 +30,12 @@ def write(out: Path, plan: str = "both") -> Manifest:
     )
 
 
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     write(tmp_path / "repository")
@@ -238,9 +244,7 @@ class TestDamage:
 
     def test_a_flipped_bit_is_found(self, repository: Path) -> None:
         file = repository / "features" / "1" / "feature_transform" / "history.npy"
-        content = bytearray(file.read_bytes())
-        content[-1] ^= 1
-        file.write_bytes(bytes(content))
+        flip_a_bit(file)
         with pytest.raises(BundleError, match=r"history\.npy: has sha256"):
             verify_repository(repository)
 
@@ -259,14 +263,12 @@ class TestDamage:
 
     def test_a_model_looks_at_its_own_version(self, repository: Path) -> None:
         file = repository / "features" / "1" / "feature_transform" / "history.npy"
-        content = bytearray(file.read_bytes())
-        content[-1] ^= 1
-        file.write_bytes(bytes(content))
+        flip_a_bit(file)
         verify_version(repository / "retrieval", "1", hashes=True)
         verify_version(repository / "features", "1", hashes=False)
         for model in ("features", "recommend_fused"):  # which reads the same file
             with pytest.raises(BundleError, match=r"history\.npy: has sha256"):
                 verify_version(repository / model, "1", hashes=True)
-        file.write_bytes(bytes(content[:-1]))
+        file.write_bytes(file.read_bytes()[:-1])
         with pytest.raises(BundleError, match=r"history\.npy: has \d+ bytes"):
             verify_version(repository / "features", "1", hashes=False)

@@ -133,10 +133,7 @@ def test_a_new_version_is_read_in_the_background(fake: FakeTriton, url: str) -> 
 def test_servers_of_two_versions_by_turns_have_the_dimensions_read_now_and_then(
     fake: FakeTriton, url: str, call: Call
 ) -> None:
-    def by_turns(request: Any, answer: Any, context: Any) -> None:
-        answer.model_version = str(3 + len(fake.requests) % 2)
-
-    fake.fault = by_turns
+    fake.answer_as("3", "4")
     call(url, "recommend_many", [Request(user) for user in range(400)])
     assert len(fake.requests) == 100
     assert fake.config_reads <= 4  # one at first; then one per second at most

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import numpy as np
 import pytest
 
@@ -61,25 +63,26 @@ async def test_a_server_that_is_always_late_has_no_goodput() -> None:
     assert await find_goodput(server.meets, 20.0, step=1.5) == (0, SLOWEST)
 
 
-async def test_a_rate_that_met_the_slo_by_luck_is_stepped_down_until_it_is_confirmed() -> None:
+def confirming(most: float) -> tuple[list[float], Callable[[float], Awaitable[bool]]]:
+    """The rates that were tried, and a server that takes up to ``most``."""
     rates = []
 
     async def confirms(rate: float) -> bool:
         rates.append(rate)
-        return rate <= 900
+        return rate <= most
 
+    return rates, confirms
+
+
+async def test_a_rate_that_met_the_slo_by_luck_is_stepped_down_until_it_is_confirmed() -> None:
+    rates, confirms = confirming(900)
     met, missed = await confirm_goodput(confirms, 1000, 1050)
     assert rates == pytest.approx([1000, 1000 / PRECISION, 1000 / PRECISION**2.1, 1000 / PRECISION**3.31])
     assert (met, missed) == (rates[-1], rates[-2])
 
 
 async def test_a_machine_that_has_become_ten_times_slower_costs_few_steps() -> None:
-    rates = []
-
-    async def confirms(rate: float) -> bool:
-        rates.append(rate)
-        return rate <= 100
-
+    rates, confirms = confirming(100)
     met, missed = await confirm_goodput(confirms, 1000, 1050)
     assert len(rates) <= 20
     assert 0.75 * 100 < met <= 100 < missed

@@ -32,15 +32,7 @@ def make_wheel(root: Path) -> Wheel:
 
 
 def test_the_command_line() -> None:
-    command = server_command(
-        EMBEDDED,
-        Path("/models"),
-        host="127.0.0.1",
-        ports=Ports(1, 2, 3),
-        shm_prefix="trireme_9_",
-        exit_timeout_s=15,
-        extra_arguments=["--log-verbose=1"],
-    )
+    command = command_with("--log-verbose=1")
     assert command[0] == "/w/tritonserver"
     assert command[-1] == "--log-verbose=1"
     for argument in (
