@@ -29,7 +29,7 @@ REFERENCE = {
 }
 #: Users evaluated, items, and the same figures to five digits, with equals in ascending order of id.
 OURS = {
-    "online-retail-ii": (1367, 4588, (0.03640, 0.04401, 0.19148)),
+    "online-retail-ii": (1367, 4588, (0.03634, 0.04397, 0.19148)),
     "goodbooks-10k": (2420, 9949, (0.02585, 0.03544, 0.17782)),
     "kuairand-pure-14d": (5209, 4890, (0.02519, 0.09442, 0.36624)),
 }

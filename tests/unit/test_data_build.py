@@ -62,6 +62,33 @@ def test_positives_are_chosen_before_the_split(tmp_path: Path) -> None:
     assert rows(dataset) == [[1, 0, 1], [0]]
 
 
+def test_microseconds_and_baskets_decide_the_split(tmp_path: Path) -> None:
+    start = np.datetime64("2024-01-01T00:00:00", "us")
+    #  the last four within one second: two at one moment, then two at another
+    moments = start + np.array([*range(-60_000_000, 0, 10_000_000), 1, 1, 2, 2]).astype("timedelta64[us]")
+    dataset = read_dataset(
+        write_frames(tmp_path, {**INTERACTIONS, "timestamp": moments}), DataConfig(test_fraction=0.3)
+    )
+    assert (dataset.report.train, dataset.report.test) == (8, 2)
+    assert dataset.train_times is not None
+    assert np.diff(np.unique(dataset.train_times)[-2:]) == [10_000_001]
+
+
+def test_a_last_time_that_is_too_common_is_refused_before_the_training(tmp_path: Path) -> None:
+    write_frames(tmp_path, {**INTERACTIONS, "timestamp": [1, 2, 3, 4, 5, 6, 7, 8, 8, 8]})
+    with pytest.raises(
+        DataValueError, match=r"3 of 10 positives share the last time, .* a test_fraction of 0\.3 or more"
+    ):
+        read_dataset(tmp_path, DataConfig(test_fraction=0.2))
+    assert read_dataset(tmp_path, DataConfig(test_fraction=0.3)).report.test == 3
+    write_frames(tmp_path, {**INTERACTIONS, "timestamp": [1] * 10})
+    with pytest.raises(
+        DataValueError, match=r"10 of 10 positives .*; allowed: a time_column of finer times, or split_by"
+    ):
+        read_dataset(tmp_path)
+    assert read_dataset(tmp_path, DataConfig(split_by="user")).report.train == 10
+
+
 def test_users_of_the_users_file_without_interactions_have_a_row(tmp_path: Path) -> None:
     dataset = read_dataset(write_frames(tmp_path, users=USERS), DataConfig(min_category_count=1))
     assert dataset.user_ids.tolist() == [3, 7, 9]

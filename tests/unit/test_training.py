@@ -123,6 +123,36 @@ def test_clock_counts_positives() -> None:
     assert clock_of(tiny([[0, 1], [2, 3, 4, 5]])).tolist() == [0.0, 0.5, 0.0, 0.25, 0.5, 0.75]
 
 
+def test_positives_of_one_time_share_the_clock() -> None:
+    data = tiny([[0, 1, 2], [3, 4], [5]], [[10, 20, 20], [20, 30], [30]])
+    assert clock_of(data).tolist() == [0, 1 / 6, 1 / 6, 1 / 6, 4 / 6, 4 / 6]
+
+
+def baskets(users: int = 40, count: int = 5, size: int = 4) -> TrainingData:
+    """Every user takes ``count`` baskets of ``size`` items; basket b holds the items b·size … (b + 1)·size − 1."""
+    rng = np.random.default_rng(0)
+    times = np.repeat(np.sort(rng.permutation(users * count).reshape(users, count) // 3, axis=1), size, axis=1)
+    return tiny([[*range(count * size)]] * users, times.tolist(), catalogue_size=count * size)
+
+
+def test_no_cut_of_an_example_tears_a_basket() -> None:
+    batch = ExampleSource(baskets(), 0.2, 0.9, 20, 20, 0.3).draw(400, np.random.default_rng(1))
+    for history, targets in zip(batch.history, batch.targets, strict=True):
+        past, future = history[history >= 0] // 4, targets[targets >= 0] // 4
+        assert future.size
+        assert not np.isin(past, future).any()
+        assert (np.unique(past, return_counts=True)[1] == 4).all()
+        assert (np.unique(future, return_counts=True)[1] == 4).all()
+
+
+def test_no_cut_of_a_slice_tears_a_basket() -> None:
+    for cut in np.linspace(0.1, 0.9, 81):
+        part = cut_slice(baskets(), cut, 20, 100, np.random.default_rng(0))
+        for table in (part.seen, part.relevant, part.late):
+            whole = table.toarray().reshape(len(part.rows), 5, 4).sum(axis=2)
+            assert np.isin(whole, (0, 4)).all()
+
+
 def test_examples_never_show_the_future() -> None:
     data = planted()
     source = ExampleSource(data, window=0.2, end=0.8, length=12, targets=50, recency=0.3)

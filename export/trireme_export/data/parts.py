@@ -10,7 +10,7 @@ import numpy as np
 from trireme_export.data.errors import DataValueError
 from trireme_export.data.options import DataConfig
 from trireme_export.data.reader import Interactions
-from trireme_export.data.split import SplitBy, draw_holdout, test_mask
+from trireme_export.data.split import SplitBy, draw_holdout, most_tested, test_mask
 
 __all__ = ["Parts", "split_positives"]
 
@@ -38,11 +38,14 @@ def split_positives(directory: Path, interactions: Interactions, config: DataCon
     """Splits the positives of ``interactions``; the test is their last part.
 
     Raises:
-        DataValueError: nothing is left to train on.
+        DataValueError: nothing is left to train on, or more than the test may hold share the last time.
     """
     positive = interactions.positive
     user_id, item_id = interactions.user_id[positive], interactions.item_id[positive]
-    test = test_mask(user_id, config.test_fraction, by)
+    time = interactions.time[positive]
+    test = test_mask(user_id, time, config.test_fraction, by)
+    if by == "time" and most_tested(time.size, config.test_fraction) > 0 and not test.any():
+        raise DataValueError(_last_time_is_too_common(directory, interactions.time_column, time, config.test_fraction))
     held_users = draw_holdout(user_id[~test], config.holdout_users, np.random.default_rng(config.holdout_seed))
     held = np.isin(user_id, held_users)
     train = ~test & ~held
@@ -54,8 +57,19 @@ def split_positives(directory: Path, interactions: Interactions, config: DataCon
             f"{np.count_nonzero(test)} are test and {np.count_nonzero(held)} are of users held out; "
             "lower test_fraction, holdout_users or the minimum counts"
         )
-    time = interactions.time[positive]
     return Parts(user_id, item_id, time, train, test & ~held, ~test & held, test & held, held_users)
+
+
+def _last_time_is_too_common(directory: Path, column: str, time: np.ndarray, fraction: float) -> str:
+    """Returns what is wrong if more of ``time`` (int64 [n], ascending) than the test may hold is the last one."""
+    shared = int(np.count_nonzero(time == time[-1]))
+    enough = -(-1000 * shared // time.size) / 1000
+    larger = f"a test_fraction of {enough:g} or more, " if enough < 1 else ""
+    return (
+        f"{directory / 'interactions.parquet'}, column {column!r}: {shared} of {time.size} positives share the last time, "
+        f"more than data.test_fraction ({fraction:g}) of them, and no time is divided between training and test; "
+        f"allowed: {larger}a time_column of finer times, or split_by: user"
+    )
 
 
 def _frequent(ids: np.ndarray, counted: np.ndarray, minimum: int) -> np.ndarray:

@@ -19,7 +19,6 @@ __all__ = ["EntityTable", "Interactions", "read_entities", "read_interactions"]
 
 TIME_COLUMNS = ("timestamp", "seq")
 EXAMPLES = 3
-MICROSECONDS = 1_000_000
 #: Bytes of text from which an arrow array needs offsets of 64 bits.
 LARGEST_TEXT = 1 << 31
 
@@ -33,7 +32,7 @@ class Interactions:
     item_id: np.ndarray
     """int64 [n], external, >= 0."""
     time: np.ndarray
-    """int64 [n]: seconds for an arrow timestamp (whole, the order is finer); an integer column as it is."""
+    """int64 [n]: microseconds for an arrow timestamp or date; an integer column as it is."""
     positive: np.ndarray
     """bool [n]."""
     time_column: str
@@ -88,9 +87,8 @@ def read_interactions(
         raise DataValueError(f"{file}: no positive interactions among {positive.size} rows ({label})")
     out_of_order = int(np.count_nonzero(time < np.maximum.accumulate(time)))
     order = np.argsort(time, kind="stable")
-    seconds = time // MICROSECONDS if pa.types.is_temporal(table[time_name].type) else time
     return Interactions(
-        user_id[order], item_id[order], seconds[order], positive[order], time_name, label, unused, out_of_order
+        user_id[order], item_id[order], time[order], positive[order], time_name, label, unused, out_of_order
     )
 
 

@@ -33,7 +33,7 @@ class TrainingData:
     user_number: Float32
     """float32 [U, D − 1], standardised, 0 is unknown; the tower appends the length of the history."""
     user_times: Int64 | None = None
-    """int64 [P], seconds on one clock for all users; None where only the order within a user is known."""
+    """int64 [P], in any unit, on one clock for all users; None where only the order within a user is known."""
     item_category: Int32 | None = None
     """int32 [N, Fi]; values in [0, ``item_category_sizes[f]``); None is no column."""
     item_category_sizes: tuple[int, ...] = ()
