@@ -57,11 +57,38 @@ def test_the_kind_of_a_column_follows_from_type_values_and_name(name: str) -> No
     assert found.reason
 
 
-def test_a_large_whole_number_is_an_amount_and_a_user_statistic_is_no_leak() -> None:
-    table = entities(views=list(range(100)), visits=list(range(100)))
-    assert infer_kinds(table, {})["views"].kind == "ignore"
-    assert infer_kinds(table, {}, snapshots=False)["views"].kind == "number"
-    assert infer_kinds(table, {})["visits"].kind == "number"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "total_spent", "purchases", "purchase_count", "PurchaseCount", "num_orders", "order_value", "avg_rating",
+        "last_active", "LAST_PURCHASE", "days_since_order", "active_days", "visits", "recency", "views_30d",
+    ],
+)  # fmt: skip
+def test_a_number_that_sums_up_interactions_is_left_out(name: str) -> None:
+    assert infer_kinds(entities(**{name: list(range(100))}), {})[name].kind == "ignore"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "first_purchase", "first_purchase_value", "first_sold", "signup", "register_days", "follow_user_num",
+        "fans_user_num", "friend_user_num", "age", "income", "household_size", "display_order",
+    ],
+)  # fmt: skip
+def test_a_number_that_does_not_is_kept(name: str) -> None:
+    assert infer_kinds(entities(**{name: list(range(100))}), {})[name].kind == "number"
+
+
+def test_dates_of_the_last_interaction_are_left_out_as_text_too_and_other_text_is_kept() -> None:
+    day = [f"2024-05-{1 + i % 28:02}" for i in range(100)]
+    table = entities(last_order=day, signup=day, last_name=["Smith", "Jones"] * 50, total_reviews=["few", "many"] * 50)
+    kinds = {name: column.kind for name, column in infer_kinds(table, {}).items()}
+    assert kinds == {
+        "last_order": "ignore",
+        "signup": "category",
+        "last_name": "category",
+        "total_reviews": "category",
+    }
 
 
 def test_what_is_configured_is_not_inferred() -> None:

@@ -66,4 +66,4 @@ def open_entities(directory: Path, name: str, config: DataConfig) -> Entities:
         if overrides:
             raise DataColumnError(f"{directory / name}s.parquet: missing, but {', '.join(overrides)} are configured")
         return Entities(None, {})
-    return Entities(table, infer_kinds(table, overrides, snapshots=name == "item"))
+    return Entities(table, infer_kinds(table, overrides))

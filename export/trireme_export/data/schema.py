@@ -5,7 +5,6 @@ Every decision carries its reason, so that no column is left out silently.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trireme_export.data.errors import DataColumnError
+from trireme_export.data.names import AMOUNT_WORDS, CODE_WORDS, sums_up, words_of
 from trireme_export.data.reader import EntityTable
 
 __all__ = ["KINDS", "ColumnKind", "Kind", "infer_kinds", "pick_segment", "pick_title"]
@@ -27,46 +27,8 @@ SEPARATOR = "|"
 NEARLY_UNIQUE = 0.9
 #: Whole numbers with at most this many distinct values are codes rather than amounts.
 MAX_CODES = 64
-#: Words in a column's name that mean an amount, however few distinct values it has.
-AMOUNT_WORDS = frozenset(
-    [
-        "age",
-        "amount",
-        "count",
-        "days",
-        "duration",
-        "height",
-        "length",
-        "minutes",
-        "num",
-        "number",
-        "price",
-        "quantity",
-        "size",
-        "width",
-        "year",
-    ]
-)
-CODE_WORDS = frozenset(["id", "is", "has", "type", "code", "onehot", "flag"])
-#: Words of item statistics over all users: these know the test period, so they are used only if configured.
-SNAPSHOT_WORDS = frozenset(
-    [
-        "average",
-        "avg",
-        "clicks",
-        "likes",
-        "mean",
-        "median",
-        "plays",
-        "popularity",
-        "purchases",
-        "rating",
-        "ratings",
-        "reviews",
-        "sales",
-        "views",
-    ]
-)
+#: A date as text, such as 2024-05-31 or 31.5.2024.
+DATE = r"^\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
 
 
 @dataclass(frozen=True)
@@ -78,13 +40,14 @@ class ColumnKind:
     distinct: int
 
 
-def infer_kinds(table: EntityTable, overrides: Mapping[str, Kind], *, snapshots: bool = True) -> dict[str, ColumnKind]:
+def infer_kinds(table: EntityTable, overrides: Mapping[str, Kind]) -> dict[str, ColumnKind]:
     """Returns the kind of every column of ``table``, in the order of the file.
+
+    Numbers and dates that sum up interactions by their name are left out, unless they are configured.
 
     Args:
         table: the file read.
         overrides: kinds by column name; these are not inferred.
-        snapshots: whether to leave out numbers that sum up interactions by their name, as for items.
 
     Raises:
         DataColumnError: an override names a column that is not there, or a kind its type cannot have.
@@ -99,7 +62,7 @@ def infer_kinds(table: EntityTable, overrides: Mapping[str, Kind], *, snapshots:
         if name in overrides:
             kinds[name] = _configured(table, name, column, overrides[name])
         else:
-            kinds[name] = _infer(name, column, snapshots)
+            kinds[name] = _infer(name, column)
     return kinds
 
 
@@ -149,7 +112,7 @@ def _configured(table: EntityTable, name: str, column: pa.Array, kind: Kind) -> 
     return ColumnKind(kind, "configured", -1)
 
 
-def _infer(name: str, column: pa.Array, snapshots: bool) -> ColumnKind:
+def _infer(name: str, column: pa.Array) -> ColumnKind:
     if _is_list(column.type):
         return ColumnKind("list", "arrow list", -1)
     if not (_is_string(column.type) or _is_numeric(column.type)):
@@ -158,9 +121,17 @@ def _infer(name: str, column: pa.Array, snapshots: bool) -> ColumnKind:
     distinct = pc.count_distinct(filled).as_py()
     if distinct < 2:
         return ColumnKind("ignore", "has a single value", distinct)
+    words = words_of(name)
+    if sums_up(words) and (not _is_string(column.type) or _are_dates(filled)):
+        reason = "a statistic of interactions by its name: it may know the test period; configure it to use it"
+        return ColumnKind("ignore", reason, distinct)
     if _is_string(column.type):
         return _infer_string(filled, distinct)
-    return _infer_number(name, filled, distinct, snapshots)
+    return _infer_number(words, filled, distinct)
+
+
+def _are_dates(filled: pa.Array) -> bool:
+    return bool(pc.all(pc.match_substring_regex(filled, DATE)).as_py())
 
 
 def _infer_string(filled: pa.Array, distinct: int) -> ColumnKind:
@@ -171,11 +142,7 @@ def _infer_string(filled: pa.Array, distinct: int) -> ColumnKind:
     return ColumnKind("category", f"{distinct} values in {len(filled)} rows", distinct)
 
 
-def _infer_number(name: str, filled: pa.Array, distinct: int, snapshots: bool) -> ColumnKind:
-    words = set(re.split(r"[^a-z]+", name.lower()))
-    if snapshots and words & SNAPSHOT_WORDS:
-        reason = "a statistic of interactions by its name: it may know the test period; configure it to use it"
-        return ColumnKind("ignore", reason, distinct)
+def _infer_number(words: set[str], filled: pa.Array, distinct: int) -> ColumnKind:
     if pa.types.is_boolean(filled.type):
         return ColumnKind("category", "bool", distinct)
     if not _is_whole(filled):
