@@ -54,8 +54,18 @@ def open_evaluation(data: str, checkpoint: Path) -> tuple[Checkpoint, Dataset]:
 
     loaded = Checkpoint.load(checkpoint)
     dataset = open_data(data, loaded.config)
-    if dataset.name != loaded.data["name"]:
-        raise CommandError(f"{checkpoint} was trained on {loaded.data['name']!r}, --data is {dataset.name!r}")
+    trained, given = loaded.data, {"name": dataset.name, **dataset.report.as_dict()}
+    if trained.get("fingerprint") != given["fingerprint"]:
+        counts = ("positives", "users", "items")
+        differing = [
+            f"{trained.get(key)} {key} there, {given[key]} here" for key in counts if trained.get(key) != given[key]
+        ]
+        raise CommandError(
+            f"{checkpoint} was trained on {trained['name']!r} with the fingerprint {trained.get('fingerprint')}, --data is "
+            f"{dataset.name!r} with {given['fingerprint']} "
+            f"({'; '.join(differing) or 'as many positives, users and items, but other ids, times or features'}); "
+            f"allowed: the same data, under any name, or train again: `trireme train --data {data} --out {checkpoint}`"
+        )
     return loaded, dataset
 
 

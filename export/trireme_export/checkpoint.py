@@ -9,18 +9,17 @@ train.json  format, configuration, data set
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from trireme_export.config import PipelineConfig
 from trireme_export.data.evaluation_set import EvaluationSet
+from trireme_export.digest import digest_of
 from trireme_export.errors import CheckpointError
 from trireme_export.models import Ranker, TrainedModels, TwoTower, load_models, save_models
 from trireme_export.staging import staged_directory
@@ -31,7 +30,7 @@ from trireme_runtime.titles import read_titles, write_titles
 
 __all__ = ["Checkpoint", "fingerprint"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION = "train.json"
 
 
@@ -39,9 +38,9 @@ DESCRIPTION = "train.json"
 class Checkpoint:
     """Everything that export and evaluation need.
 
-    ``data`` describes the data set: its name, its counts and what was left out. ``test`` are the users of the gate,
-    ``titles`` the titles by item id. ``fingerprint`` is that of what was trained: modules of one's own that replace the
-    models do not change it.
+    ``data`` describes the data set: its name, its fingerprint, its counts and what was left out. ``test`` are the users
+    of the gate, ``titles`` the titles by item id. ``fingerprint`` is that of what was trained: modules of one's own that
+    replace the models do not change it.
     """
 
     config: PipelineConfig
@@ -133,11 +132,7 @@ class Checkpoint:
 
 def fingerprint(models: TrainedModels, tables: Tables) -> str:
     """Returns 16 hexadecimal digits that differ where weights or tables do."""
-    digest = hashlib.sha256()
     arrays = {field.name: getattr(tables, field.name) for field in fields(tables)}
     for part in (models.two_tower, models.ranker):
         arrays |= {f"{len(arrays)} {name}": value.numpy(force=True) for name, value in part.state_dict().items()}
-    for name, array in arrays.items():
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+    return digest_of(arrays)

@@ -22,6 +22,7 @@ from trireme_export.data.report import DataReport
 from trireme_export.data.schema import pick_segment, pick_title
 from trireme_export.data.split import SplitBy
 from trireme_export.data.synthetic import write_synthetic
+from trireme_export.digest import digest_of
 from trireme_runtime.arrays import lookup
 
 __all__ = ["SYNTHETIC", "load_dataset", "read_dataset"]
@@ -166,6 +167,7 @@ class _Assembly:
         history = np.bincount(self.train[0], minlength=self.user_ids.size)
         return DataReport(
             **self._counts(),
+            fingerprint=self._fingerprint(),
             split_by=self.by,
             users=int(self.user_ids.size),
             users_without_history=int(np.count_nonzero(history == 0)),
@@ -177,6 +179,19 @@ class _Assembly:
             title_column=self.title,
             segment_column=self.segment,
         )
+
+    def _fingerprint(self) -> str:
+        """Returns the same for the same positives and features, in whatever order the files hold rows and columns."""
+        parts = self.parts
+        order = np.lexsort((parts.item_id, parts.user_id, parts.time))
+        arrays = {"time": parts.time[order], "user": parts.user_id[order], "item": parts.item_id[order]}
+        for kind, entities, features, ids in (
+            ("user", self.users, self.user_features, self.user_ids),
+            ("item", self.items, self.item_features, self.item_ids),
+        ):
+            arrays[f"{kind} ids"] = ids
+            arrays |= {f"{kind} {name}": array for name, array in sorted(entities.values(features, ids).items())}
+        return digest_of(arrays)
 
     def _counts(self) -> dict[str, Any]:
         """Returns the part of the report that the files and the split decide."""

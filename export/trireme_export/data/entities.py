@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from trireme_export.data.errors import DataColumnError
-from trireme_export.data.features import FeatureTable, encode_features
+from trireme_export.data.features import FeatureTable, encode_features, feature_values
 from trireme_export.data.options import DataConfig
 from trireme_export.data.reader import EntityTable, read_entities
 from trireme_export.data.schema import ColumnKind, infer_kinds
@@ -38,6 +38,10 @@ class Entities:
         return encode_features(
             self.table, self.kinds, ids, min_count=config.min_category_count, max_categories=config.max_categories
         )
+
+    def values(self, features: FeatureTable, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns what the ``features`` of the rows ``ids`` (int64 [n]) were made from: see ``feature_values``."""
+        return feature_values(self.table, features, ids)
 
     def texts(self, column: str | None, ids: np.ndarray) -> tuple[str, ...]:
         """Returns the values of ``column`` for ``ids`` (int64 [n]) as text, empty where there is none."""

@@ -16,7 +16,7 @@ from trireme_export.data.reader import EntityTable
 from trireme_export.data.schema import SEPARATOR, ColumnKind, to_float
 from trireme_runtime.arrays import lookup
 
-__all__ = ["FeatureTable", "ListFeature", "encode_features", "standardise"]
+__all__ = ["FeatureTable", "ListFeature", "encode_features", "feature_values", "standardise"]
 
 #: Share of values at each end that are pulled in to the quantile, so that one outlier does not set the scale.
 TAIL = 0.005
@@ -110,6 +110,30 @@ def encode_features(
         dropped=dict.fromkeys(rare, f"no value occurs in {min_count} rows")
         | dict.fromkeys(constant, "has a single value"),
     )
+
+
+def feature_values(table: EntityTable | None, features: FeatureTable, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns what the ``features`` of the rows ``ids`` (int64 [n]) were made from, by column, the same on every machine.
+
+    Numbers are those of the file, float64 [n]: the last bits of standardised ones depend on the processor.
+    """
+    values: dict[str, np.ndarray] = {}
+    for name, vocabulary, index in zip(
+        features.category_names, features.vocabularies, features.category.T, strict=True
+    ):
+        values |= {f"{name} names": _text(vocabulary), f"{name} index": index}
+    for part in features.lists:
+        values |= {f"{part.name} names": _text(part.vocabulary), f"{part.name} index": part.values}
+        values[f"{part.name} offsets"] = part.offsets
+    if table is not None:
+        row = _row_of(table, ids)
+        rows = pa.array(row, mask=row < 0)
+        values |= {name: to_float(table.columns[name].take(rows)) for name in features.number_names}
+    return values
+
+
+def _text(names: tuple[str, ...]) -> np.ndarray:
+    return np.frombuffer("\0".join(names).encode(), dtype=np.uint8)
 
 
 def standardise(values: np.ndarray) -> np.ndarray:

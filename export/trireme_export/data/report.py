@@ -13,6 +13,8 @@ __all__ = ["DataReport"]
 class DataReport:
     """Counts of rows and ids, and a reason for each column that gives no feature."""
 
+    fingerprint: str
+    """16 hexadecimal digits that differ where the positives or the features do, as ``data:`` of pipeline.yaml reads them."""
     interactions: int
     positives: int
     label: str
