@@ -1,7 +1,8 @@
-"""The ``--data`` option: a directory, or a made-up data set."""
+"""The options ``--data``, a directory or a made-up data set, and ``--split``."""
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from trireme_cli.output import console
@@ -10,7 +11,14 @@ if TYPE_CHECKING:
     from trireme_export.config import PipelineConfig
     from trireme_export.data import Dataset
 
-__all__ = ["open_data"]
+__all__ = ["Split", "open_data"]
+
+
+class Split(str, Enum):
+    """Which interactions are the test, as in ``data.split_by``."""
+
+    time = "time"
+    user = "user"
 
 
 def open_data(data: str, settings: PipelineConfig) -> Dataset:

@@ -10,38 +10,91 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from trireme_cli.dataset import open_data
-from trireme_cli.output import CommandError, Json, console, figures_table, finish
+from trireme_cli.dataset import Split, open_data
+from trireme_cli.output import CommandError, Json, allowed, console, figures_table, finish
+from trireme_cli.study import study, study_tables
 
 if TYPE_CHECKING:
     from trireme_export.checkpoint import Checkpoint
     from trireme_export.data import Dataset, EvaluationSet
+    from trireme_export.evaluation.baselines import Baselines
     from trireme_export.evaluation.funnel import Ask
 
 __all__ = ["evaluate", "evaluation", "evaluation_tables", "open_evaluation", "served"]
 
-KINDS = ("served", "offline", "popularity")
+#: Entries of the result that are not figures of the known users.
+NO_FIGURES = ("data", "anonymous", "history_only", "settings", "left_out")
+#: Where `trireme train` writes unless another place is named.
+CHECKPOINT = Path("build/checkpoint")
 
 
 def evaluate(
-    data: Annotated[str, typer.Option(help="The data set that the checkpoint was trained on.")],
-    checkpoint: Annotated[Path, typer.Option(help="What `trireme train` wrote.")] = Path("build/checkpoint"),
+    data: Annotated[str, typer.Option(help="The data set that the checkpoint was trained on, or to be trained on.")],
+    checkpoint: Annotated[Path | None, typer.Option(help=f"What `trireme train` wrote; default {CHECKPOINT}.")] = None,
     url: Annotated[str | None, typer.Option(help="Evaluate this server too, over gRPC.")] = None,
     model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
     config: Annotated[
-        Path | None, typer.Option(help="pipeline.yaml that `trireme export` was given; default that of the checkpoint.")
+        Path | None,
+        typer.Option(
+            help="pipeline.yaml that `trireme export` was given, default that of the checkpoint; with --seeds, that of the "
+            "trainings."
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines", help="Fit other methods on the same split: recent popularity, iALS, EASE, kNN."),
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            callback=allowed(1), help="Train this many models, instead of reading a checkpoint; prints the spread."
+        ),
+    ] = None,
+    split: Annotated[
+        list[Split] | None,
+        typer.Option(help="With --seeds: what the test is, as in `trireme train`; can be given several times."),
+    ] = None,
+    holdout_users: Annotated[
+        float | None, typer.Option(help="With --seeds: share of users kept out of training, drawn anew by each seed.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(callback=allowed(1), help="With --seeds: trainings side by side; default 1.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure NDCG@10, Recall@20 and Recall@200 on the test part: offline, as served, and of popular items.
 
-    Where lists are shorter than 200, there is the recall of the whole list for Recall@200.
+    Known users are asked for twice: as themselves, and as unknown users with their history. Where lists are shorter than 200,
+    there is the recall of the whole list for Recall@200.
     """
     from trireme_export.config import load_config
 
-    loaded, dataset = open_evaluation(data, checkpoint)
-    result = evaluation(loaded.with_settings(load_config(config)), dataset, url, model)
-    finish(result, as_json, *evaluation_tables(result))
+    settings = load_config(config)
+    if seeds is None:
+        _refuse("--split", split, "a checkpoint has one split, fixed by `trireme train --split`; allowed: with --seeds")
+        _refuse(
+            "--holdout-users",
+            holdout_users,
+            "a checkpoint has one share, fixed by `trireme train`; allowed: with --seeds",
+        )
+        _refuse("--jobs", jobs, "nothing is trained; allowed: with --seeds")
+        loaded, dataset = open_evaluation(data, checkpoint or CHECKPOINT)
+        result = evaluation(loaded.with_settings(settings), dataset, url, model, baselines)
+        finish(result, as_json, *evaluation_tables(result))
+        return
+    _refuse("--checkpoint", checkpoint, "--seeds trains models of its own")
+    _refuse("--url", url, "--seeds trains models of its own, which nobody serves")
+    if holdout_users is not None:
+        settings = settings.with_holdout(holdout_users)
+    recipes = [settings.with_split(one.value) for one in dict.fromkeys(split or ())] or [settings]
+    result = study(data, recipes, seeds, baselines, jobs or 1, progress=not as_json)
+    finish(result, as_json, *study_tables(result))
+
+
+def _refuse(option: str, value: Any, reason: str) -> None:
+    """Raises CommandError where the option is given."""
+    if value is not None and value != []:
+        raise CommandError(f"{option} cannot be used here: {reason}")
 
 
 def open_evaluation(data: str, checkpoint: Path) -> tuple[Checkpoint, Dataset]:
@@ -78,17 +131,32 @@ def served(url: str, model: str, checkpoint: Checkpoint, users: EvaluationSet) -
         return served_lists(_asker(client), checkpoint.tables, users)
 
 
-def evaluation(checkpoint: Checkpoint, dataset: Dataset, url: str | None, model: str) -> dict[str, Any]:
-    """Returns the figures of the known users and, where users were held out, of those served by history alone.
+def evaluation(
+    checkpoint: Checkpoint, dataset: Dataset, url: str | None, model: str, baselines: bool = False
+) -> dict[str, Any]:
+    """Returns the figures of the known users, of the same as unknown users, and of users who were held out, if any were.
 
     Raises:
         CommandError: the server's bundle is not that of the checkpoint, or nobody can be evaluated.
     """
+    from trireme_export.evaluation.baselines import fit_baselines
+
     if url is not None:
         _check_origin(url, model, checkpoint.origin)
-    result = _figures(checkpoint, dataset, dataset.test, url, model)
-    held = dataset.holdout and _figures(checkpoint, dataset, dataset.holdout, url, model)
-    return {"data": dataset.name, **result, **({"history_only": held} if held else {})}
+    fitted = None
+    if baselines:
+        fitted = fit_baselines(dataset, lambda name: console.print(f"choosing the settings of {name}"))
+
+    def figures(users: EvaluationSet) -> dict[str, Any]:
+        return _figures(checkpoint, dataset, users, url, model, fitted)
+
+    result = {"data": dataset.name, **figures(dataset.test), "anonymous": figures(dataset.test.anonymous())}
+    if dataset.holdout is not None:
+        result["history_only"] = figures(dataset.holdout)
+    if fitted is not None:
+        result["settings"] = {name: dict(one.settings) for name, one in fitted.fitted.items()}
+        result["left_out"] = fitted.left_out
+    return result
 
 
 def _check_origin(url: str, model: str, expected: dict[str, Any]) -> None:
@@ -117,9 +185,15 @@ def _check_origin(url: str, model: str, expected: dict[str, Any]) -> None:
 
 
 def _figures(
-    checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, url: str | None, model: str
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    users: EvaluationSet,
+    url: str | None,
+    model: str,
+    baselines: Baselines | None,
 ) -> dict[str, Any]:
     from trireme_export.evaluation import evaluate_lists, evaluate_popularity
+    from trireme_export.evaluation.baselines import evaluate_baselines
     from trireme_export.evaluation.funnel import offline_lists
 
     if users.n_users == 0:
@@ -132,6 +206,8 @@ def _figures(
         figures["served"] = evaluate_lists(served(url, model, checkpoint, users), users, serving.list_length)
     figures["offline"] = evaluate_lists(offline, users, serving.list_length)
     figures["popularity"] = evaluate_popularity(dataset.item_popularity, users, serving.list_length)
+    if baselines is not None:
+        figures |= evaluate_baselines(baselines, users, serving.list_length)
     return figures
 
 
@@ -155,9 +231,16 @@ def _asker(client: Any) -> Ask:
 
 
 def evaluation_tables(result: dict[str, Any]) -> list[Any]:
-    groups = {result["data"]: result, "unknown users, by history alone": result.get("history_only")}
-    return [
-        figures_table(f"{title} · {group['users']} users", {kind: group[kind] for kind in KINDS if kind in group})
+    groups = {
+        result["data"]: {key: part for key, part in result.items() if key not in NO_FIGURES},
+        "the same users, by history alone": result["anonymous"],
+        "unknown users, by history alone": result.get("history_only"),
+    }
+    tables: list[Any] = [
+        figures_table(
+            f"{title} · {group['users']} users", {kind: part for kind, part in group.items() if kind != "users"}
+        )
         for title, group in groups.items()
         if group
     ]
+    return tables + [f"{name} is left out: {reason}" for name, reason in result.get("left_out", {}).items()]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trireme_cli.dataset import open_data
+from trireme_cli.dataset import Split, open_data
 from trireme_cli.output import Json, finish
 
 __all__ = ["train"]
@@ -26,6 +26,10 @@ def train(
     holdout_users: Annotated[
         float | None, typer.Option(help="Share of users kept out of training, to be served by history alone.")
     ] = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(help="What the test is: the last interactions of all (time), or those of each user (user)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train the two-tower and the ranker on interactions."""
@@ -35,6 +39,8 @@ def train(
     settings = load_config(config)
     if holdout_users is not None:
         settings = settings.with_holdout(holdout_users)
+    if split is not None:
+        settings = settings.with_split(split.value)
     dataset = open_data(data, settings)
     start = time.monotonic()
     checkpoint = train_checkpoint(dataset, settings, progress=not as_json)

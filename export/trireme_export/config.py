@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from trireme_export.data.options import DataConfig
+from trireme_export.data.split import SplitBy
 from trireme_export.section import Section
 from trireme_export.training.options import TrainingConfig
 from trireme_runtime.schema import STAGES, TRANSPORT
@@ -136,7 +137,16 @@ class PipelineConfig(Section):
         """
         if not 0 <= share < 1:
             raise ConfigError(f"data.holdout_users: {share} is not allowed; a share from 0 to below 1")
-        return self.model_copy(update={"data": self.data.model_copy(update={"holdout_users": share})})
+        return self._with_data(holdout_users=share)
+
+    def with_split(self, by: SplitBy) -> PipelineConfig:
+        """Returns a copy with ``data.split_by`` set to ``by``."""
+        return self._with_data(split_by=by)
+
+    def with_seed(self, seed: int) -> PipelineConfig:
+        """Returns a copy in which ``seed`` decides the training and who is held out: ``training.seed``, ``data.holdout_seed``."""
+        training = self.training.model_copy(update={"seed": seed})
+        return self._with_data(holdout_seed=seed).model_copy(update={"training": training})
 
     def for_export(self, given: PipelineConfig) -> PipelineConfig:
         """Returns a copy with the sections ``serving``, ``gate`` and ``budget`` that ``given`` holds.
@@ -151,6 +161,9 @@ class PipelineConfig(Section):
                     f"{key} is {wanted!r}, the checkpoint was trained with {trained!r}; allowed: the same, or train again"
                 )
         return self.model_copy(update={name: sections[name] for name in EXPORTED & sections.keys()})
+
+    def _with_data(self, **changes: Any) -> PipelineConfig:
+        return self.model_copy(update={"data": self.data.model_copy(update=changes)})
 
 
 def _differences(key: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -7,7 +7,7 @@ training and are not in their own training history. Items of that history never 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,10 @@ class EvaluationSet:
         """Yields the positions of the users, int64, at most ``size`` at a time."""
         for start in range(0, self.n_users, size):
             yield np.arange(start, min(start + size, self.n_users))
+
+    def anonymous(self) -> EvaluationSet:
+        """Returns the same users as ones that the bundle does not know: they are asked for by their history alone."""
+        return replace(self, user_row=np.full_like(self.user_row, -1))
 
     def take(self, rows: np.ndarray) -> EvaluationSet:
         """Returns only the users at positions ``rows`` (int [e])."""

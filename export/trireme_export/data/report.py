@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trireme_export.data.split import SplitBy
+
 __all__ = ["DataReport"]
 
 
@@ -21,7 +23,7 @@ class DataReport:
     unused_labels: tuple[str, ...]
     """Columns of interactions.parquet that could be labels and are not used."""
     time_column: str
-    split_by: str
+    split_by: SplitBy
     out_of_order: int
     """Rows of the file that come after a row of a later time; they were sorted."""
     train: int

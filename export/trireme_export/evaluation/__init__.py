@@ -1,8 +1,8 @@
-"""How good lists are: metrics, baselines, and the lists of the funnel."""
+"""How good lists are: metrics, popular lists, and the lists of the funnel and of baselines."""
 
 from __future__ import annotations
 
-from trireme_export.evaluation.baselines import (
+from trireme_export.evaluation.lists import (
     evaluate_popularity,
     popular_order,
     popularity_lists,

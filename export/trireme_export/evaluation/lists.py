@@ -1,4 +1,4 @@
-"""Lists that need no training, and the exact top of given scores. Equal scores rank by ascending item index."""
+"""Lists of popular items, and the exact top of given scores. Equal scores rank by ascending item index."""
 
 from __future__ import annotations
 
@@ -64,9 +64,8 @@ def score_lists(
         values = -np.array(score(rows), dtype=np.float64)
         values[np.isnan(values)] = np.finfo(np.float64).max
         values[_history_mask(evaluation, rows, catalogue_size)] = np.inf
-        best = np.argsort(values, axis=1, kind="stable")[:, :k]
-        excluded = np.isposinf(np.take_along_axis(values, best, axis=1))
-        ranked[rows, : best.shape[1]] = np.where(excluded, -1, best)
+        row, column, place = _best(values, k)
+        ranked[rows[row], place] = column
     return ranked
 
 
@@ -84,3 +83,17 @@ def _history_mask(evaluation: EvaluationSet, rows: np.ndarray, catalogue_size: i
     mask = np.zeros((rows.size, catalogue_size), dtype=bool)
     mask[user, item] = True
     return mask
+
+
+def _best(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns row, column and place of the k smallest entries of each row below +inf (float64 [b, N]), ties by column.
+
+    Only what is not above a row's k-th smallest is sorted.
+    """
+    kth = np.partition(values, k - 1, axis=1)[:, k - 1 : k] if k < values.shape[1] else np.inf
+    row, column = np.nonzero((values <= kth) & (values < np.inf))
+    order = np.lexsort((values[row, column], row))
+    row, column = row[order], column[order]
+    place = np.arange(row.size) - np.searchsorted(row, row)
+    kept = place < k
+    return row[kept], column[kept], place[kept]
