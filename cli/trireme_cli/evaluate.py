@@ -17,7 +17,6 @@ from trireme_cli.study import study, study_tables
 if TYPE_CHECKING:
     from trireme_export.checkpoint import Checkpoint
     from trireme_export.data import Dataset, EvaluationSet
-    from trireme_export.evaluation.baselines import Baselines
     from trireme_export.evaluation.funnel import Ask
 
 __all__ = ["evaluate", "evaluation", "evaluation_tables", "open_evaluation", "served"]
@@ -139,24 +138,26 @@ def evaluation(
     Raises:
         CommandError: the server's bundle is not that of the checkpoint, or nobody can be evaluated.
     """
-    from trireme_export.evaluation.baselines import fit_baselines
-
     if url is not None:
         _check_origin(url, model, checkpoint.origin)
-    fitted = None
-    if baselines:
-        fitted = fit_baselines(dataset, lambda name: console.print(f"choosing the settings of {name}"))
-
-    def figures(users: EvaluationSet) -> dict[str, Any]:
-        return _figures(checkpoint, dataset, users, url, model, fitted)
-
-    result = {"data": dataset.name, **figures(dataset.test), "anonymous": figures(dataset.test.anonymous())}
+    users = {"known": dataset.test, "anonymous": dataset.test.anonymous()}
     if dataset.holdout is not None:
-        result["history_only"] = figures(dataset.holdout)
-    if fitted is not None:
-        result["settings"] = {name: dict(one.settings) for name, one in fitted.fitted.items()}
-        result["left_out"] = fitted.left_out
-    return result
+        users["history_only"] = dataset.holdout
+    groups = {name: _figures(checkpoint, dataset, one, url, model) for name, one in users.items()}
+    more = _add_baselines(checkpoint, dataset, users, groups) if baselines else {}
+    return {"data": dataset.name, **groups.pop("known"), **groups, **more}
+
+
+def _add_baselines(
+    checkpoint: Checkpoint, dataset: Dataset, users: dict[str, EvaluationSet], groups: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Puts the figures of the baselines into those of each group of users; returns their settings, and what was left out."""
+    from trireme_export.evaluation.baselines import evaluate_baselines, fit_baselines
+
+    found = fit_baselines(dataset, lambda name: console.print(f"choosing the settings of {name}"))
+    for name, one in users.items():
+        groups[name] |= evaluate_baselines(found, one, checkpoint.config.serving.list_length)
+    return {"settings": {name: dict(one.settings) for name, one in found.fitted.items()}, "left_out": found.left_out}
 
 
 def _check_origin(url: str, model: str, expected: dict[str, Any]) -> None:
@@ -190,10 +191,8 @@ def _figures(
     users: EvaluationSet,
     url: str | None,
     model: str,
-    baselines: Baselines | None,
 ) -> dict[str, Any]:
     from trireme_export.evaluation import evaluate_lists, evaluate_popularity
-    from trireme_export.evaluation.baselines import evaluate_baselines
     from trireme_export.evaluation.funnel import offline_lists
 
     if users.n_users == 0:
@@ -206,8 +205,6 @@ def _figures(
         figures["served"] = evaluate_lists(served(url, model, checkpoint, users), users, serving.list_length)
     figures["offline"] = evaluate_lists(offline, users, serving.list_length)
     figures["popularity"] = evaluate_popularity(dataset.item_popularity, users, serving.list_length)
-    if baselines is not None:
-        figures |= evaluate_baselines(baselines, users, serving.list_length)
     return figures
 
 

@@ -40,7 +40,7 @@ def study(
         for recipe in trained
         for seed in range(seeds)
     ]
-    console.print(f"training {len(runs)} models, {jobs} at a time, on {threads} threads each")
+    console.print(f"training {len(runs)} models, {jobs} at a time, threads of each: {threads}")
     measured = run_seeds(runs, jobs, _tell)
     splits = {
         str(recipe.data.split_by): summarise(measured[number * seeds : (number + 1) * seeds])
@@ -61,7 +61,7 @@ def study_tables(result: dict[str, Any]) -> Iterator[Table | str]:
         for group, name in GROUPS.items():
             if group in part:
                 yield _table(f"{result['data']} · split by {split} · {name}", part[group])
-        yield f"{result['seeds']} trainings of {min(part['seconds']):.0f} to {max(part['seconds']):.0f} s"
+        yield f"a training took {min(part['seconds']):.0f} to {max(part['seconds']):.0f} s"
         yield from (f"{name} is left out: {reason}" for name, reason in part["left_out"].items())
 
 

@@ -144,3 +144,10 @@ def test_every_section_refuses_unknown_keys_is_frozen_and_describes_its_keys() -
             section(unknown_key=1)
         assert section.model_config["frozen"]
         assert all(field.description for field in section.model_fields.values()), section
+
+
+def test_a_recipe_with_another_split_or_seed_keeps_the_rest() -> None:
+    recipe = PipelineConfig().with_holdout(0.2).with_split("user").with_seed(3)
+    assert (recipe.data.split_by, recipe.data.holdout_users) == ("user", 0.2)
+    assert (recipe.data.holdout_seed, recipe.training.seed) == (3, 3)
+    assert recipe.training.tower == PipelineConfig().training.tower

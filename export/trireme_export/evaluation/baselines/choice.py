@@ -31,8 +31,6 @@ class Fitted:
     """A baseline with its chosen settings."""
 
     settings: Settings
-    validation: float | None
-    """NDCG@10 of the chosen settings on the newer part of the training; None where nobody could be evaluated on it."""
     scorer: Scorer
 
 
@@ -70,12 +68,13 @@ def evaluate_baselines(
 
 
 def _choose(method: Method, positives: Positives, older: Positives, newer: EvaluationSet) -> Fitted:
-    best: tuple[float | None, Settings] = (None, method.grid[0])
-    for settings in method.grid if newer.n_users else ():
-        found = _evaluate(method.fit(older, **settings), newer, older.catalogue_size, JUDGED)["ndcg@10"]
-        if best[0] is None or found > best[0]:
-            best = found, settings
-    return Fitted(best[1], best[0], method.fit(positives, **best[1]))
+    """Chooses the settings with the best NDCG@10 on the newer part; the first ones where nobody can be evaluated on it."""
+
+    def validate(settings: Settings) -> float:
+        return _evaluate(method.fit(older, **settings), newer, older.catalogue_size, JUDGED)["ndcg@10"]
+
+    settings = max(method.grid, key=validate) if newer.n_users else method.grid[0]
+    return Fitted(settings, method.fit(positives, **settings))
 
 
 def _evaluate(scorer: Scorer, evaluation: EvaluationSet, catalogue_size: int, longest: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from trireme_export.evaluation.baselines.positives import Positives
 
 __all__ = ["EASE", "Ease"]
 
-#: Items whose square matrices still fit: two of float64 take 6.4 GB.
+#: Items whose square matrices still fit: one of float64 and one of float32 take 4.8 GB.
 MOST_ITEMS = 20_000
 
 
@@ -21,11 +21,12 @@ class Ease:
     """
 
     def __init__(self, positives: Positives, regularisation: float) -> None:
-        x = positives.matrix.astype(np.float64)
-        gram = (x.T @ x).toarray()
+        gram = np.empty((positives.catalogue_size, positives.catalogue_size))
+        for items, shared in positives.shared():
+            gram[items] = shared
         gram[np.diag_indices_from(gram)] += regularisation
         weight = _inverse(gram)
-        weight /= -weight.diagonal().copy()
+        weight /= -weight.diagonal()
         np.fill_diagonal(weight, 0.0)
         self._weight = weight.astype(np.float32)
 
@@ -38,8 +39,8 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     """Returns the inverse of a positive definite matrix (float64 [N, N]), in whose place it is computed."""
     factor, _ = linalg.lapack.dpotrf(matrix.T, lower=True, overwrite_a=True)
     inverse, _ = linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
-    above = np.triu_indices_from(inverse, 1)
-    inverse[above] = inverse.T[above]
+    for column in range(len(inverse)):  # LAPACK leaves what is above the diagonal as it was
+        inverse[:column, column] = inverse[column, :column]
     return inverse
 
 

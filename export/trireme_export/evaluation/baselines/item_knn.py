@@ -17,9 +17,6 @@ from trireme_export.evaluation.baselines.positives import Positives
 
 __all__ = ["ITEM_KNN", "ItemKNN"]
 
-#: Similarities that are held at a time.
-SIMILARITIES = 1 << 24
-
 
 class ItemKNN:
     """The similarities of every item with its ``neighbours`` nearest: the score of an item is their sum over the history.
@@ -28,14 +25,8 @@ class ItemKNN:
     """
 
     def __init__(self, positives: Positives, neighbours: int, shrinkage: float) -> None:
-        x = positives.matrix
-        norm = np.sqrt(np.asarray(x.sum(axis=0), dtype=np.float32).ravel())
-        step = max(1, SIMILARITIES // positives.catalogue_size)
-        columns = x.T.tocsr()
-        parts = [
-            _nearest(columns[low : low + step] @ x, norm, low, neighbours, shrinkage)
-            for low in range(0, positives.catalogue_size, step)
-        ]
+        norm = np.sqrt(np.asarray(positives.matrix.sum(axis=0), dtype=np.float32).ravel())
+        parts = [_nearest(shared, norm, items, neighbours, shrinkage) for items, shared in positives.shared()]
         self._similarity = sparse.vstack(parts, format="csr").T.tocsr()
 
     def score(self, histories: sparse.csr_matrix) -> np.ndarray:
@@ -44,19 +35,16 @@ class ItemKNN:
 
 
 def _nearest(
-    shared: sparse.csr_matrix, norm: np.ndarray, low: int, neighbours: int, shrinkage: float
+    shared: np.ndarray, norm: np.ndarray, items: slice, neighbours: int, shrinkage: float
 ) -> sparse.csr_matrix:
-    """Keeps the largest similarities of the items ``low``, ``low`` + 1, …, given the users that they share: [b, N]."""
-    dense = shared.toarray()
-    rows = np.arange(len(dense))
-    product = norm[low : low + len(dense), None] * norm + np.float32(shrinkage)
-    similarity = np.divide(dense, product, out=np.zeros_like(dense), where=product > 0)
-    similarity[rows, low + rows] = 0.0
+    """Keeps the largest similarities of some items, given the users whom they share with all items: [b, N]."""
+    product = norm[items, None] * norm + np.float32(shrinkage)
+    similarity = np.divide(shared, product, out=np.zeros_like(shared), where=product > 0)
+    rows = np.arange(len(shared))
+    similarity[rows, items.start + rows] = 0.0
     if neighbours < similarity.shape[1]:
-        nearest = np.argpartition(-similarity, neighbours - 1, axis=1)[:, :neighbours]
-        kept = np.zeros_like(similarity)
-        np.put_along_axis(kept, nearest, np.take_along_axis(similarity, nearest, axis=1), axis=1)
-        similarity = kept
+        further = np.argpartition(-similarity, neighbours, axis=1)[:, neighbours:]
+        np.put_along_axis(similarity, further, 0.0, axis=1)
     return sparse.csr_matrix(similarity)
 
 

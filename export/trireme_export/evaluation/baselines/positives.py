@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,8 @@ __all__ = ["Positives", "histories"]
 
 #: Share of the training positives that settings are chosen on, split off like the test.
 VALIDATION = 0.1
+#: Counts of shared users that are held at a time.
+SHARED = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,14 @@ class Positives:
     def matrix(self) -> sparse.csr_matrix:
         """float32 [U, N], 1 for each distinct pair of user and item."""
         return _binary(*distinct_pairs(self.user, self.item, self.catalogue_size), (self.n_users, self.catalogue_size))
+
+    def shared(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yields some items after others, with the users whom each shares with every item: their slice, float32 [b, N]."""
+        users_of = self.matrix.T.tocsr()
+        step = max(1, SHARED // self.catalogue_size)
+        for low in range(0, self.catalogue_size, step):
+            part = slice(low, min(low + step, self.catalogue_size))
+            yield part, (users_of[part] @ self.matrix).toarray()
 
     def newest(self, share: float) -> Positives:
         """Returns the newest ``share`` of all positives on the clock, at least one.
