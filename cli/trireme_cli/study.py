@@ -34,7 +34,7 @@ def study(
     from trireme_export.study import SeedRun, run_seeds, summarise, threads_of
 
     trained = [recipe.with_split(open_data(data, recipe).report.split_by) for recipe in recipes]
-    threads = threads_of(jobs)
+    threads = recipes[0].training.threads or threads_of(jobs)
     runs = [
         SeedRun(data, recipe.with_seed(seed), baselines, threads, progress and jobs == 1)
         for recipe in trained

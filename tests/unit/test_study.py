@@ -21,6 +21,7 @@ from trireme_export.study import SeedRun, run_seeds, summarise, threads_of, user
 QUICK = """
 data: {holdout_users: 0.25}
 training:
+  threads: 1
   history_length: 12
   tower: {dim: 24, heads: 2, feature_dim: 4, hidden: 16, batch_size: 64, epoch_steps: 5, max_epochs: 1, moments: 16}
   ranker: {dim: 16, hidden: 8, history: 6, heads: 2, max_epochs: 1, candidates: 30}
