@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: demo test test-unit debian-packages check format bench benchmarks docs pictures wheels clean
+.PHONY: demo test test-unit debian-packages check format bench benchmarks quality docs pictures wheels clean
 
 $(READY): pyproject.toml client/pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -53,7 +53,14 @@ benchmarks: $(READY) $(PEERS_READY)
 	$(BIN)/python -m docs.measured
 	$(BIN)/python -m docs.generate
 
-# The generated pages: the commands, pipeline.yaml and the benchmarks.
+# How good the lists are on all three data sets, for docs/quality.md: five trainings for each split of each. TRIREME_DATA names the
+# folder of the two that are not shipped. If it is interrupted, it goes on with the next data set; LABEL tells recipes apart.
+LABEL := current
+quality: $(READY)
+	$(BIN)/python -m docs.quality --label $(LABEL)
+	$(BIN)/python -m docs.generate
+
+# The generated pages: the commands, pipeline.yaml and the benchmarks, and the tables of the quality.
 docs: $(READY)
 	$(BIN)/python -m docs.generate
 

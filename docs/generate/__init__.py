@@ -7,6 +7,7 @@ from pathlib import Path
 from docs.generate.benchmarks import benchmarks_page
 from docs.generate.cli import cli_page
 from docs.generate.pipeline_yaml import pipeline_yaml_page
+from docs.generate.quality import quality_page
 
 __all__ = ["DOCS", "pages"]
 
@@ -19,4 +20,5 @@ def pages() -> dict[Path, str]:
         DOCS / "benchmarks.md": benchmarks_page(DOCS / "benchmarks.json"),
         DOCS / "cli.md": cli_page(),
         DOCS / "pipeline-yaml.md": pipeline_yaml_page(),
+        DOCS / "quality.md": quality_page(DOCS / "quality.md", DOCS / "quality.json"),
     }

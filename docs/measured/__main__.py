@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from docs.commit import ROOT, measured_commit
 from docs.generate import DOCS
 from docs.measured.runs import FOLDER, RUNS, Run
 from docs.measured.tables import ABOUT, parts
 
 from trireme_server import TritonServer
 
-ROOT = DOCS.parent
 PICTURES = {"goodput.png": "goodput/goodput.png", "growth.png": "growth/growth.png"}
 
 
 def main() -> None:
-    commit, folder = _commit(), ROOT / FOLDER
+    commit, folder = measured_commit(), ROOT / FOLDER
     _claim(folder, commit)
     documents = {name: _document(name, run, folder) for name, run in RUNS.items()}
     machine = f"{documents['goodput']['machine']}, no GPU"
@@ -34,19 +34,6 @@ def main() -> None:
     for name, source in PICTURES.items():
         shutil.copyfile(folder / source, DOCS / name)
     print("docs/benchmarks.json and its pictures are written")  # noqa: T201
-
-
-def _commit() -> str:
-    """Returns the commit that is measured: all of the code must be in it."""
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    if changed:
-        raise SystemExit(f"there are changes that no commit holds; commit or undo them:\n{changed}")
-    return _git("rev-parse", "--short", "HEAD")
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def _claim(folder: Path, commit: str) -> None:

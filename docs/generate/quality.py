@@ -1,0 +1,111 @@
+"""The tables of docs/quality.md: several trainings on each split of each data set, and other methods; from docs/quality.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from docs.generate.markdown import page, table, with_part
+
+__all__ = ["quality_page", "quality_part"]
+
+METHODS: Final = {
+    "popularity": "popularity",
+    "recent_popularity": "recent popularity",
+    "ials": "iALS",
+    "ease": "EASE",
+    "item_knn": "item-kNN",
+}
+SPLITS: Final = {"time": "the last interactions of all are the test", "user": "the last of each user are the test"}
+GROUPS: Final = {"anonymous": "by history alone", "held_out": "kept out of training"}
+ABOUT: Final = (
+    "Mean ± standard deviation over trainings, each with a seed of its own. A share of the users is kept out of each training. "
+    "They are asked for by their history alone, and so are the known users once more. The other methods see histories only. They "
+    "were fitted on the same training parts, with settings chosen on the last tenth of these."
+)
+
+Measured = Mapping[str, Any]
+
+
+def quality_page(path: Path, source: Path) -> str:
+    """Returns the text of the page with its tables, which are empty where nothing was measured."""
+    part = quality_part(json.loads(source.read_text(encoding="utf-8"))) if source.is_file() else ""
+    return with_part(path.read_text(encoding="utf-8"), part)
+
+
+def quality_part(document: Mapping[str, Any]) -> str:
+    """Returns the tables.
+
+    Args:
+        document: ``{"blocks": {label: {data set: {"date", "commit", "machine", "command", "result"}}}}``.
+    """
+    blocks = document["blocks"]
+    names = list(dict.fromkeys(name for sets in blocks.values() for name in sets))
+    parts = (_set(name, {label: sets[name] for label, sets in blocks.items() if name in sets}) for name in names)
+    return page("## Several trainings, and other methods", ABOUT, *parts)
+
+
+def _set(name: str, measured: Mapping[str, Measured]) -> str:
+    newest = list(measured.values())[-1]
+    tables = (_split(split, name, measured) for split in newest["result"]["splits"])
+    return page(*tables, f"```bash\n{newest['command']}\n```", "\n".join(_origins(measured)))
+
+
+def _split(split: str, name: str, measured: Mapping[str, Measured]) -> str:
+    parts = {
+        label: one["result"]["splits"][split] for label, one in measured.items() if split in one["result"]["splits"]
+    }
+    newest = list(parts.values())[-1]
+    metrics = list(newest["known"]["offline"])
+    others = [group for group in GROUPS if group in newest]
+    columns = ["", *map(_title, metrics), *(f"{_title(metrics[0])}, {GROUPS[group]}" for group in others)]
+    rows = [[_own(label, parts), *_cells(part, "offline", metrics, others)] for label, part in parts.items()]
+    rows += [
+        [title, *_cells(newest, kind, metrics, others)] for kind, title in METHODS.items() if kind in newest["known"]
+    ]
+    notes = "\n".join(f"- {note}" for note in _notes(newest))
+    return page(f"### {name}: {SPLITS[split]}", table(columns, rows), notes)
+
+
+def _own(label: str, parts: Mapping[str, Any]) -> str:
+    return f"Trireme, {label}" if len(parts) > 1 else "Trireme"
+
+
+def _cells(part: Measured, kind: str, metrics: list[str], others: list[str]) -> list[str]:
+    known = [part["known"][kind][metric] for metric in metrics]
+    return [_spread(figure) for figure in (*known, *(part[group][kind][metrics[0]] for group in others))]
+
+
+def _spread(figure: Measured) -> str:
+    mean = f"{figure['mean']:.4f}"
+    return mean if figure["std"] is None else f"{mean} ± {figure['std']:.4f}"
+
+
+def _title(metric: str) -> str:
+    return metric.replace("ndcg", "NDCG").replace("recall", "Recall")
+
+
+def _notes(part: Measured) -> Iterator[str]:
+    users = f"{_range(part['known']['users'], 0)} known users"
+    if "held_out" in part:
+        users += f", and {_range(part['held_out']['users'], 0)} who were kept out of training"
+    yield f"{users}. A training took {_range(part['seconds'], 0)} s."
+    for name, reason in part["left_out"].items():
+        yield f"Without {METHODS[name]}: {reason}."
+
+
+def _range(values: list[float], digits: int) -> str:
+    low, high = (f"{value:,.{digits}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _origins(measured: Mapping[str, Measured]) -> Iterator[str]:
+    for label, one in measured.items():
+        which = f" ({label})" if len(measured) > 1 else ""
+        threads = one["result"]["threads"]
+        yield (
+            f"Measured on {one['date']} with commit {one['commit']}{which}, on {one['machine']}, "
+            f"{threads} {'thread' if threads == 1 else 'threads'} for each training."
+        )
