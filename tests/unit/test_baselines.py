@@ -30,8 +30,8 @@ TAKEN = np.array([[1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [0, 1, 1, 0, 1]], dtype=np.f
 SMALL = SyntheticConfig(users=250, items=120, interactions=3_000, clusters=6)
 
 
-def positives(times: np.ndarray | None = TIME) -> Positives:
-    return Positives(USER, ITEM, times, 3, 5)
+def positives(times: np.ndarray = TIME, shared_clock: bool = True) -> Positives:
+    return Positives(USER, ITEM, times, shared_clock, 3, 5)
 
 
 def asked(*rows: list[int]) -> sparse.csr_matrix:
@@ -70,7 +70,9 @@ def test_the_newer_part_is_split_off_like_the_test() -> None:
     assert older.item.tolist() == [1, 0, 1, 2, 0, 1, 3, 1, 4]
     assert (newer.user_id.tolist(), newer.relevant_items.tolist()) == ([2], [2])
     assert newer.history_items.tolist() == [1, 4]
-    older, newer = positives(None).split()  # the last of each user; items 3 and 4 are not in the older part
+    older, newer = positives(
+        shared_clock=False
+    ).split()  # the last of each user; items 3 and 4 are not in the older part
     assert older.item.tolist() == [1, 0, 1, 0, 1, 1, 2]
     assert (newer.user_id.tolist(), newer.relevant_items.tolist()) == ([0], [2])
     assert newer.history_items.tolist() == [1, 0, 1]
@@ -83,9 +85,9 @@ def test_recent_popularity_counts_users_of_the_newest_positives() -> None:
 
 def test_recent_popularity_needs_a_clock() -> None:
     assert RECENT_POPULARITY.refusal(positives()) is None
-    assert RECENT_POPULARITY.refusal(positives(None)) == "there is no clock common to all users"
-    with pytest.raises(ValueError, match="times is None"):
-        RecentPopularity(positives(None), 0.4)
+    assert RECENT_POPULARITY.refusal(positives(shared_clock=False)) == "there is no clock common to all users"
+    with pytest.raises(ValueError, match="shared_clock is False"):
+        RecentPopularity(positives(shared_clock=False), 0.4)
 
 
 def test_ease_is_the_closed_form() -> None:
@@ -165,7 +167,7 @@ def test_without_anyone_to_validate_on_the_first_settings_are_taken(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = replace(dataset, train_offsets=np.minimum(dataset.train_offsets, 1), train_items=dataset.train_items[:1])
-    one = replace(one, train_times=None)
+    one = replace(one, train_times=dataset.train_times[:1])
     monkeypatch.setattr(choice, "METHODS", (Method("target", ItemKNN, ({"neighbours": 2, "shrinkage": 0.0}, {})),))
     assert fit_baselines(one).fitted["target"].settings == {"neighbours": 2, "shrinkage": 0.0}
 

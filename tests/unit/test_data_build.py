@@ -31,7 +31,7 @@ def test_ids_become_positions_and_histories_are_in_order_of_time(tmp_path: Path)
     assert dataset.user_ids.tolist() == [7, 9]
     assert dataset.item_ids.tolist() == [10, 20, 30]
     assert rows(dataset) == [[2, 0, 2, 1, 0], [0, 1, 1, 0]]
-    assert dataset.train_times is not None
+    assert dataset.shared_clock
     assert dataset.train_times.tolist() == [1, 2, 3, 6, 8, 4, 5, 7, 9]
     assert dataset.item_popularity.tolist() == [2, 2, 1]
     assert dataset.name == tmp_path.name
@@ -46,7 +46,7 @@ def test_ids_become_positions_and_histories_are_in_order_of_time(tmp_path: Path)
 def test_seq_splits_each_user_and_has_no_clock(tmp_path: Path) -> None:
     frame = {("seq" if name == "timestamp" else name): values for name, values in INTERACTIONS.items()}
     dataset = read_dataset(write_frames(tmp_path, frame))
-    assert dataset.train_times is None
+    assert not dataset.shared_clock
     assert dataset.report.split_by == "user"
     #  the last of five of each: user 7 item 10 (seen before), user 9 item 30
     assert rows(dataset) == [[2, 0, 2, 1], [0, 1, 1, 0]]
@@ -70,7 +70,6 @@ def test_microseconds_and_baskets_decide_the_split(tmp_path: Path) -> None:
         write_frames(tmp_path, {**INTERACTIONS, "timestamp": moments}), DataConfig(test_fraction=0.3)
     )
     assert (dataset.report.train, dataset.report.test) == (8, 2)
-    assert dataset.train_times is not None
     assert np.diff(np.unique(dataset.train_times)[-2:]) == [10_000_001]
 
 

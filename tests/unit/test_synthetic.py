@@ -71,7 +71,6 @@ def test_it_is_read_like_any_other_data_set(tmp_path: Path) -> None:
     assert dataset.items.category_names == ("place",)
     assert [feature.name for feature in dataset.items.lists] == ["tags"]
     assert dataset.users.number_names == ("age",)
-    assert dataset.train_times is not None
 
 
 def test_few_items_are_taken_often_and_fashions_pass() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from trireme_export.data import ListFeature, TrainingData
 from trireme_export.data.histories import gather_history
 from trireme_export.errors import TrainingError
 from trireme_export.training import TrainingConfig, train
-from trireme_export.training.examples import Batch, ExampleSource, clock_of, popularity_snapshots
+from trireme_export.training.examples import BEFORE, Batch, ExampleSource, clock_of, popularity_snapshots
 from trireme_export.training.train import shape_of
 from trireme_export.training.two_tower import TowerTrainer, evaluate_tower
 from trireme_export.training.validation import cut_slice, hits_of, list_metrics, top_candidates
@@ -120,12 +122,20 @@ def test_unknown_configuration_key_is_refused() -> None:
 
 def test_clock_counts_positives() -> None:
     assert clock_of(tiny([[0, 1], [2, 3]], [[10, 400], [20, 30]])).tolist() == [0.0, 0.75, 0.25, 0.5]
-    assert clock_of(tiny([[0, 1], [2, 3, 4, 5]])).tolist() == [0.0, 0.5, 0.0, 0.25, 0.5, 0.75]
+    own = np.array([1, 2, 1, 2, 3, 4]) - BEFORE
+    assert clock_of(tiny([[0, 1], [2, 3, 4, 5]])).tolist() == (own / [2, 2, 4, 4, 4, 4]).tolist()
+
+
+def test_of_each_user_the_last_tenth_is_after_a_cut_and_never_nothing() -> None:
+    clock = clock_of(tiny([[0], [0, 1, 2], [*range(20)]], catalogue_size=20))
+    assert [int((part >= 0.9).sum()) for part in np.split(clock, [1, 4])] == [1, 1, 2]
 
 
 def test_positives_of_one_time_share_the_clock() -> None:
     data = tiny([[0, 1, 2], [3, 4], [5]], [[10, 20, 20], [20, 30], [30]])
     assert clock_of(data).tolist() == [0, 1 / 6, 1 / 6, 1 / 6, 4 / 6, 4 / 6]
+    own = clock_of(replace(data, shared_clock=False))
+    assert own.tolist() == ((np.array([1, 3, 3, 1, 2, 1]) - BEFORE) / [3, 3, 3, 2, 2, 1]).tolist()
 
 
 def baskets(users: int = 40, count: int = 5, size: int = 4) -> TrainingData:
@@ -135,8 +145,10 @@ def baskets(users: int = 40, count: int = 5, size: int = 4) -> TrainingData:
     return tiny([[*range(count * size)]] * users, times.tolist(), catalogue_size=count * size)
 
 
-def test_no_cut_of_an_example_tears_a_basket() -> None:
-    batch = ExampleSource(baskets(), 0.2, 0.9, 20, 20, 0.3).draw(400, np.random.default_rng(1))
+@pytest.mark.parametrize("shared_clock", [True, False])
+def test_no_cut_of_an_example_tears_a_basket(shared_clock: bool) -> None:
+    data = replace(baskets(), shared_clock=shared_clock)
+    batch = ExampleSource(data, 0.2, 0.9, 20, 20, 0.3).draw(400, np.random.default_rng(1))
     for history, targets in zip(batch.history, batch.targets, strict=True):
         past, future = history[history >= 0] // 4, targets[targets >= 0] // 4
         assert future.size
@@ -145,9 +157,10 @@ def test_no_cut_of_an_example_tears_a_basket() -> None:
         assert (np.unique(future, return_counts=True)[1] == 4).all()
 
 
-def test_no_cut_of_a_slice_tears_a_basket() -> None:
+@pytest.mark.parametrize("shared_clock", [True, False])
+def test_no_cut_of_a_slice_tears_a_basket(shared_clock: bool) -> None:
     for cut in np.linspace(0.1, 0.9, 81):
-        part = cut_slice(baskets(), cut, 20, 100, np.random.default_rng(0))
+        part = cut_slice(replace(baskets(), shared_clock=shared_clock), cut, 20, 100, np.random.default_rng(0))
         for table in (part.seen, part.relevant, part.late):
             whole = table.toarray().reshape(len(part.rows), 5, 4).sum(axis=2)
             assert np.isin(whole, (0, 4)).all()

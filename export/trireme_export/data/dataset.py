@@ -33,8 +33,10 @@ class Dataset:
     """int64 [U + 1]."""
     train_items: np.ndarray
     """int32 [P], item indices, oldest first within a user, repeats kept."""
-    train_times: np.ndarray | None
-    """int64 [P] on one clock for all users; None where only the order within a user is known."""
+    train_times: np.ndarray
+    """int64 [P], rising within a user; equal for what was taken at once."""
+    shared_clock: bool
+    """Whether the test is the end of the time of all users; otherwise it is the end of each user's own."""
     users: FeatureTable
     """U rows, at least one category column."""
     items: FeatureTable
@@ -76,6 +78,7 @@ class Dataset:
             user_offsets=self.train_offsets,
             user_items=self.train_items,
             user_times=self.train_times,
+            shared_clock=self.shared_clock,
             user_category=self.users.category,
             user_category_sizes=self.users.category_sizes,
             user_number=self.users.number,

@@ -33,7 +33,9 @@ class TrainingData:
     user_number: Float32
     """float32 [U, D − 1], standardised, 0 is unknown; the tower appends the length of the history."""
     user_times: Int64 | None = None
-    """int64 [P], in any unit, on one clock for all users; None where only the order within a user is known."""
+    """int64 [P], rising within a user; equal for what was taken at once. None where only the order within a user is known."""
+    shared_clock: bool = True
+    """Whether the models may know what was popular when, as ``user_times`` has one clock for all users."""
     item_category: Int32 | None = None
     """int32 [N, Fi]; values in [0, ``item_category_sizes[f]``); None is no column."""
     item_category_sizes: tuple[int, ...] = ()
@@ -44,6 +46,8 @@ class TrainingData:
     def __post_init__(self) -> None:
         if self.item_category is None:
             object.__setattr__(self, "item_category", np.zeros((self.catalogue_size, 0), dtype=np.int32))
+        if self.user_times is None:
+            object.__setattr__(self, "shared_clock", False)
         if self.item_number is None:
             object.__setattr__(self, "item_number", np.zeros((self.catalogue_size, 0), dtype=np.float32))
         self._check_interactions()

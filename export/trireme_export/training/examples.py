@@ -9,6 +9,9 @@ import numpy as np
 from trireme_export.data.histories import Float32, Int32, gather_history
 from trireme_export.data.training_data import TrainingData
 
+#: The part of a step by which a positive lies before the end of its step, so that the last lies before 1.
+BEFORE = 1e-3
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -25,16 +28,26 @@ class Batch:
 
 
 def clock_of(data: TrainingData) -> np.ndarray:
-    """Returns the share of all positives that are older than each, without times of the user's own: float64 (P,) in [0, 1).
+    """Returns the moment of each positive: float64 (P,) in [0, 1), not falling within a user, equal where times are equal.
 
-    Counting positives instead of seconds keeps nights and seasons from emptying the windows, and needs no unit. Positives of
-    one time have one clock, so that no cut tears a basket apart.
+    Where all users share a clock, it is the share of all positives that are older; otherwise it is the share of the user's own
+    that are not newer, so that each user's last moment is close to 1, however few there are. Counting positives instead of
+    seconds keeps nights and seasons from emptying the windows, and needs no unit.
+
+    No cut tears apart what was taken at once, such as a basket: the rest of it is easy to foretell from its beginning, and
+    never what is asked for.
     """
     total = len(data.user_items)
-    if data.user_times is not None:
+    if data.shared_clock:
+        assert data.user_times is not None
         return np.searchsorted(np.sort(data.user_times), data.user_times) / max(1, total)
     counts = np.diff(data.user_offsets)
-    return (np.arange(total) - np.repeat(data.user_offsets[:-1], counts)) / np.repeat(np.maximum(counts, 1), counts)
+    user = np.repeat(np.arange(data.n_users), counts)
+    position = np.arange(total)
+    if data.user_times is not None and total:
+        last = np.append((np.diff(user) > 0) | (np.diff(data.user_times) > 0), True)  # of its user and moment
+        position = np.flatnonzero(last)[np.cumsum(np.append(0, last[:-1]))]
+    return (position - data.user_offsets[user] + 1 - BEFORE) / counts[user]
 
 
 class ExampleSource:
@@ -51,7 +64,7 @@ class ExampleSource:
         self.anchors = np.flatnonzero(self.clock < end)
         seen = np.bincount(self.user[self.anchors], minlength=data.n_users)
         weight = np.maximum(seen, 1)[self.user[self.anchors]] ** -0.5
-        if data.user_times is not None and recency > 0:
+        if data.shared_clock and recency > 0:
             weight = weight * 0.5 ** ((end - self.clock[self.anchors]) / recency)
         self.cumulative = np.cumsum(weight)
 
@@ -98,7 +111,7 @@ def popularity_snapshots(
         float32 (grid, N, K) and (N, K); K columns, one per half-life in units of the clock and one for all of the past.
     """
     n = data.catalogue_size
-    if data.user_times is None:
+    if not data.shared_clock:
         counts = np.bincount(data.user_items, minlength=n).astype(np.float64)
         level = _log_share(counts[:, None], floor)
         return level[None], level

@@ -82,7 +82,7 @@ def shape_of(data: TrainingData, config: TrainingConfig) -> ModelShape:
         item_numbers=data.item_number.shape[1],
         item_list_sizes=tuple(column.size for column in data.item_lists),
         item_list_lengths=tuple(int(np.diff(column.offsets).max(initial=0)) for column in data.item_lists),
-        popularity=1 if data.user_times is None else len(tower.half_lives) + 1,
+        popularity=len(tower.half_lives) + 1 if data.shared_clock else 1,
         dim=tower.dim,
         heads=tower.heads,
         feature_dim=tower.feature_dim,

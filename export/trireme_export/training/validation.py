@@ -50,7 +50,7 @@ def cut_slice(data: TrainingData, cut: float, length: int, max_users: int, rng: 
     known = (np.asarray(seen.sum(axis=0)).ravel() > 0).astype(np.float32)
     relevant = _new_items(_incidence(data, user, ~past), seen, known)
     late = relevant
-    if data.user_times is not None:
+    if data.shared_clock:
         late = _new_items(_incidence(data, user, clock >= (1.0 + cut) / 2), seen, known)
     rows = np.flatnonzero((np.diff(relevant.indptr) > 0) & (np.diff(seen.indptr) > 0))
     if len(rows) > max_users:

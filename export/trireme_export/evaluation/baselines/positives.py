@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy import sparse
 from trireme_export.data.dataset import Dataset
 from trireme_export.data.evaluation_set import EvaluationSet, build_evaluation
 from trireme_export.data.histories import csr, distinct_pairs
-from trireme_export.data.split import test_mask
+from trireme_export.data.split import SplitBy, test_mask
 from trireme_runtime.arrays import ragged_rows
 
 __all__ = ["Positives", "histories"]
@@ -31,8 +31,10 @@ class Positives:
     """int64 [P], rows of users."""
     item: np.ndarray
     """int32 [P], item indices."""
-    times: np.ndarray | None
-    """int64 [P] on one clock for all users; None where only the order within a user is known."""
+    times: np.ndarray
+    """int64 [P], rising within a user."""
+    shared_clock: bool
+    """Whether the test is the end of the time of all users; otherwise it is the end of each user's own."""
     n_users: int
     """U."""
     catalogue_size: int
@@ -42,7 +44,14 @@ class Positives:
     def of(cls, dataset: Dataset) -> Positives:
         """Returns the training part of a data set."""
         user = np.repeat(np.arange(dataset.n_users), np.diff(dataset.train_offsets))
-        return cls(user, dataset.train_items, dataset.train_times, dataset.n_users, dataset.catalogue_size)
+        return cls(
+            user,
+            dataset.train_items,
+            dataset.train_times,
+            dataset.shared_clock,
+            dataset.n_users,
+            dataset.catalogue_size,
+        )
 
     @cached_property
     def matrix(self) -> sparse.csr_matrix:
@@ -63,19 +72,17 @@ class Positives:
         Raises:
             ValueError: there is no common clock.
         """
-        if self.times is None:
-            raise ValueError("times is None: which positives are the newest is known only on a common clock")
+        if not self.shared_clock:
+            raise ValueError("shared_clock is False: which positives are the newest is known only on a common clock")
         order = np.argsort(self.times, kind="stable")
         return self._take(order[-max(1, round(share * order.size)) :])
 
     def split(self) -> tuple[Positives, EvaluationSet]:
         """Returns the older part, and users to evaluate on the newer part by the protocol of the test."""
-        if self.times is None:
-            newer = test_mask(self.user, VALIDATION, "user")
-        else:
-            order = np.argsort(self.times, kind="stable")
-            newer = np.zeros(order.size, dtype=bool)
-            newer[order] = test_mask(self.user[order], VALIDATION, "time")
+        order = np.argsort(self.times, kind="stable")
+        newer = np.zeros(order.size, dtype=bool)
+        by: SplitBy = "time" if self.shared_clock else "user"
+        newer[order] = test_mask(self.user[order], self.times[order], VALIDATION, by)
         older = self._take(np.flatnonzero(~newer))
         known = np.bincount(older.item, minlength=self.catalogue_size) > 0
         item = np.where(known[self.item[newer]], self.item[newer], -1)
@@ -86,8 +93,8 @@ class Positives:
         )
 
     def _take(self, position: np.ndarray) -> Positives:
-        times = None if self.times is None else self.times[position]
-        return Positives(self.user[position], self.item[position], times, self.n_users, self.catalogue_size)
+        user, item, times = self.user[position], self.item[position], self.times[position]
+        return replace(self, user=user, item=item, times=times)
 
 
 def histories(evaluation: EvaluationSet, rows: np.ndarray, catalogue_size: int) -> sparse.csr_matrix:

@@ -25,7 +25,7 @@ class RecentPopularity:
 
 
 def _refusal(positives: Positives) -> str | None:
-    return "there is no clock common to all users" if positives.times is None else None
+    return None if positives.shared_clock else "there is no clock common to all users"
 
 
 RECENT_POPULARITY = Method(
