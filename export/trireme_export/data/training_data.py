@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,14 @@ class TrainingData:
     def n_users(self) -> int:
         """U."""
         return len(self.user_offsets) - 1
+
+    def keep(self, positives: npt.NDArray) -> TrainingData:
+        """Returns the same users and items with only the ``positives`` bool [P]."""
+        counts = np.concatenate([[0], np.cumsum(positives)])[self.user_offsets]
+        times = None if self.user_times is None else self.user_times[positives]
+        return replace(
+            self, user_offsets=counts.astype(np.int64), user_items=self.user_items[positives], user_times=times
+        )
 
     def history(self, length: int, rows: npt.NDArray | None = None) -> Int32:
         """Returns the newest ``length`` positives of the users ``rows``, or of all: int32 [u, length], left-padded with −1."""

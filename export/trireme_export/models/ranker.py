@@ -2,9 +2,10 @@
 
 A DLRM-style model (Naumov et al., arXiv:1906.00091) with one cross layer of DCN-v2 (Wang et al., WWW 2021). Its first layer is a
 sum of three parts: one of the user, one of the item, one of their interaction. The item's is a table that export computes
-once; the user's is computed once per user. The comparison with the history follows DIN (Zhou et al., KDD 2018) in a cheap
-form: fixed weights by recency and the maximum, over cosines. The retrieval score is added to the output, so an untrained
-ranker keeps the order of the retrieval.
+once; the user's is computed once per user. The query is not read: the tower that is served is not the one that drew the
+lists of the training, and the directions of their queries have nothing in common. The comparison with the history follows
+DIN (Zhou et al., KDD 2018) in a cheap form: fixed weights by recency and the maximum, over cosines. The retrieval score is
+added to the output, so an untrained ranker keeps the order of the retrieval.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class RankerCore(nn.Module):
         hidden, width, heads = shape.rank_hidden, shape.rank_dim, shape.rank_heads
         self.categories = CategoryEncoder(shape.user_category_sizes, shape.feature_dim)
         features = shape.feature_dim * len(shape.user_category_sizes) + shape.user_numbers
-        self.user_norm = nn.LayerNorm(features + shape.dim + width)
-        self.user_half = nn.Linear(features + shape.dim + width, hidden)
-        self.user_vector = nn.Linear(features + shape.dim + width, width)
+        self.user_norm = nn.LayerNorm(features + width)
+        self.user_half = nn.Linear(features + width, hidden)
+        self.user_vector = nn.Linear(features + width, width)
         age = torch.arange(shape.rank_history - 1, -1, -1).float()
         decay = torch.linspace(0.0, 2.0, heads)[:, None]
         self.recency = nn.Parameter(-decay * torch.log1p(age))  # (heads, history)
@@ -63,7 +64,7 @@ class RankerCore(nn.Module):
         Args:
             item_half: float32 (N + 1, hidden), the item's part of the first layer; the last row is for padding.
             item_vector: float32 (N + 1, rank_dim), unit vectors; the last row is for padding.
-            query: float32 (B, dim).
+            query: float32 (B, dim); not read.
             history_index: int32 (B, L), newest last, −1 where padding.
             user_category: int32 (B, F).
             user_number: float32 (B, D).
@@ -77,7 +78,7 @@ class RankerCore(nn.Module):
         newest = history_index[:, -self.shape.rank_history :]
         read = item_vector[newest]  # −1 is the row for padding, the last
         summary = self._recency_weights(newest) @ read  # (B, heads, rank_dim)
-        user = torch.cat([query, summary[:, 0], self.categories(user_category), user_number], dim=1)
+        user = torch.cat([summary[:, 0], self.categories(user_category), user_number], dim=1)
         user = self.user_norm(user)
         vector = item_vector[candidate_index]
         nearest = (vector @ read.transpose(1, 2)).amax(dim=2, keepdim=True)

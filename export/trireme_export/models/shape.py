@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of both models. ``dim`` is the length of a query or item vector: latent part, one bias, ``popularity`` columns."""
+    """Sizes of both models. ``dim`` is the length of a query or item vector: latent part, one bias, ``popularity`` columns.
+
+    The first ``factors`` columns of the latent part are not learned.
+    """
 
     catalogue_size: int
     history_length: int
@@ -20,6 +23,7 @@ class ModelShape:
     item_list_lengths: tuple[int, ...]
     popularity: int
     dim: int = 128
+    factors: int = 0
     heads: int = 6
     feature_dim: int = 16
     hidden: int = 256
@@ -32,6 +36,8 @@ class ModelShape:
     def __post_init__(self) -> None:
         if self.latent < 1:
             raise ValueError(f"dim is {self.dim}: more than {1 + self.popularity} is needed")
+        if not 0 <= self.factors < self.latent:
+            raise ValueError(f"factors is {self.factors}: 0 to {self.latent - 1} is allowed")
         if self.rank_history > self.history_length:
             object.__setattr__(self, "rank_history", self.history_length)
 

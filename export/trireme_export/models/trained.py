@@ -15,7 +15,7 @@ from trireme_export.models.shape import ModelShape
 from trireme_export.models.two_tower import TwoTower
 from trireme_export.staging import staged_directory
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _PARTS = ("two_tower", "ranker")
 
 

@@ -100,14 +100,21 @@ class UserTower(nn.Module):
 
 
 class TwoTower(nn.Module):
-    """Both towers and the tables they share."""
+    """Both towers and the tables they share.
+
+    Some columns of an item's vectors, of the one read from a history and of the one scored, are constants: factors of who took
+    what in all of the training. They keep what items have in common over any distance in time, which columns that learn what
+    comes next soon forget.
+    """
 
     popularity: Tensor
+    read_factors: Tensor
+    written_factors: Tensor
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
-        n, width = shape.catalogue_size, shape.latent
+        n, width = shape.catalogue_size, shape.latent - shape.factors
         self.features = ItemFeatures(shape)
         self.read = nn.Embedding(n, width)
         self.written = nn.Embedding(n, width)
@@ -116,6 +123,8 @@ class TwoTower(nn.Module):
         self.project_written = nn.Linear(self.features.width, width, bias=False)
         self.user = UserTower(shape)
         self.register_buffer("popularity", torch.zeros(n, shape.popularity))
+        self.register_buffer("read_factors", torch.zeros(n, shape.factors))
+        self.register_buffer("written_factors", torch.zeros(n, shape.factors))
         for layer in (self.read, self.written):
             nn.init.normal_(layer.weight, std=width**-0.5)
         for linear in (self.project_read, self.project_written):
@@ -126,12 +135,14 @@ class TwoTower(nn.Module):
 
         With ``rows`` int64 (R,), ``features`` are those of these items, and so is the table, (R + 1, latent).
         """
-        table = _rows(self.read, rows) + self.project_read(features)
+        learned = _rows(self.read, rows) + self.project_read(features)
+        table = torch.cat([_given(self.read_factors, rows), learned], dim=1)
         return torch.cat([table, table.new_zeros(1, table.shape[1])])
 
     def latent_items(self, features: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Returns the learned part of the item vectors: float32 (N, latent), or (R, latent) of ``rows``."""
-        return _rows(self.written, rows) + self.project_written(features)
+        """Returns the item vectors without bias and popularity: float32 (N, latent), or (R, latent) of ``rows``."""
+        learned = _rows(self.written, rows) + self.project_written(features)
+        return torch.cat([_given(self.written_factors, rows), learned], dim=1)
 
     def item_vectors(self) -> Tensor:
         """Returns the latent part, the learned bias and the log popularity at the end of training: float32 (N, dim)."""
@@ -152,6 +163,10 @@ class TwoTower(nn.Module):
 def _rows(layer: nn.Embedding, rows: Tensor | None) -> Tensor:
     """Returns the weights, or some rows of them, whose gradients are then as sparse."""
     return layer.weight if rows is None else nn.functional.embedding(rows, layer.weight, sparse=True)
+
+
+def _given(table: Tensor, rows: Tensor | None) -> Tensor:
+    return table if rows is None else table[rows]
 
 
 class ServingTower(nn.Module):

@@ -17,7 +17,7 @@ class TowerConfig(Section):
     feature_dim: int = Field(16, ge=1, le=256, description="embedding length of a categorical feature")
     hidden: int = Field(256, ge=8, le=4096, description="width of the user tower's hidden layer")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout in the user tower")
-    history_dropout: float = Field(0.2, ge=0, lt=0.5, description="mean share of history items hidden in an example")
+    history_dropout: float = Field(0.3, ge=0, lt=0.5, description="mean share of history items hidden in an example")
     user_dropout: float = Field(0.15, ge=0, le=1, description="share of examples in which the user is unknown")
     batch_size: int = Field(512, ge=1, description="examples in a step")
     learning_rate: float = Field(2e-3, gt=0, description="of Adam")
@@ -38,7 +38,14 @@ class TowerConfig(Section):
     softmax_items: int = Field(12_288, ge=2, description="items in a softmax; larger catalogues are sampled, with logQ")
     warm_start: bool = Field(True, description="start item vectors from factorised co-occurrences")
     warm_window: int = Field(10, ge=1, description="steps within which two items of a history co-occur")
-    warm_scale: float = Field(1.5, gt=0, description="root mean square length of the vectors started from")
+    warm_scale: float = Field(1.0, gt=0, description="root mean square length of the vectors started from")
+    factors: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="share of the item vectors that holds factors of who took what, not learned; left out where the validation "
+        "slice says that the towers do better without",
+    )
 
     @model_validator(mode="after")
     def _sizes(self) -> TowerConfig:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -97,10 +98,9 @@ class RankerTrainer:
             statistics = torch.cat([tower.popularity, tower.bias[:, None]], dim=1)
         model.statistics.copy_(statistics / 4.0)
 
-    def fit(self, tower: TwoTower, part: Slice, end: float, report: Report) -> tuple[Ranker, dict[str, Any]]:
+    def fit(self, tower: TwoTower, lists: Lists, end: float, report: Report) -> tuple[Ranker, dict[str, Any]]:
         """Trains a ranker on the lists of ``tower``; returns it and its record: metrics per epoch and the choice."""
-        config = self.config.ranker
-        lists = draw_lists(tower, self.data, part, config.candidates)
+        config, part = self.config.ranker, lists.part
         start = self._start(tower, end)
         total = (FOLDS + 1) * config.max_epochs
         folds = np.random.default_rng(self.config.seed).permutation(len(part.rows)) % FOLDS
@@ -112,13 +112,19 @@ class RankerTrainer:
             for epoch in self._epochs(model, lists, train, lists.early, config.max_epochs):
                 kept[epoch, out] = ranking_scores(model, lists, out)
                 report("ranker", fold * config.max_epochs + epoch + 1, total)
-        record, epochs, blend = self._choose(lists, kept)
-        model = self._start(tower, end, start)
-        for epoch in self._epochs(model, lists, np.arange(len(part.rows)), lists.hits, epochs):
-            report("ranker", FOLDS * config.max_epochs + epoch + 1, total)
+        record = self._choose(lists, kept)
+        model = self.learn(tower, lists, np.arange(len(part.rows)), lists.hits, record["chosen_epochs"], end)
         report("ranker", total, total)
-        model.core.blend.fill_(blend)
-        return model.eval(), record
+        return model, record
+
+    def learn(
+        self, tower: TwoTower, lists: Lists, users: np.ndarray, hits: np.ndarray, epochs: int, end: float
+    ) -> Ranker:
+        """Trains a ranker on the ``hits`` bool (V, C) of the lists of ``users`` (int, positions), for a number of epochs."""
+        model = self._start(tower, end)
+        for _ in self._epochs(model, lists, users, hits, epochs):
+            pass
+        return model.eval()
 
     def _start(self, tower: TwoTower, end: float, like: Ranker | None = None) -> Ranker:
         torch.manual_seed(self.config.seed)
@@ -150,9 +156,9 @@ class RankerTrainer:
                 optimizer.step()
             yield epoch
 
-    def _choose(self, lists: Lists, kept: np.ndarray) -> tuple[dict[str, Any], int, float]:
+    def _choose(self, lists: Lists, kept: np.ndarray) -> dict[str, Any]:
         """Chooses epochs and blend by NDCG@10 in the later half, among users the ranker was not trained on."""
-        base = _standard(lists)
+        base = standard_score(lists)
         retrieval = late_metrics(lists, base)
         table = {
             (epoch + 1, blend): late_metrics(lists, base + blend * (scores - base))
@@ -162,7 +168,7 @@ class RankerTrainer:
         best = max(table, key=lambda key: table[key]["ndcg@10"])
         helped = table[best]["ndcg@10"] > retrieval["ndcg@10"]
         epochs, blend = best if helped else (1, 0.0)
-        record = {
+        return {
             "users": len(lists.part.rows),
             "retrieval": retrieval,
             "ranked": table[best] if helped else retrieval,
@@ -171,16 +177,24 @@ class RankerTrainer:
             "blend": blend,
             "beats_retrieval": helped,
         }
-        return record, epochs, blend
 
 
 def late_metrics(lists: Lists, score: np.ndarray) -> dict[str, float]:
     """Returns the metrics of the lists ordered by ``score``, on the later half, without what was taken in the earlier half."""
-    users = np.flatnonzero(np.diff(lists.part.late.indptr))
     taken = lists.hits & ~lists.late
-    key = np.where((lists.candidates >= 0) & ~taken, -score, np.inf)[users]
+    return _order_metrics(lists.part.late, lists.late, np.where(taken, -np.inf, score), lists.candidates)
+
+
+def metrics_by_score(lists: Lists, score: np.ndarray) -> dict[str, float]:
+    """Returns the metrics of the lists ordered by ``score`` float32 (V, C), on all of the slice."""
+    return _order_metrics(lists.part.relevant, lists.hits, score, lists.candidates)
+
+
+def _order_metrics(relevant: sp.csr_matrix, hits: np.ndarray, score: np.ndarray, candidates: Int32) -> dict[str, float]:
+    users = np.flatnonzero(np.diff(relevant.indptr))
+    key = np.where(candidates >= 0, -score, np.inf)[users]
     order = np.argsort(key, axis=1, kind="stable")
-    return list_metrics(lists.part.late[users], np.take_along_axis(lists.late[users], order, axis=1))
+    return list_metrics(relevant[users], np.take_along_axis(hits[users], order, axis=1))
 
 
 def list_loss(score: Tensor, candidates: Int32, hits: np.ndarray) -> Tensor:
@@ -202,7 +216,7 @@ def ranking_scores(model: Ranker, lists: Lists, users: np.ndarray) -> np.ndarray
     return np.concatenate(parts) if parts else np.zeros((0, lists.hits.shape[1]), dtype=np.float32)
 
 
-def _standard(lists: Lists) -> np.ndarray:
+def standard_score(lists: Lists) -> np.ndarray:
     """Returns the part of the ranking score that is the retrieval score, as ``RankerCore`` computes it."""
     valid = lists.candidates >= 0
     score = np.where(valid, lists.score, 0.0)

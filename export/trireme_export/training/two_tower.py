@@ -18,7 +18,7 @@ from trireme_export.models.two_tower import TwoTower
 from trireme_export.training.examples import ExampleSource, clock_of, popularity_snapshots
 from trireme_export.training.options import TrainingConfig
 from trireme_export.training.validation import Slice, hits_of, list_metrics, top_candidates
-from trireme_export.training.warm_start import warm_item_vectors
+from trireme_export.training.warm_start import item_factors, warm_item_vectors
 from trireme_export.training.window_loss import sampling_share, window_loss
 
 __all__ = ["Report", "TowerRun", "TowerTrainer", "evaluate_tower", "user_queries"]
@@ -34,10 +34,11 @@ Report = Callable[[str, int, int], None]
 
 @dataclass
 class TowerRun:
-    """A trained tower, the steps it took and a record per epoch."""
+    """A trained tower, the steps it took, how good it was on the slice and a record per epoch."""
 
     model: TwoTower
     steps: int
+    value: float = -1.0
     epochs: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -59,10 +60,15 @@ class TowerTrainer:
         model = TwoTower(self.shape)
         fill_item_features(model.features, self.data)
         self.set_popularity(model, end)
+        past = clock_of(self.data) < end
+        rng = np.random.default_rng(self.config.seed)
+        if self.shape.factors:
+            factors = item_factors(self.data, past, self.shape.factors, rng)
+            for buffer, table in zip((model.read_factors, model.written_factors), factors, strict=True):
+                buffer.copy_(torch.from_numpy(table * np.float32(tower.warm_scale)))
         if tower.warm_start:
-            past = clock_of(self.data) < end
-            rng = np.random.default_rng(self.config.seed)
-            tables = warm_item_vectors(self.data, past, self.shape.latent, tower.warm_window, rng)
+            learned = self.shape.latent - self.shape.factors
+            tables = warm_item_vectors(self.data, past, learned, tower.warm_window, rng)
             with torch.no_grad():
                 for layer, table in zip((model.read, model.written), tables, strict=True):
                     layer.weight.mul_(0.1).add_(torch.from_numpy(table * np.float32(tower.warm_scale)))
@@ -79,30 +85,31 @@ class TowerTrainer:
         tower = self.config.tower
         run = TowerRun(self.start(end), 0)
         loop = _Loop(self, run.model, end)
-        best, best_value, waited = {name: value.clone() for name, value in run.model.state_dict().items()}, -1.0, 0
+        name = f"two-tower, {self.shape.factors} factors" if self.shape.factors else "two-tower"
+        best, waited = {name: value.clone() for name, value in run.model.state_dict().items()}, 0
         total = tower.max_epochs * tower.epoch_steps
         for epoch in range(1, tower.max_epochs + 1):
-            loss = loop.steps(tower.epoch_steps, lambda: report("two-tower", loop.done, total))
+            loss = loop.steps(tower.epoch_steps, lambda: report(name, loop.done, total))
             metrics = evaluate_tower(loop.average, self.data, part)
             value = metrics["ndcg@10"] + 0.25 * metrics["recall@200"]
             run.epochs.append({"epoch": epoch, "steps": loop.done, "loss": loss, **metrics})
             waited += 1
-            if value > best_value:
-                best_value, waited, run.steps = value, 0, loop.done
-                for name, kept in loop.average.state_dict().items():
-                    best[name].copy_(kept)
+            if value > run.value:
+                run.value, waited, run.steps = value, 0, loop.done
+                for key, kept in loop.average.state_dict().items():
+                    best[key].copy_(kept)
             if waited >= tower.patience:
                 break
-        report("two-tower", total, total)
+        report(name, total, total)
         run.model.load_state_dict(best)
         run.model.eval()
         return run
 
-    def refit(self, steps: int, report: Report) -> TwoTower:
+    def refit(self, steps: int, report: Report, name: str = "two-tower, all data") -> TwoTower:
         """Trains on all of the data for a known number of steps, from the same start."""
         model = self.start(1.0)
         loop = _Loop(self, model, 1.0)
-        loop.steps(steps, lambda: report("two-tower, all data", loop.done, steps))
+        loop.steps(steps, lambda: report(name, loop.done, steps))
         return loop.average.eval()
 
 

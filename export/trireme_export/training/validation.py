@@ -35,6 +35,12 @@ class Slice:
     late: sp.csr_matrix
     """The part of ``relevant`` from the later half of the slice; all of it where users share no clock."""
 
+    def take(self, positions: np.ndarray) -> Slice:
+        """Returns only the users at ``positions`` int [v]."""
+        relevant = self.relevant[positions]
+        late = self.late[positions] if self.halves else relevant
+        return Slice(self.rows[positions], self.history[positions], self.seen[positions], relevant, late)
+
     @property
     def halves(self) -> bool:
         """Whether ``late`` is only a part of ``relevant``."""

@@ -1,9 +1,9 @@
-"""Item vectors from the items that are taken near each other: a factorised table of co-occurrences, without training.
+"""Item vectors without training: from the items that are taken near each other, and from the users that items share.
 
-Pointwise mutual information of items that stand close in a user's sequence, negative values cut to zero, factorised by a
-truncated SVD: what word2vec approaches by gradient (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix
-Factorization", NIPS 2014; the context distribution is smoothed as in their TACL 2015 paper). The work grows with the number of
-positives and not with the square of the catalogue.
+The first factorise a table of co-occurrences: pointwise mutual information of items that stand close in a user's sequence,
+negative values cut to zero, by a truncated SVD, which word2vec approaches by gradient (Levy and Goldberg, "Neural Word
+Embedding as Implicit Matrix Factorization", NIPS 2014; the context distribution is smoothed as in their TACL 2015 paper).
+The work grows with the number of positives and not with the square of the catalogue.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from trireme_export.data.training_data import TrainingData
 
 SMOOTHING = 0.75
 """Exponent of the context distribution (Levy, Goldberg and Dagan, TACL 2015)."""
-
-
+DAMPING = 0.25
+"""Power of the counts by which the table of users and items is divided."""
 PAIRS = 1 << 26
 """Pairs of near items that are counted: they and what is made of them need about 100 bytes each."""
 BLOCK = 1 << 14
@@ -77,6 +77,36 @@ def warm_item_vectors(
     left, singular, right = svds(positive, k=rank, v0=rng.standard_normal(data.catalogue_size).astype(np.float32))
     read[:, :rank] = _unit(left * np.sqrt(singular))
     scored[:, :rank] = _unit(right.T * np.sqrt(singular))
+    return read, scored
+
+
+def item_factors(data: TrainingData, past: np.ndarray, dim: int, rng: np.random.Generator) -> tuple[Float32, Float32]:
+    """Returns two tables float32 (N, dim) from who took what, at any distance in time; their rows have a mean square length of 1.
+
+    A truncated SVD of the table of users and items (PureSVD, Cremonesi et al., RecSys 2010), whose entries are divided by the
+    fourth root of the items of their user and of the users of their item, so that neither heavy users nor popular items fill
+    the factors. The first is read from the history, the second scored, and gives the items their popularity back.
+
+    Args:
+        past: bool (P,), the positives that count.
+        dim: columns; those beyond the rank are zero.
+        rng: where the iteration starts.
+    """
+    user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))[past]
+    ones = np.ones(len(user), dtype=np.float32)
+    taken = sp.csr_matrix((ones, (user, data.user_items[past])), shape=(data.n_users, data.catalogue_size))
+    taken.sum_duplicates()
+    taken.data[:] = 1.0
+    per_user, per_item = (np.maximum(np.asarray(taken.sum(axis=axis)).ravel(), 1) ** DAMPING for axis in (1, 0))
+    damped = (sp.diags(1 / per_user) @ taken @ sp.diags(1 / per_item)).astype(np.float32)
+    read = np.zeros((data.catalogue_size, dim), dtype=np.float32)
+    scored = np.zeros_like(read)
+    rank = min(dim, min(damped.shape) - 2)
+    if rank < 1 or damped.nnz == 0:
+        return read, scored
+    _, _, right = svds(damped, k=rank, v0=rng.standard_normal(min(damped.shape)).astype(np.float32))
+    read[:, :rank] = _unit(right.T / per_item[:, None])
+    scored[:, :rank] = _unit(right.T * per_item[:, None])
     return read, scored
 
 
