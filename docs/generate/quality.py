@@ -19,11 +19,12 @@ METHODS: Final = {
     "item_knn": "item-kNN",
 }
 SPLITS: Final = {"time": "the last interactions of all are the test", "user": "the last of each user are the test"}
-GROUPS: Final = {"anonymous": "by history alone", "held_out": "kept out of training"}
+#: The groups of users, and how many of the metrics are shown of each.
+GROUPS: Final = {"known": 3, "held_out": 3, "anonymous": 1}
 ABOUT: Final = (
-    "Mean ± standard deviation over trainings, each with a seed of its own. A share of the users is kept out of each training. "
-    "They are asked for by their history alone, and so are the known users once more. The other methods see histories only. They "
-    "were fitted on the same training parts, with settings chosen on the last tenth of these."
+    "Mean ± standard deviation over five trainings, each with a seed of its own. Each keeps a fifth of the users out of training "
+    "(held out), who are asked for by their history alone; so are the known users once more (anonymous). The other methods see "
+    "histories only. They were fitted on the same training parts, with settings chosen on the last tenth of these."
 )
 
 Measured = Mapping[str, Any]
@@ -44,7 +45,7 @@ def quality_part(document: Mapping[str, Any]) -> str:
     blocks = document["blocks"]
     names = list(dict.fromkeys(name for sets in blocks.values() for name in sets))
     parts = (_set(name, {label: sets[name] for label, sets in blocks.items() if name in sets}) for name in names)
-    return page("## Several trainings, and other methods", ABOUT, *parts)
+    return page("## Figures", ABOUT, *parts)
 
 
 def _set(name: str, measured: Mapping[str, Measured]) -> str:
@@ -58,13 +59,15 @@ def _split(split: str, name: str, measured: Mapping[str, Measured]) -> str:
         label: one["result"]["splits"][split] for label, one in measured.items() if split in one["result"]["splits"]
     }
     newest = list(parts.values())[-1]
-    metrics = list(newest["known"]["offline"])
-    others = [group for group in GROUPS if group in newest]
-    columns = ["", *map(_title, metrics), *(f"{_title(metrics[0])}, {GROUPS[group]}" for group in others)]
-    rows = [[_own(label, parts), *_cells(part, "offline", metrics, others)] for label, part in parts.items()]
-    rows += [
-        [title, *_cells(newest, kind, metrics, others)] for kind, title in METHODS.items() if kind in newest["known"]
+    shown = [
+        (group, metric)
+        for group, count in GROUPS.items()
+        if group in newest
+        for metric in list(newest["known"]["offline"])[:count]
     ]
+    columns = ["", *(f"{group.replace('_', ' ')}: {_title(metric)}" for group, metric in shown)]
+    rows = [[_own(label, parts), *_cells(part, "offline", shown)] for label, part in parts.items()]
+    rows += [[title, *_cells(newest, kind, shown)] for kind, title in METHODS.items() if kind in newest["known"]]
     notes = "\n".join(f"- {note}" for note in _notes(newest))
     return page(f"### {name}: {SPLITS[split]}", table(columns, rows), notes)
 
@@ -73,14 +76,17 @@ def _own(label: str, parts: Mapping[str, Any]) -> str:
     return f"Trireme, {label}" if len(parts) > 1 else "Trireme"
 
 
-def _cells(part: Measured, kind: str, metrics: list[str], others: list[str]) -> list[str]:
-    known = [part["known"][kind][metric] for metric in metrics]
-    return [_spread(figure) for figure in (*known, *(part[group][kind][metrics[0]] for group in others))]
+def _cells(part: Measured, kind: str, shown: list[tuple[str, str]]) -> list[str]:
+    return [_spread(part[group][kind][metric]) for group, metric in shown]
 
 
 def _spread(figure: Measured) -> str:
-    mean = f"{figure['mean']:.4f}"
-    return mean if figure["std"] is None else f"{mean} ± {figure['std']:.4f}"
+    mean = _short(figure["mean"])
+    return mean if figure["std"] is None else f"{mean} ± {_short(figure['std'])}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0")
 
 
 def _title(metric: str) -> str:

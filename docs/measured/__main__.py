@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,6 @@ from docs.commit import ROOT, measured_commit
 from docs.generate import DOCS
 from docs.measured.runs import FOLDER, RUNS, Run
 from docs.measured.tables import ABOUT, parts
-
-from trireme_server import TritonServer
 
 PICTURES = {"goodput.png": "goodput/goodput.png", "growth.png": "growth/growth.png"}
 
@@ -51,23 +47,13 @@ def _document(name: str, run: Run, folder: Path) -> Any:
     if not kept.is_file():
         start = time.monotonic()
         print(f"{name}: {run.shown}", flush=True)  # noqa: T201
-        with _served(run) as more:
-            command = [sys.executable, "-m", "trireme_cli", *run.command.split(), *more, "--json"]
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+        command = [sys.executable, "-m", "trireme_cli", *run.command.split(), "--json"]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{name} failed; what was measured before it is kept, and `make benchmarks` goes on here")
         kept.write_text(done.stdout.strip().splitlines()[-1] + "\n")
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)  # noqa: T201
     return json.loads(kept.read_text())
-
-
-@contextmanager
-def _served(run: Run) -> Iterator[list[str]]:
-    if not run.serve:
-        yield []
-        return
-    with TritonServer(ROOT / run.serve, grpc_port=0, http_port=0, metrics_port=0) as server:
-        yield ["--url", server.grpc_url]
 
 
 if __name__ == "__main__":

@@ -10,33 +10,21 @@ __all__ = ["FOLDER", "PRESETS", "RUNS", "Run"]
 #: Where all of them write, and their documents are kept, so that an interrupted measurement goes on where it was.
 FOLDER: Final = "build/benchmarks"
 DATA = "examples/online-retail-ii"
-RETAIL, HELD_OUT, MILLION = f"{FOLDER}/retail", f"{FOLDER}/held-out", f"{FOLDER}/million"
+RETAIL, MILLION = f"{FOLDER}/retail", f"{FOLDER}/million"
 FUSED = f"{RETAIL}/repository:recommend_fused"
 PRESETS: Final = ("ledger-off", "ledger-on", "metrics", "tracing-0", "tracing-1", "tracing-100")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A command of ``trireme``, without ``--json``. serve: a repository that is served meanwhile, at ``--url``."""
+    """A command of ``trireme``, without ``--json``."""
 
     command: str
-    serve: str = ""
 
     @property
     def shown(self) -> str:
         """What a reader would type."""
-        return f"trireme {self.command}" + (" --url localhost:8001" if self.serve else "")
-
-
-def _bundle(folder: str, options: str = "") -> dict[str, Run]:
-    """Returns how a bundle of the shipped data set is trained, exported and evaluated."""
-    checkpoint, repository = f"{folder}/checkpoint", f"{folder}/repository"
-    name = folder.removeprefix(f"{FOLDER}/")
-    return {
-        f"{name}-train": Run(f"train --data {DATA}{options} --out {checkpoint}"),
-        f"{name}-export": Run(f"export --checkpoint {checkpoint} --out {repository}"),
-        f"{name}-evaluate": Run(f"evaluate --data {DATA} --checkpoint {checkpoint}", repository),
-    }
+        return f"trireme {self.command}"
 
 
 def _sizes(option: str, *values: int) -> str:
@@ -53,8 +41,8 @@ GROWTH = " ".join(
 )
 
 RUNS: Final = {
-    **_bundle(RETAIL),
-    **_bundle(HELD_OUT, " --holdout-users 0.3"),
+    "retail-train": Run(f"train --data {DATA} --out {RETAIL}/checkpoint"),
+    "retail-export": Run(f"export --checkpoint {RETAIL}/checkpoint --out {RETAIL}/repository"),
     "goodput": Run(f"perf goodput {RETAIL}/repository --rounds 5 --out {FOLDER}/goodput"),
     "million-checkpoint": Run(f"perf limit --catalogue 1000000 --keep {MILLION} --out {MILLION}/limit"),
     "million-export": Run(

@@ -15,7 +15,6 @@ ABOUT: Final = [
     "The tables are made from the documents of the commands in [benchmarks.json](benchmarks.json), which `make benchmarks` "
     "measures anew. Ranges in brackets are the least and the most of all rounds, unless a note says otherwise.",
 ]
-QUALITY = ("ndcg@10", "recall@20", "recall@200")
 #: Figures of the contestants: headings, keys, digits.
 GOODPUT = {
     "goodput, users/s": ("goodput", 0),
@@ -39,7 +38,6 @@ def parts(documents: Documents, origin: Mapping[str, Any]) -> list[dict[str, Any
     return [
         {"title": title, "about": about, "benchmarks": [{**one, **origin} for one in benchmarks]}
         for title, about, benchmarks in (
-            ("Quality of the lists", [QUALITY_ABOUT], _quality(documents)),
             ("Goodput", [GOODPUT_ABOUT], _goodput(documents)),
             ("Capacity", [CAPACITY_ABOUT], _capacity(documents)),
             ("What watching and calling cost", [COST_ABOUT], _cost(documents)),
@@ -47,11 +45,6 @@ def parts(documents: Documents, origin: Mapping[str, Any]) -> list[dict[str, Any
     ]
 
 
-QUALITY_ABOUT = (
-    "The last 10 % of interactions are the test; a user's training items are excluded from their list. The protocol is that "
-    "of `trireme evaluate`; the recipe was developed while looking at these test parts, so the figures are somewhat optimistic. "
-    "Data: [Online Retail II](https://doi.org/10.24432/C5CG6D) (CC BY 4.0). Other data sets are in [quality.md](quality.md)."
-)
 GOODPUT_ABOUT = (
     "Goodput is the highest open-loop Poisson rate at which every request is answered and p99 stays within the SLO "
     "([measure/goodput.md](measure/goodput.md)). The server has one core and the load generator the other; cold mix of real "
@@ -72,37 +65,6 @@ def _benchmark(
 ) -> dict[str, Any]:
     commands = [RUNS[name].shown for name in runs]
     return {"title": title, "commands": commands, "columns": list(columns), "rows": rows, "notes": notes, **more}
-
-
-def _quality(documents: Documents) -> list[dict[str, Any]]:
-    known, held_out = documents["retail-evaluate"], documents["held-out-evaluate"]
-    lists = [_quality_row(kind, known[kind]) for kind in ("served", "offline", "popularity")]
-    users = [_quality_row("known users", held_out["served"])]
-    users.append(_quality_row("users who were not in training", held_out["history_only"]["served"]))
-    columns = ("NDCG@10", "Recall@20", "Recall@200")
-    return [
-        _benchmark(
-            "The exported funnel",
-            ("retail-train", "retail-export", "retail-evaluate"),
-            columns,
-            lists,
-            [f"{known['users']:,} users. `offline`: the float32 PyTorch models with exact search."],
-        ),
-        _benchmark(
-            "Users who were not in training",
-            ("held-out-train", "held-out-export", "held-out-evaluate"),
-            columns,
-            users,
-            [
-                "Unknown users are served by `history` alone: no user id, no user features. 30 % of the users were held out: "
-                f"{held_out['users']:,} known and {held_out['history_only']['users']:,} unknown users were asked for."
-            ],
-        ),
-    ]
-
-
-def _quality_row(name: str, figures: Mapping[str, float]) -> Row:
-    return [name, *(f"{figures[metric]:.3f}" for metric in QUALITY)]
 
 
 def _goodput(documents: Documents) -> list[dict[str, Any]]:

@@ -88,8 +88,6 @@ def test_the_tree_of_the_readme_is_that_of_the_project() -> None:
     ("name", "heading", "rows"),
     [
         ("README.md", "How fast", 5),
-        ("docs/quality.md", "Figures", 3),
-        ("docs/quality.md", "Users who were not in training", 3),
     ],
 )
 def test_figures_are_those_of_the_benchmarks(name: str, heading: str, rows: int) -> None:

@@ -17,8 +17,6 @@ from trireme_perf.goodput.document import to_document
 from trireme_perf.goodput.run import Measured, Settings
 
 ORIGIN = {"published": {"date": "2026-11-26", "commit": "0123abc"}, "machine": "2 cores, no GPU"}
-LISTS = {"ndcg@10": 0.1274, "recall@20": 0.142, "recall@200": 0.423}
-EVALUATION = {"users": 1367, "served": LISTS, "offline": LISTS, "popularity": LISTS}
 
 
 def goodput_document() -> dict[str, Any]:
@@ -46,8 +44,6 @@ def documents() -> dict[str, Any]:
     experiment = {"rounds": 20, "confidence": 0.99, "server_us_per_user": ratio, "client_us_per_user": ratio}
     batch = {"batch": 32, "us_per_user": 62.0, "users_per_s": 16_000.0, "interval": {"low": 60.0, "high": 65.0}}
     shapes = {
-        "retail-evaluate": EVALUATION,
-        "held-out-evaluate": {**EVALUATION, "history_only": EVALUATION},
         **{name: goodput_document() for name in RUNS if name.startswith("goodput")},
         "limit": {"rounds": 9, "batches": [batch]},
         "growth": {"axes": {axis: growth_part(axis) for axis in ("items", "candidates", "history", "batch")}},
@@ -69,12 +65,11 @@ def test_every_table_is_made_from_the_documents(tmp_path: Path) -> None:
     assert "Measured on 2 cores, no GPU; published on 2026-11-26 with commit 0123abc." in page
     assert "| fused ÷ fastapi | 1,050 | 525 | 2.00 (2.00–2.00) |" in page
     assert "| the bare computation | 10,000 | – | – | 100 | 1.00 |" in page
-    assert "| served | 0.127 | 0.142 | 0.423 |" in page
     assert "| artifacts, 10 to 1,000 items | 31 MiB | 31 MiB | 0.85 |" in page
     assert "| `tracing-1` | 1.019 (0.970–1.030) | 1.019 (0.970–1.030) |" in page
     assert "Chosen from the grids of the peers: fastapi (workers 1)." in page
 
 
 def test_a_command_is_shown_as_it_ran() -> None:
-    assert Run("evaluate --data D", "repository").shown == "trireme evaluate --data D --url localhost:8001"
+    assert Run("train --data D").shown == "trireme train --data D"
     assert RUNS["goodput"].shown == f"trireme perf goodput {FOLDER}/retail/repository --rounds 5 --out {FOLDER}/goodput"

@@ -21,6 +21,7 @@ SHAPE = ModelShape(
     item_list_lengths=(3,),
     popularity=2,
     dim=16,
+    factors=3,
     heads=2,
     feature_dim=4,
     hidden=8,
@@ -140,6 +141,12 @@ def test_ranker_moves_with_its_candidates(ranker: Ranker) -> None:
     order = torch.tensor([3, 0, 4, 1, 2])
     shuffled = [*inputs[:4], inputs[4][:, order], inputs[5][:, order]]
     torch.testing.assert_close(ranker(*shuffled), ranker(*inputs)[:, order], atol=1e-5, rtol=1e-5)
+
+
+def test_ranker_does_not_read_the_query(ranker: Ranker) -> None:
+    """The tower that is served has another one's directions."""
+    inputs = ranker_inputs()
+    torch.testing.assert_close(ranker(torch.randn_like(inputs[0]), *inputs[1:]), ranker(*inputs))
 
 
 def padding_and_repeats(inputs: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -45,14 +45,15 @@ def test_a_table_compares_recipes_and_other_methods() -> None:
     part = quality_part({"blocks": blocks})
     assert part.count("### ") == 3
     first = part[part.index("### d: the last interactions of all are the test") : part.index("### d: the last of each")]
-    assert "| NDCG@10 | Recall@20 | Recall@40 | NDCG@10, by history alone | NDCG@10, kept out of training |" in first
-    assert "| Trireme, before | 0.1200 ± 0.0020 |" in first
-    assert "| Trireme, after | 0.1300 ± 0.0020 |" in first
-    assert "| EASE | 0.0800 | 0.0800 |" in first
+    assert "| known: NDCG@10 | known: Recall@20 | known: Recall@40 | held out: NDCG@10 |" in first
+    assert "| held out: Recall@40 | anonymous: NDCG@10 |\n" in first
+    assert "| Trireme, before | .1200 ± .0020 |" in first
+    assert "| Trireme, after | .1300 ± .0020 |" in first
+    assert "| EASE | .0800 | .0800 |" in first
     assert first.count("| popularity |") == 1
     assert "- 1,090 to 1,102 known users, and 270 who were kept out of training. A training took 60 to 76 s." in first
     assert "- Without recent popularity: there is no clock common to all users." in first
-    assert "| Trireme | 0.1300 ± 0.0020 |" in part  # only the newer recipe was measured on this split
+    assert "| Trireme | .1300 ± .0020 |" in part  # only the newer recipe was measured on this split
     assert "with commit 0123abc (before), on a processor, 2 CPUs, 1 thread for each training." in part
     assert "```bash\ntrireme evaluate --data d --seeds 2\n```" in part
 
@@ -64,7 +65,7 @@ def test_only_the_part_between_the_lines_is_generated(tmp_path: Path) -> None:
     assert quality_page(page, source) == empty
     source.write_text(json.dumps({"blocks": {"now": {"d": measured(0.12, "0123abc", "user")}}}))
     page.write_text(quality_page(page, source))
-    assert page.read_text().startswith(f"# Quality\n\n{BEGIN}\n\n## Several trainings")
+    assert page.read_text().startswith(f"# Quality\n\n{BEGIN}\n\n## Figures")
     assert page.read_text().endswith(f"\n\n{END}\n\nMore.\n")
     assert quality_page(page, source) == page.read_text()
 

@@ -14,10 +14,12 @@ from trireme_export.data.histories import gather_history
 from trireme_export.errors import TrainingError
 from trireme_export.training import TrainingConfig, train
 from trireme_export.training.examples import BEFORE, Batch, ExampleSource, clock_of, popularity_snapshots
+from trireme_export.training.ranker import RankerTrainer, draw_lists
+from trireme_export.training.rehearsal import plan_rehearsal, rehearse
 from trireme_export.training.train import shape_of
 from trireme_export.training.two_tower import TowerTrainer, evaluate_tower
 from trireme_export.training.validation import cut_slice, hits_of, list_metrics, top_candidates
-from trireme_export.training.warm_start import align, co_occurrence, warm_item_vectors
+from trireme_export.training.warm_start import align, co_occurrence, item_factors, warm_item_vectors
 from trireme_export.training.window_loss import likelihood, window_loss
 
 QUICK = {
@@ -244,6 +246,26 @@ def test_warm_vectors_know_which_items_stand_together() -> None:
     assert not empty.any()
 
 
+def test_factors_know_which_items_share_users_at_any_distance() -> None:
+    data = planted()
+    rng = np.random.default_rng(0)
+    everything = np.ones(len(data.user_items), bool)
+    read, scored = item_factors(data, everything, 4, rng)
+    product = read @ scored.T
+    same = (np.arange(ITEMS)[:, None] - np.arange(ITEMS)) % CLUSTERS == 0
+    assert product[same].mean() > 5 * abs(product[~same].mean())
+    np.testing.assert_allclose([(table**2).sum(axis=1).mean() for table in (read, scored)], 1, rtol=1e-5)
+    # Order and repeats do not count, nor does what is not in the past.
+    twice = tiny([[0, 1, 0, 0], [1, 2], [2, 0], [1, 3], [3, 0]])
+    once = tiny([[1, 0], [2, 1], [0, 2], [3, 1], [0, 3]])
+    tables = [
+        item_factors(one, np.ones(len(one.user_items), bool), 2, np.random.default_rng(0)) for one in (twice, once)
+    ]
+    np.testing.assert_allclose(tables[0][0] @ tables[0][1].T, tables[1][0] @ tables[1][1].T, atol=1e-4)
+    for nothing in (item_factors(data, ~everything, 4, rng), item_factors(tiny([[0]]), np.ones(1, bool), 4, rng)):
+        assert not np.any(nothing)
+
+
 def test_many_positives_keep_the_nearest_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     data, past = tiny([[0, 1, 2, 3]]), np.ones(4, bool)
     assert co_occurrence(data, past, 3).toarray()[0].tolist() == [0, 1, 1 / 2, pytest.approx(1 / 3), 0, 0]
@@ -291,6 +313,78 @@ def test_report_holds_epochs_and_whether_the_ranker_helped(trained) -> None:
     ]
     assert report["ranker"]["beats_retrieval"] == (not report["warnings"])
     assert report["ranker"]["ranked"]["ndcg@10"] >= report["ranker"]["retrieval"]["ndcg@10"]
+
+
+@pytest.mark.parametrize("best", [7, 0])
+def test_factors_are_kept_where_the_slice_is_better_with_them(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainingConfig.model_validate({**QUICK, "refit": 0, "tower": {**QUICK["tower"], "factors": 0.4}})
+    real = TowerTrainer.fit
+
+    def fit(self: TowerTrainer, *given):
+        run = real(self, *given)
+        return replace(run, value=float(self.shape.factors == best))
+
+    monkeypatch.setattr(TowerTrainer, "fit", fit)
+    models = train(planted(), config, progress=False)
+    assert models.shape.factors == best
+    assert models.report["two_tower"]["factors"] == best
+    assert models.two_tower.read_factors.any() == (best > 0)
+    assert models.two_tower.item_vectors().shape == (ITEMS, 24)
+
+
+def lists_of(data: TrainingData, config: TrainingConfig, cut: float):
+    shape = shape_of(data, config)
+    towers = TowerTrainer(data, shape, config)
+    part = cut_slice(data, cut, config.history_length, 500, np.random.default_rng(0))
+    tower = towers.fit(cut, part, lambda *_: None).model
+    return tower, draw_lists(tower, data, part, config.ranker.candidates), RankerTrainer(data, shape, config)
+
+
+@pytest.mark.parametrize("times", [True, False])
+def test_a_rehearsal_hides_from_tower_and_ranker_what_it_judges_by(times: bool) -> None:
+    data, config, cut = planted(times=times), TrainingConfig.model_validate(QUICK), 0.8
+    _, lists, _ = lists_of(data, config, cut)
+    plan = plan_rehearsal(data, lists, cut, config)
+    assert len(plan.judged.rows) > 10
+    for position, row in enumerate(plan.judged.rows):
+        taken = plan.older.user_items[plan.older.user_offsets[row] : plan.older.user_offsets[row + 1]]
+        relevant = plan.judged.relevant[position].indices
+        assert len(relevant)
+        assert not np.isin(relevant, taken).any()
+        assert np.isin(plan.judged.history[position], [-1, *taken]).all()
+    if times:
+        assert plan.older.user_times is not None
+        assert plan.older.user_times.max() < np.quantile(data.user_times, 0.91)
+        assert not (plan.hits & lists.late).any()
+    else:
+        assert not np.isin(lists.part.rows[plan.learners], plan.judged.rows).any()
+        assert len(plan.learners) + len(plan.judged.rows) == len(lists.part.rows)
+        assert len(plan.older.user_items) < len(data.user_items)
+
+
+@pytest.mark.parametrize(("sign", "beats"), [(1.0, True), (-1.0, False)])
+def test_the_ranker_is_judged_on_the_lists_of_a_newer_tower(
+    sign: float, beats: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passes or fails by what it does there, whatever it did on the lists that it was trained on."""
+    data, config = planted(times=False), TrainingConfig.model_validate(QUICK)
+    tower, lists, rankers = lists_of(data, config, 0.8)
+    judged = []
+
+    def scores(ranker, found, users):
+        judged.append(found)
+        return sign * np.where(found.hits, 9.0, -9.0).astype(np.float32)
+
+    monkeypatch.setattr("trireme_export.training.rehearsal.ranking_scores", scores)
+    chosen = {"beats_retrieval": True, "blend": 0.5, "chosen_epochs": 1}
+    record = rehearse(rankers, tower, lists, 0.8, 5, chosen, lambda *_: None)
+    assert (record["beats_retrieval"], record["blend"]) == (beats, 0.5 if beats else 0.0)
+    assert (record["served"]["ranked"]["ndcg@10"] > record["served"]["retrieval"]["ndcg@10"]) == beats
+    old = dict(zip(lists.part.rows.tolist(), lists.score, strict=True))
+    new = dict(zip(judged[0].part.rows.tolist(), judged[0].score, strict=True))
+    assert not any(np.allclose(old[row], score) for row, score in new.items())
+    switched_off = {**chosen, "beats_retrieval": False, "blend": 0.0}
+    assert rehearse(rankers, tower, lists, 0.8, 5, switched_off, lambda *_: None) == switched_off
 
 
 def test_same_seed_same_models(trained) -> None:
