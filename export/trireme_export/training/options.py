@@ -20,7 +20,7 @@ class TowerConfig(Section):
     history_dropout: float = Field(0.3, ge=0, lt=0.5, description="mean share of history items hidden in an example")
     user_dropout: float = Field(0.15, ge=0, le=1, description="share of examples in which the user is unknown")
     batch_size: int = Field(512, ge=1, description="examples in a step")
-    learning_rate: float = Field(2e-3, gt=0, description="of Adam")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     weight_decay: float = Field(1e-5, ge=0, description="decoupled, of Adam")
     averaging: float = Field(0.98, ge=0, lt=1, description="decay of the running average of the weights that is kept")
     epoch_steps: int = Field(25, ge=1, description="steps between two looks at the validation slice")

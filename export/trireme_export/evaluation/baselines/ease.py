@@ -52,6 +52,6 @@ def _refusal(positives: Positives) -> str | None:
 EASE = Method(
     "ease",
     Ease,
-    tuple({"regularisation": value} for value in (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)),
+    tuple({"regularisation": value} for value in (50.0, 200.0, 500.0, 1000.0, 2000.0)),
     _refusal,
 )
