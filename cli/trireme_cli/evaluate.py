@@ -56,6 +56,12 @@ def evaluate(
     holdout_users: Annotated[
         float | None, typer.Option(help="With --seeds: share of users kept out of training, drawn anew by each seed.")
     ] = None,
+    validation: Annotated[
+        bool,
+        typer.Option(
+            "--validation", help="With --seeds: leave the test out, and judge on what is split off from the rest."
+        ),
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(callback=allowed(1), help="With --seeds: trainings side by side; default 1.")
     ] = None,
@@ -76,6 +82,7 @@ def evaluate(
             holdout_users,
             "a checkpoint has one share, fixed by `trireme train`; allowed: with --seeds",
         )
+        _refuse("--validation", validation or None, "a checkpoint has one test; allowed: with --seeds")
         _refuse("--jobs", jobs, "nothing is trained; allowed: with --seeds")
         loaded, dataset = open_evaluation(data, checkpoint or CHECKPOINT)
         result = evaluation(loaded.with_settings(settings), dataset, url, model, baselines)
@@ -85,6 +92,8 @@ def evaluate(
     _refuse("--url", url, "--seeds trains models of its own, which nobody serves")
     if holdout_users is not None:
         settings = settings.with_holdout(holdout_users)
+    if validation:
+        settings = settings.with_validation()
     recipes = [settings.with_split(one.value) for one in dict.fromkeys(split or ())] or [settings]
     result = study(data, recipes, seeds, baselines, jobs or 1, progress=not as_json)
     finish(result, as_json, *study_tables(result))

@@ -143,6 +143,10 @@ class PipelineConfig(Section):
         """Returns a copy with ``data.split_by`` set to ``by``."""
         return self._with_data(split_by=by)
 
+    def with_validation(self) -> PipelineConfig:
+        """Returns a copy with ``data.validation`` set."""
+        return self._with_data(validation=True)
+
     def with_seed(self, seed: int) -> PipelineConfig:
         """Returns a copy in which ``seed`` decides the training and who is held out: ``training.seed``, ``data.holdout_seed``."""
         training = self.training.model_copy(update={"seed": seed})

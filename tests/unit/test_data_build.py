@@ -54,6 +54,15 @@ def test_seq_splits_each_user_and_has_no_clock(tmp_path: Path) -> None:
     assert read_dataset(tmp_path, DataConfig(split_by="time")).report.train == 9
 
 
+def test_a_validation_never_sees_the_test(tmp_path: Path) -> None:
+    whole = read_dataset(write_frames(tmp_path, INTERACTIONS))
+    found = read_dataset(tmp_path, DataConfig(validation=True, test_fraction=0.2))
+    assert (whole.report.train, whole.report.test) == (9, 1)
+    assert (found.report.positives, found.report.train, found.report.test) == (8, 7, 1)
+    assert found.train_times.max() < found.report.positives
+    assert found.report.fingerprint != whole.report.fingerprint
+
+
 def test_positives_are_chosen_before_the_split(tmp_path: Path) -> None:
     frame = {**INTERACTIONS, "is_click": [1] * 5 + [0] * 5}
     dataset = read_dataset(write_frames(tmp_path, frame), DataConfig(test_fraction=0.2))

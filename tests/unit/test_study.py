@@ -183,6 +183,7 @@ def test_one_checkpoint_has_the_split_it_was_trained_with(folder: Path, tmp_path
             "--split cannot be used here: a checkpoint has one split, fixed by `trireme train --split`",
         ),
         (["--holdout-users", "0.1"], "--holdout-users cannot be used here: a checkpoint has one share"),
+        (["--validation"], "--validation cannot be used here: a checkpoint has one test; allowed: with --seeds"),
         (["--jobs", "2"], "--jobs cannot be used here: nothing is trained; allowed: with --seeds"),
         (["--seeds", "2", "--checkpoint", "c"], "--checkpoint cannot be used here: --seeds trains models of its own"),
         (["--seeds", "2", "--url", "u"], "--url cannot be used here: --seeds trains models of its own, which nobody"),

@@ -33,6 +33,9 @@ class DataConfig(Section):
     test_fraction: float = Field(
         0.1, gt=0, lt=1, description="share of interactions to test on; those of one time stay together"
     )
+    validation: bool = Field(
+        False, description="leave the test out altogether and split the rest once more, to choose between recipes"
+    )
     holdout_users: float = Field(0.0, ge=0, lt=1, description="share of users kept out of training altogether")
     holdout_seed: int = Field(0, ge=0, description="seed that draws the users who are kept out")
     min_user_interactions: int = Field(1, ge=1, description="training positives a user needs to be trained on")

@@ -35,12 +35,15 @@ class Parts:
 
 
 def split_positives(directory: Path, interactions: Interactions, config: DataConfig, by: SplitBy) -> Parts:
-    """Splits the positives of ``interactions``; the test is their last part.
+    """Splits the positives of ``interactions``; the test is their last part. For a validation, it is split off twice.
 
     Raises:
         DataValueError: nothing is left to train on, or more than the test may hold share the last time.
     """
-    positive = interactions.positive
+    positive = np.flatnonzero(interactions.positive)
+    if config.validation:
+        user_id, time = interactions.user_id[positive], interactions.time[positive]
+        positive = positive[~test_mask(user_id, time, config.test_fraction, by)]
     user_id, item_id = interactions.user_id[positive], interactions.item_id[positive]
     time = interactions.time[positive]
     test = test_mask(user_id, time, config.test_fraction, by)
