@@ -66,14 +66,10 @@ def _split(split: str, name: str, measured: Mapping[str, Measured]) -> str:
         for metric in list(newest["known"]["offline"])[:count]
     ]
     columns = ["", *(f"{group.replace('_', ' ')}: {_title(metric)}" for group, metric in shown)]
-    rows = [[_own(label, parts), *_cells(part, "offline", shown)] for label, part in parts.items()]
+    rows = [[f"Trireme, {label}", *_cells(part, "offline", shown)] for label, part in parts.items()]
     rows += [[title, *_cells(newest, kind, shown)] for kind, title in METHODS.items() if kind in newest["known"]]
     notes = "\n".join(f"- {note}" for note in _notes(newest))
     return page(f"### {name}: {SPLITS[split]}", table(columns, rows), notes)
-
-
-def _own(label: str, parts: Mapping[str, Any]) -> str:
-    return f"Trireme, {label}" if len(parts) > 1 else "Trireme"
 
 
 def _cells(part: Measured, kind: str, shown: list[tuple[str, str]]) -> list[str]:
@@ -109,9 +105,8 @@ def _range(values: list[float], digits: int) -> str:
 
 def _origins(measured: Mapping[str, Measured]) -> Iterator[str]:
     for label, one in measured.items():
-        which = f" ({label})" if len(measured) > 1 else ""
         threads = one["result"]["threads"]
         yield (
-            f"Measured on {one['date']} with commit {one['commit']}{which}, on {one['machine']}, "
+            f"Measured on {one['date']} with commit {one['commit']} ({label}), on {one['machine']}, "
             f"{threads} {'thread' if threads == 1 else 'threads'} for each training."
         )
