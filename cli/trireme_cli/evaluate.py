@@ -195,11 +195,7 @@ def _check_origin(url: str, model: str, expected: dict[str, Any]) -> None:
 
 
 def _figures(
-    checkpoint: Checkpoint,
-    dataset: Dataset,
-    users: EvaluationSet,
-    url: str | None,
-    model: str,
+    checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, url: str | None, model: str
 ) -> dict[str, Any]:
     from trireme_export.evaluation import evaluate_lists, evaluate_popularity
     from trireme_export.evaluation.funnel import offline_lists

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from trireme_export.data.features import ListFeature
 from trireme_export.data.histories import Float32, Int32, Int64, append_history_size, gather_history
@@ -57,6 +58,20 @@ class TrainingData:
     def n_users(self) -> int:
         """U."""
         return len(self.user_offsets) - 1
+
+    @property
+    def users(self) -> Int64:
+        """int64 [P], the user row of each positive."""
+        return np.repeat(np.arange(self.n_users), np.diff(self.user_offsets))
+
+    def incidence(self, positives: npt.NDArray) -> sparse.csr_matrix:
+        """Returns who took what among the ``positives`` bool [P]: float32 [U, N] of zeros and ones."""
+        ones = np.ones(np.count_nonzero(positives), dtype=np.float32)
+        place = self.users[positives], self.user_items[positives]
+        table = sparse.csr_matrix((ones, place), shape=(self.n_users, self.catalogue_size))
+        table.sum_duplicates()
+        table.data[:] = 1.0
+        return table
 
     def keep(self, positives: npt.NDArray) -> TrainingData:
         """Returns the same users and items with only the ``positives`` bool [P]."""

@@ -42,7 +42,7 @@ def clock_of(data: TrainingData) -> np.ndarray:
         assert data.user_times is not None
         return np.searchsorted(np.sort(data.user_times), data.user_times) / max(1, total)
     counts = np.diff(data.user_offsets)
-    user = np.repeat(np.arange(data.n_users), counts)
+    user = data.users
     position = np.arange(total)
     if data.user_times is not None and total:
         last = np.append((np.diff(user) > 0) | (np.diff(data.user_times) > 0), True)  # of its user and moment
@@ -58,8 +58,7 @@ class ExampleSource:
     ) -> None:
         self.data, self.window, self.end, self.length, self.targets = data, window, end, length, targets
         self.clock = clock_of(data)
-        counts = np.diff(data.user_offsets)
-        self.user = np.repeat(np.arange(data.n_users), counts)
+        self.user = data.users
         self.key = self.user + self.clock
         self.anchors = np.flatnonzero(self.clock < end)
         seen = np.bincount(self.user[self.anchors], minlength=data.n_users)

@@ -55,8 +55,7 @@ def plan_rehearsal(data: TrainingData, lists: Lists, cut: float, config: Trainin
         judged = cut_slice(data, middle, config.history_length, config.ranker.max_users, rng)
         return Rehearsal(data.keep(clock < middle), everybody, lists.early, judged)
     chosen = rng.permutation(everybody) % PARTS == 0
-    user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))
-    hidden = np.isin(user, part.rows[chosen]) & (clock >= cut)
+    hidden = np.isin(data.users, part.rows[chosen]) & (clock >= cut)
     return Rehearsal(data.keep(~hidden), np.flatnonzero(~chosen), lists.hits, part.take(np.flatnonzero(chosen)))
 
 
@@ -80,8 +79,10 @@ def rehearse(
         record: what ``RankerTrainer.fit`` returned. There is nothing to judge where it switches the ranker off.
         report: is told of the progress.
     """
+    if not record["beats_retrieval"]:
+        return record
     plan = plan_rehearsal(rankers.data, lists, cut, rankers.config)
-    if not record["beats_retrieval"] or not len(plan.judged.rows):
+    if not len(plan.judged.rows):
         return record
     newer = RankerTrainer(plan.older, rankers.shape, rankers.config)
     ranker = rankers.learn(tower, lists, plan.learners, plan.hits, record["chosen_epochs"], cut)

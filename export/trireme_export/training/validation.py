@@ -49,20 +49,19 @@ class Slice:
 
 def cut_slice(data: TrainingData, cut: float, length: int, max_users: int, rng: np.random.Generator) -> Slice:
     """Cuts the slice after the clock ``cut``; items must occur before it, and seen items are not relevant."""
-    user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))
     clock = clock_of(data)
     past = clock < cut
-    seen = _incidence(data, user, past)
+    seen = data.incidence(past)
     known = (np.asarray(seen.sum(axis=0)).ravel() > 0).astype(np.float32)
-    relevant = _new_items(_incidence(data, user, ~past), seen, known)
+    relevant = _new_items(data.incidence(~past), seen, known)
     late = relevant
     if data.shared_clock:
-        late = _new_items(_incidence(data, user, clock >= (1.0 + cut) / 2), seen, known)
+        late = _new_items(data.incidence(clock >= (1.0 + cut) / 2), seen, known)
     rows = np.flatnonzero((np.diff(relevant.indptr) > 0) & (np.diff(seen.indptr) > 0))
     if len(rows) > max_users:
         rows = np.sort(rng.choice(rows, max_users, replace=False))
     start = data.user_offsets[:-1]
-    before = np.bincount(user[past], minlength=data.n_users)
+    before = np.bincount(data.users[past], minlength=data.n_users)
     history = gather_history(data.user_items, start[rows], (start + before)[rows], length)
     relevant_rows = relevant[rows]
     late_rows = relevant_rows if late is relevant else late[rows]
@@ -73,14 +72,6 @@ def _new_items(taken: sp.csr_matrix, seen: sp.csr_matrix, known: np.ndarray) -> 
     new = ((taken - taken.multiply(seen)) @ sp.diags(known)).tocsr()
     new.eliminate_zeros()
     return new
-
-
-def _incidence(data: TrainingData, user: np.ndarray, chosen: np.ndarray) -> sp.csr_matrix:
-    ones = np.ones(int(chosen.sum()), dtype=np.float32)
-    table = sp.csr_matrix((ones, (user[chosen], data.user_items[chosen])), shape=(data.n_users, data.catalogue_size))
-    table.sum_duplicates()
-    table.data[:] = 1.0
-    return table
 
 
 def top_candidates(part: Slice, score: Scorer, count: int) -> tuple[Int32, np.ndarray]:

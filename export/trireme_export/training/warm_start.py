@@ -32,7 +32,7 @@ def co_occurrence(data: TrainingData, past: np.ndarray, window: int) -> sp.csr_m
     most, are kept. Returns a symmetric float64 (N, N).
     """
     window = max(1, min(window, PAIRS // max(1, np.count_nonzero(past))))
-    user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))[past]
+    user = data.users[past]
     items = data.user_items[past]
     total = sp.csr_matrix((data.catalogue_size, data.catalogue_size))
     for gap in range(1, window + 1):
@@ -92,11 +92,7 @@ def item_factors(data: TrainingData, past: np.ndarray, dim: int, rng: np.random.
         dim: columns; those beyond the rank are zero.
         rng: where the iteration starts.
     """
-    user = np.repeat(np.arange(data.n_users), np.diff(data.user_offsets))[past]
-    ones = np.ones(len(user), dtype=np.float32)
-    taken = sp.csr_matrix((ones, (user, data.user_items[past])), shape=(data.n_users, data.catalogue_size))
-    taken.sum_duplicates()
-    taken.data[:] = 1.0
+    taken = data.incidence(past)
     per_user, per_item = (np.maximum(np.asarray(taken.sum(axis=axis)).ravel(), 1) ** DAMPING for axis in (1, 0))
     damped = (sp.diags(1 / per_user) @ taken @ sp.diags(1 / per_item)).astype(np.float32)
     read = np.zeros((data.catalogue_size, dim), dtype=np.float32)
