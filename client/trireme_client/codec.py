@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from .errors import ProtocolError, TriremeError
-from .model import HISTORY, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STAGES, USER_ID, ModelInfo
+from .model import HISTORY, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STAGES, STORED, USER_ID, ModelInfo
 from .recommendations import Reason, Recommendations, Rung
 from .recorder import Recorder
-from .requests import NO_USER, CheckedRequest
+from .requests import NO_USER, CheckedRequest, Ids
 
 _log = logging.getLogger(__name__)
 
@@ -33,9 +34,8 @@ _OUTPUT_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
 
 
 class Batch(NamedTuple):
-    """Users of one RPC: their positions in the caller's order, their requests, and the ModelInferRequest."""
+    """Users of one RPC: their requests, and the ModelInferRequest."""
 
-    positions: list[int]
     requests: Sequence[CheckedRequest]
     message: Any
 
@@ -46,31 +46,17 @@ class Codec:
     def __init__(self, info: ModelInfo, model_version: str = "") -> None:
         self.info = info
         self._model_version = model_version  # "" follows the server to a newer version
-        self._headers: dict[tuple[int, bool], Any] = {}
+        self._headers: dict[int, Any] = {}
         self._told_of_k = False
 
     def batches(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> list[Batch]:
-        """Splits requests into RPCs of at most max_batch_size users.
-
-        Users with and without a history never share an RPC, since an RPC has the optional input for all of its users
-        or for none. ledger: as for ``message``.
-        """
-        if len(requests) == 1:
-            return [Batch([0], requests, self.message(requests, ledger))]
-        stored = [i for i, request in enumerate(requests) if request.history is None]
-        given = [i for i, request in enumerate(requests) if request.history is not None]
-        return [self._batch(chunk, requests, ledger) for group in (stored, given) for chunk in self._chunks(group)]
-
-    def _chunks(self, positions: list[int]) -> Iterator[list[int]]:
+        """Splits requests into RPCs of at most max_batch_size users, in their order. ledger: as for ``message``."""
         size = self.info.max_batch_size
-        return (positions[start : start + size] for start in range(0, len(positions), size))
-
-    def _batch(self, positions: list[int], requests: Sequence[CheckedRequest], ledger: bool) -> Batch:
-        chosen = [requests[i] for i in positions]
-        return Batch(positions, chosen, self.message(chosen, ledger))
+        chunks = (requests[start : start + size] for start in range(0, len(requests), size))
+        return [Batch(chunk, self.message(chunk, ledger)) for chunk in chunks]
 
     def message(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> Any:
-        """Returns the ModelInferRequest for 1 to max_batch_size users, all of them with a history or none of them.
+        """Returns the ModelInferRequest for 1 to max_batch_size users.
 
         ledger: asks the server to report where their time goes.
         """
@@ -78,26 +64,33 @@ class Codec:
             self._told_of_k = True
             name, version, length = self.info.name, self.info.version, self.info.list_length
             _log.warning("k is cut to %d, the list length of model %r version %s", length, name, version)
-        histories = [request.history for request in requests if request.history is not None]
         message = service_pb2.ModelInferRequest()
-        message.CopyFrom(self._header(len(requests), bool(histories)))
+        message.CopyFrom(self._header(len(requests)))
         message.raw_input_contents.append(np.array([request.user_id for request in requests], _WIRE_INT64).tobytes())
-        if histories:
-            message.raw_input_contents.append(pad_histories(histories, self.info.history_length).tobytes())
+        message.raw_input_contents.append(self._histories([request.history for request in requests]))
         if ledger:
             message.parameters[LEDGER].bool_param = True
         return message
 
-    def _header(self, rows: int, with_history: bool) -> Any:
+    def _header(self, rows: int) -> Any:
         """Returns a request without its data: the same for every batch of this size, so built once."""
-        header = self._headers.get((rows, with_history))
+        header = self._headers.get(rows)
         if header is None:
             header = service_pb2.ModelInferRequest(model_name=self.info.name, model_version=self._model_version)
             header.inputs.add(name=USER_ID, datatype="INT64", shape=(rows, 1))
-            if with_history:
-                header.inputs.add(name=HISTORY, datatype="INT64", shape=(rows, self.info.history_length))
-            self._headers[rows, with_history] = header
+            header.inputs.add(name=HISTORY, datatype="INT64", shape=(rows, self.info.history_length))
+            self._headers[rows] = header
         return header
+
+    def _histories(self, histories: Sequence[Ids | None]) -> bytes:
+        """Returns the bytes of ``pad_histories``: at once where nobody has a history, as usual."""
+        if all(history is None for history in histories):
+            return self._stored * len(histories)
+        return pad_histories(histories, self.info.history_length).tobytes()
+
+    @cached_property
+    def _stored(self) -> bytes:
+        return pad_histories([None], self.info.history_length).tobytes()
 
     def results(
         self, batches: Sequence[Batch], answers: Sequence[Any], recorder: Recorder, keeps_errors: bool = False
@@ -113,16 +106,15 @@ class Codec:
         Raises:
             ProtocolError: an answer cannot be read.
         """
-        ordered: dict[int, Recommendations | TriremeError] = {}
+        results: list[Recommendations | TriremeError] = []
         for batch, message in zip(batches, answers, strict=True):
             try:
-                results: Sequence[Recommendations | TriremeError] = self._read(batch, message, recorder)
+                results += self._read(batch, message, recorder)
             except TriremeError as error:
                 if not keeps_errors:
                     raise
-                results = [copy.copy(error) for _ in batch.requests]
-            ordered.update(zip(batch.positions, results, strict=True))
-        return [ordered[position] for position in range(len(ordered))]
+                results += [copy.copy(error) for _ in batch.requests]
+        return results
 
     def _read(self, batch: Batch, message: Any, recorder: Recorder) -> list[Recommendations]:
         if isinstance(message, TriremeError):
@@ -135,10 +127,16 @@ class Codec:
         return Answer(message, rows, self.info.history_length)
 
 
-def pad_histories(histories: Sequence[NDArray[np.int64]], length: int) -> NDArray[np.int64]:
-    """Returns int64 (batch, length): the newest ``length`` ids of each history, newest last; short ones begin with -1."""
+def pad_histories(histories: Sequence[Ids | None], length: int) -> NDArray[np.int64]:
+    """Returns int64 (batch, length): the newest ``length`` ids of each history, newest last; short ones begin with -1.
+
+    None, which stands for the stored history, becomes STORED and padding.
+    """
     padded = np.full((len(histories), length), -1, dtype=_WIRE_INT64)
     for row, history in zip(padded, histories, strict=True):
+        if history is None:
+            row[0] = STORED
+            continue
         newest = history[-length:]
         row[length - len(newest) :] = newest
     return padded

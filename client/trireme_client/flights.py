@@ -34,7 +34,6 @@ class Call:
         connecting: whether that time is for reading the model's dimensions; it starts anew after that.
         waiter: what the caller waits on.
         recorder: what records the call.
-        turn: its place among all calls.
         flight: the RPC that carries it, None before.
     """
 
@@ -44,7 +43,6 @@ class Call:
     connecting: bool
     waiter: Any
     recorder: Recorder = NO_CALL
-    turn: int = 0
     flight: Flight | None = None
     settled: bool = False
     result: Recommendations | BaseException | None = None
@@ -79,9 +77,8 @@ class Flight:
 class Flights:
     """The calls that wait, first in, first out, and the RPCs in flight that carry the others.
 
-    Calls with and without a history wait in separate lanes, since an RPC has the optional input for all of its users
-    or for none; the lane whose first call is older goes first. Calls gather while as many RPCs are in flight as the
-    limit allows, and otherwise leave at once. So an idle client adds no wait, and RPCs grow with the load.
+    Calls gather while as many RPCs are in flight as the limit allows, and otherwise leave at once. So an idle client adds
+    no wait, and RPCs grow with the load.
 
     Attributes:
         limit: how many RPCs may be in flight.
@@ -96,12 +93,10 @@ class Flights:
         self._max_pending = options.max_pending
         # Stuck ones included: with so many of them, the server hangs.
         self._most_in_flight = 2 * options.max_in_flight
-        self._stored: deque[Call] = deque()  # without a history: the server's stored one counts
-        self._given: deque[Call] = deque()
+        self._lane: deque[Call] = deque()
         self._again: deque[tuple[deque[Call], Retries]] = deque()
         self._deadlines = Deadlines[Call](lambda call: not call.settled)
         self._waiting = Deadlines[Call](lambda call: not call.settled and call.flight is None)
-        self._joined = 0
         self._size = 1
         self._alone: Flight | None = None
 
@@ -112,9 +107,7 @@ class Flights:
                 f"{self.pending} calls wait for the server already; allowed: Coalescing.max_pending={self._max_pending}"
             )
         self.pending += 1
-        self._joined += 1
-        call.turn = self._joined
-        (self._stored if call.request.history is None else self._given).append(call)
+        self._lane.append(call)
         self.note_deadline(call)
 
     def note_deadline(self, call: Call) -> None:
@@ -138,7 +131,7 @@ class Flights:
 
     def waiting(self) -> list[Call]:
         """Returns the calls that wait."""
-        groups = (*(calls for calls, _ in self._again), self._stored, self._given)
+        groups = (*(calls for calls, _ in self._again), self._lane)
         return [call for group in groups for call in group if not call.settled]
 
     def leave_by(self, call: Call) -> float:
@@ -211,8 +204,8 @@ class Flights:
         return self._send(calls, retries, counted, now), late
 
     def _pop(self, calls: list[Call], late: list[Call], before: float, size: int) -> Retries | None:
-        """Moves calls out of the group to be sent again, or out of the lane, whose turn it is."""
-        group, retries = self._again[0] if self._again else (self._first_lane(), None)
+        """Moves calls out of the group to be sent again whose turn it is, or else out of the lane."""
+        group, retries = self._again[0] if self._again else (self._lane, None)
         while group and len(calls) < size:
             call = group.popleft()
             if not call.settled:
@@ -222,11 +215,6 @@ class Flights:
         if self._again and not self._again[0][0]:
             self._again.popleft()
         return retries
-
-    def _first_lane(self) -> deque[Call]:
-        if not self._stored or not self._given:
-            return self._stored or self._given
-        return min(self._stored, self._given, key=lambda lane: lane[0].turn)
 
     def _send(self, calls: list[Call], retries: Retries | None, counted: int, now: float) -> Flight:
         flight = Flight(calls, now, counted + 1, retries)
@@ -263,6 +251,5 @@ class Flights:
         calls = self.waiting() + [call for flight in self.in_flight for call in flight.calls if not call.settled]
         self.in_flight.clear()
         self._again.clear()
-        self._stored.clear()
-        self._given.clear()
+        self._lane.clear()
         return calls

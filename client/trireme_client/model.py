@@ -10,6 +10,8 @@ from typing import Any
 from .errors import ProtocolError
 
 USER_ID, HISTORY = "user_id", "history"
+# The first value of a history that says: use the stored one.
+STORED = -2
 ITEM_ID, SCORE, RUNG, REASON = "item_id", "score", "rung", "reason"
 # The request parameter that asks for the ledger, which is also the name of its tensor.
 LEDGER = "ledger"

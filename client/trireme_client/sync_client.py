@@ -95,9 +95,9 @@ class Client(BaseClient):
     ) -> list[Any]:
         """Returns the answers for several users in the order asked: far cheaper for the server than one at a time.
 
-        An RPC takes up to the model's max_batch_size users, all of them with a history or none of them; a few RPCs
-        are in flight at a time. If one RPC fails, the call raises that error and drops the other answers, unless
-        ``return_errors`` is set. Nothing was changed on the server, so the whole call can be repeated.
+        An RPC takes up to the model's max_batch_size users; a few RPCs are in flight at a time. If one RPC fails, the call
+        raises that error and drops the other answers, unless ``return_errors`` is set. Nothing was changed on the server,
+        so the whole call can be repeated.
 
         Args:
             requests: the users; all of them are checked before anything is sent.

@@ -23,6 +23,7 @@ __all__ = [
     "OTLP_ENDPOINT",
     "STAGES",
     "STEPS",
+    "STORED",
     "TRANSPORT",
     "Dims",
     "Signature",
@@ -39,6 +40,9 @@ ORIGIN = "origin"
 INSTANCES, AUTO = "instances", "auto"
 #: Environment variable of OpenTelemetry: where spans go. The stages send some only if it is set.
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+
+#: The first value of a row of `history` that says: use the stored history. The rest of the row is ignored.
+STORED = -2
 
 ENTRY = "recommend"
 FUSED = "recommend_fused"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import fake_backend, toy
 from tests.support.fake_backend import Request
-from trireme_runtime.schema import LEDGER, STAGES
+from trireme_runtime.schema import LEDGER, STAGES, STORED
 from trireme_runtime.stages.chain import Funnel, Run, StageFailedError
 from trireme_runtime.triton.adapter import Adapter
 
@@ -172,10 +172,20 @@ def test_only_invalid_requests_do_not_reach_the_stage(recommend: Adapter) -> Non
     assert [r.error is not None for r in recommend.execute([ask(-2), ask(-3)])] == [True, True]
 
 
-def test_requests_with_and_without_history_are_answered_in_order(recommend: Adapter, funnel: Funnel) -> None:
+def test_requests_with_and_without_history_are_one_batch_and_answered_in_order(funnel: Funnel) -> None:
     history = [[1007, 1014, -1, -1, -1, -1]]
-    requests = [ask(103), ask(-1, history=history), ask(106), ask(103, history=history)]
-    responses = recommend.execute(requests)
+    requests = [
+        ask(103),
+        ask(-1, history=history),
+        ask(106),
+        ask(103, history=history),
+        ask(109, history=[[STORED] * 6]),
+    ]
+    batches: list[int] = []
+    config = fake_backend.chain_config(funnel, toy.DIMS)
+    adapter = Adapter(funnel, fake_backend, config, lambda times, outputs: batches.append(len(outputs[0])))
+    responses = adapter.execute(requests)
+    assert batches == [5]
     for request, response in zip(requests, responses, strict=True):
         expected = funnel(**request.inputs)
         names = [tensor.tensor_name for tensor in response.output_tensors]

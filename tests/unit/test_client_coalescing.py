@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.callers import WAIT, Callers, Tasks, Threads, until
-from tests.support.fake_triton import BATCH, ITEMS, FakeTriton, running
+from tests.support.fake_triton import BATCH, HISTORY, ITEMS, FakeTriton, running
 from trireme_client import (
     AsyncClient,
     Client,
@@ -134,7 +134,7 @@ def test_the_dimensions_are_read_once_for_a_burst(fake: FakeTriton, url: str, ma
     assert fake.config_reads == 1
 
 
-def test_users_with_and_without_history_both_come_through(fake: FakeTriton, url: str, made: Make) -> None:
+def test_users_with_and_without_history_share_rpcs(fake: FakeTriton, url: str, made: Make) -> None:
     gate = Gate(fake, made(url))
     first = gate.shut()
     kinds = [[user] if user % 3 == 0 else None for user in range(1, 13)]
@@ -142,8 +142,9 @@ def test_users_with_and_without_history_both_come_through(fake: FakeTriton, url:
     gate.open()
     for user, one in enumerate([first, *asked]):
         assert one.result(WAIT).user_id == user
-    assert rpcs(fake) == [[0], [1, 2, 4, 5], [3, 6, 9, 12], [7, 8, 10, 11]]
-    assert [len(request.inputs) for request in fake.requests] == [1, 1, 2, 1]
+    assert rpcs(fake) == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
+    sent = np.frombuffer(fake.requests[1].raw_input_contents[1], np.int64).reshape(BATCH, HISTORY)
+    assert sent[:, [0, -1]].tolist() == [[-2, -1], [-2, -1], [-1, 3], [-2, -1]]
 
 
 @pytest.mark.parametrize("bad", range(1, 5))

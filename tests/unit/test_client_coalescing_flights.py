@@ -16,8 +16,8 @@ from trireme_client.flights import Call, Flight, Flights, Retries
 from trireme_client.requests import check_arguments
 
 
-def call(user: int, history: list[int] | None = None, deadline: float = math.inf) -> Call:
-    return Call(check_arguments(user, 1, history), deadline, None, connecting=False, waiter=None)
+def call(user: int, deadline: float = math.inf) -> Call:
+    return Call(check_arguments(user, 1, None), deadline, None, connecting=False, waiter=None)
 
 
 def flights(*calls: Call, **options: int) -> Flights:
@@ -56,16 +56,6 @@ class TestFlights:
         assert second is not None
         made.answered(second, 0.02)
         assert taken(made, 0.02) == [6, 7]
-
-    def test_histories_have_their_own_rpcs_and_the_older_call_goes_first(self) -> None:
-        made = flights(call(1, [5]), call(2), call(3, [5]), call(4), call(5, [5]))
-        order = []
-        while made.pending:
-            flight, _ = made.take(0.0, 2)
-            order.append(users(flight))
-            assert flight is not None
-            made.gave_up(flight)
-        assert order == [[1, 3], [2, 4], [5]]
 
     def test_a_call_that_ended_is_not_sent(self) -> None:
         gone = call(2)
@@ -176,7 +166,7 @@ class TestFlights:
         flight, _ = made.take(0.0, 4)
         assert flight is not None
         made.add_again([call(2)], Retries(4))
-        for each in (call(3), call(4, [1])):
+        for each in (call(3), call(4)):
             made.add(each)
         left = made.clear()
         assert [each.request.user_id for each in left] == [2, 3, 4, 1]

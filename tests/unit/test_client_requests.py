@@ -106,25 +106,24 @@ def test_every_sequence_of_ids_is_a_history(history: Any) -> None:
     assert request.history.tolist() == [int(item) for item in history]
 
 
-@given(st.lists(st.lists(ids, max_size=9), min_size=1, max_size=4))
-def test_padding_keeps_the_newest_in_order(histories: list[list[int]]) -> None:
-    padded = pad_histories([np.array(h, np.int64) for h in histories], 4)
+@given(st.lists(st.none() | st.lists(ids, max_size=9), min_size=1, max_size=4))
+def test_padding_keeps_the_newest_in_order_and_names_the_stored_history(histories: list[list[int] | None]) -> None:
+    padded = pad_histories([None if h is None else np.array(h, np.int64) for h in histories], 4)
     for row, history in zip(padded.tolist(), histories, strict=True):
-        newest = history[-4:]
-        assert row == [-1] * (4 - len(newest)) + newest
+        newest = [] if history is None else history[-4:]
+        assert row == ([-2, -1, -1, -1] if history is None else [-1] * (4 - len(newest)) + newest)
 
 
 @given(st.lists(st.tuples(ids, st.booleans()), max_size=20))
-def test_batches_keep_every_request_and_respect_the_batch_size(asked: list[tuple[int, bool]]) -> None:
+def test_batches_keep_every_request_in_order_and_respect_the_batch_size(asked: list[tuple[int, bool]]) -> None:
     requests = check_requests([Request(user, 1, [1] if given else None) for user, given in asked])
-    batches = Codec(INFO).batches(requests)
-    assert sorted(place for batch in batches for place in batch.positions) == list(range(len(asked)))
-    for batch in batches:
-        assert 1 <= len(batch.positions) <= INFO.max_batch_size
-        users = np.frombuffer(batch.message.raw_input_contents[0], np.int64)
-        assert users.tolist() == [asked[place][0] for place in batch.positions]
-        given = {asked[place][1] for place in batch.positions}
-        assert [len(batch.message.inputs) == 2] == list(given)
+    sent = []
+    for batch in Codec(INFO).batches(requests):
+        assert 1 <= len(batch.requests) <= INFO.max_batch_size
+        users, histories = (np.frombuffer(raw, np.int64) for raw in batch.message.raw_input_contents)
+        assert [list(tensor.shape) for tensor in batch.message.inputs] == [[len(users), 1], [len(users), 4]]
+        sent += zip(users.tolist(), histories.reshape(-1, 4).tolist(), strict=True)
+    assert sent == [(user, [-1, -1, -1, 1] if given else [-2, -1, -1, -1]) for user, given in asked]
 
 
 def test_a_k_beyond_the_list_length_is_cut_and_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -63,7 +63,8 @@ class TestAnswers:
         assert answer.item_ids.tolist() == [700, 701, 702]
         assert (answer.user_id, answer.rung, answer.model_name) == (7, Rung.FULL, "recommend")
         assert answer.model_version == "3"
-        assert len(fake.requests[0].inputs) == 1
+        sent = np.frombuffer(fake.requests[0].raw_input_contents[1], np.int64)
+        assert sent.tolist() == [-2] + [-1] * (HISTORY - 1)
         assert fake.headers[0]["key"] == "v"
 
     def test_an_anonymous_user_with_a_history(self, fake: FakeTriton, url: str, call: Call) -> None:

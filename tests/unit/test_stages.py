@@ -12,7 +12,7 @@ import pytest
 from tests.support import toy
 from trireme_export.exporters.product import exact_index
 from trireme_runtime.errors import ArtifactError
-from trireme_runtime.schema import FUSED, STAGES, Dims
+from trireme_runtime.schema import FUSED, STAGES, STORED, Dims
 from trireme_runtime.stages.chain import STAGE_TYPES, Chain, Funnel, StageFailedError
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.reranking import (
@@ -67,12 +67,25 @@ class TestFeatureTransform:
         assert features.history_index.tolist() == [[-1, -1, -1, 1, 2, 0]]
         np.testing.assert_allclose(features.user_number[0, -1], np.log1p(3), rtol=1e-6)
 
+    def test_a_history_that_begins_with_minus_two_is_the_stored_one(self, funnel: Funnel) -> None:
+        users = np.concatenate([user(5), user(6), user(6)])
+        given = [1007, 1014, -1, -1, -1, -1]
+        features = stage(funnel, FeatureTransform)(
+            users, np.array([[STORED, 1007, -9, -1, -1, -1], given, [STORED] * 6])
+        )
+        stored = toy.stored_history()
+        assert features.history_index.tolist() == [stored[5].tolist(), [-1, -1, -1, -1, 1, 2], stored[6].tolist()]
+        np.testing.assert_allclose(features.user_number[:, -1], np.log1p([5, 2, 6]), rtol=1e-6)
+
     def test_invalid_rows_names_field_value_and_what_is_allowed(self) -> None:
-        history = np.array([[1, 2], [3, -9], [4, 5]])
-        problems = FeatureTransform.invalid_rows(np.array([[1], [2], [-2]]), history)
+        history = np.array([[1, 2], [3, -9], [4, 5], [STORED, -9], [5, STORED], [-3, 1]])
+        problems = FeatureTransform.invalid_rows(np.array([[1], [2], [-2], [3], [4], [5]]), history)
+        allowed = "allowed are ids ≥ 0, -1 (padding), and -2 in the first place (use the stored history)"
         assert problems == {
-            1: "history[1] is -9, allowed are ids ≥ 0 and -1 (padding)",
+            1: f"history[1] is -9, {allowed}",
             2: "user_id is -2, allowed are ids ≥ 0 and -1 (anonymous)",
+            4: f"history[1] is -2, {allowed}",
+            5: f"history[0] is -3, {allowed}",
         }
 
     def test_without_users_everybody_is_unknown(self) -> None:

@@ -89,7 +89,7 @@ class Funnel(Chain):
         super().__init__(FUSED, stages)
 
     def __call__(self, user_id: np.ndarray, history: np.ndarray | None = None) -> Slate:
-        """Args: user_id int64 [batch, 1]; history int64 [batch, L] or None for the stored one."""
+        """Args: user_id int64 [batch, 1]; history int64 [batch, L], see ``FeatureTransform``."""
         return Slate(*self.run(user_id=user_id, history=history).outputs)
 
     def save(self, path: Path) -> None:

@@ -9,8 +9,12 @@ import numpy as np
 
 from trireme_runtime.arrays import lookup, stable_partition
 from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.schema import STORED
 
 __all__ = ["FeatureTransform", "Features"]
+
+#: Of the values of a history.
+ALLOWED = f"allowed are ids ≥ 0, -1 (padding), and {STORED} in the first place (use the stored history)"
 
 
 class Features(NamedTuple):
@@ -60,19 +64,19 @@ class FeatureTransform:
             int(row): f"user_id is {user_id[row, 0]}, allowed are ids ≥ 0 and -1 (anonymous)"
             for row in np.flatnonzero(user_id[:, 0] < -1)
         }
-        if history is not None:
-            for row in np.flatnonzero((history < -1).any(axis=1)):
+        if history is not None and (given := _given(history)).size:
+            for row in given[(history[given] < -1).any(axis=1)]:
                 column = int(np.argmax(history[row] < -1))
-                problems.setdefault(
-                    int(row),
-                    f"history[{column}] is {history[row, column]}, allowed are ids ≥ 0 and -1 (padding)",
-                )
+                problems.setdefault(int(row), f"history[{column}] is {history[row, column]}, {ALLOWED}")
         return problems
 
     def __call__(self, user_id: np.ndarray, history: np.ndarray | None = None) -> Features:
-        """Args: user_id int64 [batch, 1]; history int64 [batch, L] or None for the stored one."""
+        """Args: user_id int64 [batch, 1]; history int64 [batch, L]. The stored one is used for rows that begin with STORED,
+        and for all of them if there is no ``history``."""
         row = lookup(self.user_ids, user_id[:, 0])
-        index = self.history[row] if history is None else self._align(lookup(self.item_ids, history))
+        index = self.history[row]
+        if history is not None and (given := _given(history)).size:
+            index[given] = self._align(lookup(self.item_ids, history[given]))
         length = (index >= 0).sum(axis=1, keepdims=True)
         number = np.concatenate([self.number[row], np.log1p(length, dtype=np.float32)], axis=1)
         return Features(row[:, None], index, self.category[row], number)
@@ -90,3 +94,8 @@ class FeatureTransform:
     def load(cls, path: Path) -> FeatureTransform:
         arrays, _ = load_stage(path, cls.name)
         return cls(**arrays)
+
+
+def _given(history: np.ndarray) -> np.ndarray:
+    """The rows of ``history`` (int64 [batch, L]) that replace the stored one: int64 [n]."""
+    return np.flatnonzero(history[:, 0] != STORED)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from trireme_runtime.schema import LEDGER, Tensor
+from trireme_runtime.schema import LEDGER, STORED, Tensor
 from trireme_runtime.stages.chain import Chain, StageFailedError
 
 if TYPE_CHECKING:
@@ -88,6 +88,12 @@ class Adapter:
         self._backend = backend
         self._widths = {tensor["name"]: int(tensor["dims"][0]) for tensor in config["input"]}
         self._max_rows = int(config["max_batch_size"])
+        # What a request leaves out, as if it had been given: so that requests with and without it are one batch.
+        self._absent = {
+            tensor.name: np.full((self._max_rows, self._widths[tensor.name]), STORED, tensor.numpy_dtype)
+            for tensor in chain.signature.inputs
+            if tensor.optional
+        }
         self._note = note
         self._tracer = tracer
         self._answered = chain.signature.answered
@@ -96,18 +102,16 @@ class Adapter:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response per request, in order. Never raises: Triton would fail the whole batch."""
         responses: list[Any] = [None] * len(requests)
-        groups: dict[tuple[str, ...], Group] = {}
+        group: Group = []
         for position, request in enumerate(requests):
             try:
-                entry = Entry(position, self._read(request), self._asks(request), self._context(request))
-                # One array call needs the same optional inputs throughout.
-                groups.setdefault(tuple(entry.inputs), []).append(entry)
+                group.append(Entry(position, self._read(request), self._asks(request), self._context(request)))
             except InvalidRequestError as error:
                 responses[position] = self._error(str(error))
             except Exception as error:
                 log.exception("a request could not be read")
                 responses[position] = self._internal(error)
-        for group in groups.values():
+        if group:
             for position, response in self._answers(group):
                 responses[position] = response
         return responses
@@ -134,6 +138,9 @@ class Adapter:
         rows = {name: len(array) for name, array in inputs.items()}
         if len(set(rows.values())) > 1:
             raise InvalidRequestError(f"inputs have different numbers of users: {rows}; one number is allowed")
+        for name, absent in self._absent.items():
+            if name not in inputs:
+                inputs[name] = absent[: _rows(inputs)]
         return inputs
 
     def _checked(self, tensor: Tensor, array: np.ndarray) -> np.ndarray:
@@ -145,7 +152,7 @@ class Adapter:
         return array
 
     def _run_group(self, group: Group) -> list[tuple[int, Any]]:
-        """Responses of requests that carry the same inputs, in one call of the chain where possible."""
+        """Responses of requests that could be read, in one call of the chain where possible."""
         batch = _concatenate(group)
         rows = self._chain.invalid_rows(**batch)
         if not rows:
