@@ -81,6 +81,7 @@ def to_json(answer: Recommendations, titles: Mapping[int, str]) -> dict[str, Any
         "items": [{"item_id": item.item_id, "score": item.score, **title(item.item_id)} for item in answer],
         "rung": int(answer.rung),
         "reason": answer.reason.words,
+        "feature_age_s": answer.feature_age_s,
         "model": answer.model_name,
         "version": answer.model_version,
     }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from .errors import ProtocolError, TriremeError
-from .model import HISTORY, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STAGES, STORED, USER_ID, ModelInfo
+from .model import FEATURE_AGE, HISTORY, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STAGES, STORED, USER_ID, ModelInfo
 from .recommendations import Reason, Recommendations, Rung
 from .recorder import Recorder
 from .requests import NO_USER, CheckedRequest, Ids
@@ -29,6 +29,7 @@ _OUTPUT_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     SCORE: ("FP32", np.dtype("<f4")),
     RUNG: ("UINT8", np.dtype("u1")),
     REASON: ("UINT8", np.dtype("u1")),
+    FEATURE_AGE: ("FP32", np.dtype("<f4")),
     LEDGER: ("INT64", _WIRE_INT64),
 }
 
@@ -153,6 +154,7 @@ class Answer:
     """
 
     __slots__ = (
+        "_ages",
         "_history_length",
         "_item_ids",
         "_ledger",
@@ -175,6 +177,7 @@ class Answer:
         self._scores = _tensor(message, tensors, SCORE, rows, self._item_ids.shape[1])
         self._rungs: list[Rung] = _named(message, tensors, RUNG, rows, _RUNGS)
         self._reasons: list[Reason] = _named(message, tensors, REASON, rows, _REASONS)
+        self._ages: list[float] = _tensor(message, tensors, FEATURE_AGE, rows, 1)[:, 0].tolist()
         self._ledger = _tensor(message, tensors, LEDGER, rows, 2 + len(STAGES)) if LEDGER in tensors else None
         lowest = int(self._item_ids.min())
         if lowest < -1:
@@ -202,6 +205,7 @@ class Answer:
             scores,
             self._rungs[row],
             self._reasons[row],
+            self._ages[row],
             self._name,
             self._version,
         )

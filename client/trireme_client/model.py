@@ -12,7 +12,7 @@ from .errors import ProtocolError
 USER_ID, HISTORY = "user_id", "history"
 # The first value of a history that says: use the stored one.
 STORED = -2
-ITEM_ID, SCORE, RUNG, REASON = "item_id", "score", "rung", "reason"
+ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE = "item_id", "score", "rung", "reason", "feature_age_s"
 # The request parameter that asks for the ledger, which is also the name of its tensor.
 LEDGER = "ledger"
 # The parameter of the configuration that holds the SLO, as JSON.
@@ -61,6 +61,7 @@ def read_model_info(config: Any, versions: Iterable[str], model_version: str) ->
     _width(config.name, "output", outputs, SCORE, "TYPE_FP32", list_length)
     for name in (RUNG, REASON):
         _width(config.name, "output", outputs, name, "TYPE_UINT8", 1)
+    _width(config.name, "output", outputs, FEATURE_AGE, "TYPE_FP32", 1)
     if config.max_batch_size < 1:
         raise ProtocolError(f"model {config.name!r} has max_batch_size {config.max_batch_size}; allowed: >= 1")
     newest = max((version for version in versions if version.isdecimal()), key=int, default="")

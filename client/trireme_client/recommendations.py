@@ -71,6 +71,7 @@ class Recommendations(Sequence[Recommendation]):
         scores: float32 (items,), in descending order.
         rung: how complete the answer is.
         reason: why it is no more complete.
+        feature_age_s: seconds since the freshest source of the user's features was written; 0 for the bundle itself.
         model_name: the model that answered.
         model_version: its version.
         ledger: where the time of the call went, if that was asked for.
@@ -81,6 +82,7 @@ class Recommendations(Sequence[Recommendation]):
     scores: NDArray[np.float32]
     rung: Rung
     reason: Reason
+    feature_age_s: float
     model_name: str
     model_version: str
     ledger: CallLedger | None
@@ -92,6 +94,7 @@ class Recommendations(Sequence[Recommendation]):
         scores: NDArray[np.float32],
         rung: Rung,
         reason: Reason,
+        feature_age_s: float,
         model_name: str,
         model_version: str,
         ledger: CallLedger | None = None,
@@ -102,6 +105,7 @@ class Recommendations(Sequence[Recommendation]):
         _set_scores(self, scores)
         _set_rung(self, rung)
         _set_reason(self, reason)
+        _set_feature_age_s(self, feature_age_s)
         _set_model_name(self, model_name)
         _set_model_version(self, model_version)
         _set_ledger(self, ledger)
@@ -129,6 +133,14 @@ class Recommendations(Sequence[Recommendation]):
 
 
 _SETTERS = [vars(Recommendations)[field.name].__set__ for field in fields(Recommendations)]
-_set_user_id, _set_item_ids, _set_scores, _set_rung, _set_reason, _set_model_name, _set_model_version, _set_ledger = (
-    _SETTERS
-)
+(
+    _set_user_id,
+    _set_item_ids,
+    _set_scores,
+    _set_rung,
+    _set_reason,
+    _set_feature_age_s,
+    _set_model_name,
+    _set_model_version,
+    _set_ledger,
+) = _SETTERS

@@ -29,7 +29,7 @@ from trireme_export.triton_config import (
     specialise,
     tensor_bytes,
 )
-from trireme_runtime.bundle import CONFIG, MANIFEST, PERF_INPUT, Artifact, Manifest, describe_file
+from trireme_runtime.bundle import CONFIG, MANIFEST, PERF_INPUT, Artifact, Manifest, describe_file, read_version
 from trireme_runtime.schema import CHAINS, ENTRY, FUSED, MODELS, STEPS, Dims
 from trireme_runtime.stages.chain import Funnel
 from trireme_runtime.stages.stage import stage_inputs
@@ -115,12 +115,13 @@ def serve_version(repository: Path, version: int) -> None:
 
     Raises:
         ExportError: there is no such version.
+        BundleError: it is of another format.
     """
     entry = repository / ENTRY / str(version)
     if not (entry / MANIFEST).is_file():
         held = sorted(int(path.parent.name) for path in repository.glob(f"{ENTRY}/*/{MANIFEST}"))
         raise ExportError(f"{repository} holds no version {version}; it holds {', '.join(map(str, held)) or 'none'}")
-    models = _models(Manifest.from_json((entry / MANIFEST).read_text()).plan)  # type: ignore[arg-type]
+    models = _models(read_version(repository, version).plan)  # type: ignore[arg-type]
     for name in models:
         if not (repository / name / str(version) / CONFIG).is_file():
             raise ExportError(f"{repository / name} holds no version {version}: another plan was exported since")

@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel
 
 from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.stages.reranking import Slate
 
 __all__ = ["HOST", "Query", "Recommender", "options"]
 
@@ -69,19 +70,18 @@ class Recommender:
         self([-1])  # the first call allocates; a server must not be called ready before it
 
     def __call__(self, user_ids: Sequence[int]) -> list[bytes]:
-        """One JSON document ``{"item_id": [K], "score": [K], "rung": 0, "reason": 0}`` per user, in order; one call of all."""
+        """One JSON document ``{"item_id": [K], "score": [K], "rung": 0, "reason": 0, "feature_age_s": 0.0}`` per user, in order;
+        one call of all."""
         slate = self.funnel(np.array(user_ids, np.int64)[:, np.newaxis])
-        rows = zip(slate.item_id, slate.score, slate.rung[:, 0].tolist(), slate.reason[:, 0].tolist(), strict=True)
+        numbers = (column[:, 0].tolist() for column in (slate.rung, slate.reason, slate.feature_age_s))
+        rows = zip(slate.item_id, slate.score, *numbers, strict=True)
         return [
-            orjson.dumps(
-                {"item_id": items, "score": scores, "rung": rung, "reason": reason}, option=orjson.OPT_SERIALIZE_NUMPY
-            )
-            for items, scores, rung, reason in rows
+            orjson.dumps(dict(zip(Slate._fields, row, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY) for row in rows
         ]
 
     def packed(self, user_ids: bytes) -> bytes:
         """The same with little-endian arrays: int64 ids of one or more users in; item ids int64 (users, K), scores float32
-        (users, K), rungs and reasons uint8 (users,) out, one after another."""
+        (users, K), rungs and reasons uint8 (users,) and ages float32 (users,) out, one after another."""
         slate = self.funnel(np.frombuffer(user_ids, "<i8")[:, np.newaxis])
-        columns = zip(slate, ("<i8", "<f4", "u1", "u1"), strict=True)
+        columns = zip(slate, ("<i8", "<f4", "u1", "u1", "<f4"), strict=True)
         return b"".join(np.ascontiguousarray(column, dtype).tobytes() for column, dtype in columns)

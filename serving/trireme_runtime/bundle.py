@@ -10,22 +10,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trireme_runtime.artifacts import FORMAT_VERSION
 from trireme_runtime.errors import BundleError
 from trireme_runtime.schema import ENTRY, Dims
 
 __all__ = [
     "CONFIG",
+    "FORMAT_VERSION",
     "MANIFEST",
     "PERF_INPUT",
     "Artifact",
     "Manifest",
     "describe_file",
     "read_manifest",
+    "read_version",
     "verify_repository",
     "verify_version",
 ]
 
+#: Of bundles: what their models answer, and with which files. 2: `feature_age_s`.
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 #: File of a repository with users to ask, in the format of perf_analyzer's `--input-data`.
 PERF_INPUT = "perf_input.json"
@@ -70,7 +73,7 @@ class Manifest:
         """Raises: ValueError, KeyError or TypeError when ``text`` is not a manifest of this format."""
         fields = json.loads(text)
         if (found := fields.pop("format_version")) != FORMAT_VERSION:
-            raise ValueError(f"format_version is {found}, expected {FORMAT_VERSION}")
+            raise ValueError(f"format_version is {found}, expected {FORMAT_VERSION}; export the checkpoint again")
         fields["dims"] = Dims(**{DIM_FIELDS.get(name, name): size for name, size in fields["dims"].items()})
         fields["artifacts"] = {path: Artifact(**entry) for path, entry in fields["artifacts"].items()}
         return cls(**fields)
@@ -97,6 +100,11 @@ def read_manifest(repository: Path) -> Manifest:
     if not entry.is_dir():
         raise BundleError(f"{repository}: has no model {ENTRY!r}; is this a repository of `trireme export`?")
     return _read(entry / _served_version(entry) / MANIFEST)
+
+
+def read_version(repository: Path, version: int) -> Manifest:
+    """The manifest of one of the versions that ``repository`` holds. Raises: BundleError: it cannot be read."""
+    return _read(repository / ENTRY / str(version) / MANIFEST)
 
 
 def _served_version(model: Path) -> str:

@@ -125,8 +125,9 @@ ITEM_ID = Tensor("item_id", "int64", "list_length")
 SCORE = Tensor("score", "float32", "list_length")
 RUNG = Tensor("rung", "uint8", 1)
 REASON = Tensor("reason", "uint8", 1)
+FEATURE_AGE = Tensor("feature_age_s", "float32", 1)
 
-_ENTRY_SIGNATURE = Signature((USER_ID, HISTORY), (ITEM_ID, SCORE, RUNG, REASON))
+_ENTRY_SIGNATURE = Signature((USER_ID, HISTORY), (ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE))
 
 #: The stages in the order of a request.
 STAGES: Mapping[str, Signature] = {
@@ -139,7 +140,7 @@ STAGES: Mapping[str, Signature] = {
     ),
     "reranking": Signature(
         (USER_ROW, HISTORY_INDEX, USER_CATEGORY, CANDIDATE_INDEX, RETRIEVAL_SCORE, RANKING_SCORE),
-        (ITEM_ID, SCORE, RUNG, REASON),
+        (ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE),
     ),
 }
 

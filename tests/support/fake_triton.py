@@ -33,6 +33,7 @@ def entry_config() -> model_config_pb2.ModelConfig:
         ("score", "TYPE_FP32", ITEMS),
         ("rung", "TYPE_UINT8", 1),
         ("reason", "TYPE_UINT8", 1),
+        ("feature_age_s", "TYPE_FP32", 1),
     ):
         config.output.add(name=name, data_type=kind, dims=[width])
     return config
@@ -102,6 +103,7 @@ class FakeTriton(GRPCInferenceServiceServicer):
             "score": ("FP32", scores),
             "rung": ("UINT8", rungs),
             "reason": ("UINT8", reasons),
+            "feature_age_s": ("FP32", np.full((users.size, 1), 1.5, np.float32)),
         }
         for name, (kind, array) in named.items():
             answer.outputs.add(name=name, datatype=kind, shape=array.shape)

@@ -22,7 +22,8 @@ output [
   {{ name: "item_id" data_type: TYPE_INT64 dims: [ 3 ] }},
   {{ name: "score" data_type: TYPE_FP32 dims: [ 3 ] }},
   {{ name: "rung" data_type: TYPE_UINT8 dims: [ 1 ] }},
-  {{ name: "reason" data_type: TYPE_UINT8 dims: [ 1 ] }}
+  {{ name: "reason" data_type: TYPE_UINT8 dims: [ 1 ] }},
+  {{ name: "feature_age_s" data_type: TYPE_FP32 dims: [ 1 ] }}
 ]
 instance_group [ {{ kind: KIND_CPU count: 2 }} ]
 dynamic_batching {{ }}
@@ -58,6 +59,7 @@ class TritonPythonModel:
                 pb_utils.Tensor("score", np.tile(np.float32([3, 2, 1]), (len(user), 1))),
                 pb_utils.Tensor("rung", np.full((len(user), 1), 0 if with_history else 3, np.uint8)),
                 pb_utils.Tensor("reason", np.full((len(user), 1), 0 if with_history else 4, np.uint8)),
+                pb_utils.Tensor("feature_age_s", np.zeros((len(user), 1), np.float32)),
             ]))
         with self.calls.open("a") as file:
             file.write(f"{len(requests)} {users}\\n")

@@ -189,7 +189,7 @@ def test_requests_with_and_without_history_are_one_batch_and_answered_in_order(f
     for request, response in zip(requests, responses, strict=True):
         expected = funnel(**request.inputs)
         names = [tensor.tensor_name for tensor in response.output_tensors]
-        assert names == ["item_id", "score", "rung", "reason"]
+        assert names == ["item_id", "score", "rung", "reason", "feature_age_s"]
         assert response.output_tensors[0].array.tolist() == expected.item_id.tolist()
 
 
@@ -197,8 +197,14 @@ def test_the_ledger_is_answered_only_on_request(recommend: Adapter) -> None:
     asking = ask(103, 106)
     asking.given = '{"ledger": true}'
     silent, answered = recommend.execute([ask(109), asking])
-    assert [tensor.tensor_name for tensor in silent.output_tensors] == ["item_id", "score", "rung", "reason"]
-    ledger = answered.output_tensors[4]
+    assert [tensor.tensor_name for tensor in silent.output_tensors] == [
+        "item_id",
+        "score",
+        "rung",
+        "reason",
+        "feature_age_s",
+    ]
+    ledger = answered.output_tensors[5]
     assert (ledger.tensor_name, ledger.array.dtype, ledger.array.shape) == ("ledger", np.int64, (2, LEDGER.dim))
     assert ledger.array[:, :2].tolist() == [[3, 2], [3, 2]]
     assert (ledger.array[:, 2:] > 0).all()

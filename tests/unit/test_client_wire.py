@@ -62,7 +62,7 @@ class TestAnswers:
         answer = call(url, "recommend", 7, 3, client={"headers": {"Key": "v"}})
         assert answer.item_ids.tolist() == [700, 701, 702]
         assert (answer.user_id, answer.rung, answer.model_name) == (7, Rung.FULL, "recommend")
-        assert answer.model_version == "3"
+        assert (answer.model_version, answer.feature_age_s) == ("3", 1.5)
         sent = np.frombuffer(fake.requests[0].raw_input_contents[1], np.int64)
         assert sent.tolist() == [-2] + [-1] * (HISTORY - 1)
         assert fake.headers[0]["key"] == "v"
@@ -326,6 +326,7 @@ class TestFailures:
             (lambda config: setattr(config.input[1], "data_type", 1), "the input 'history' as TYPE_BOOL"),
             (lambda config: config.output[0].dims.__setitem__(0, -1), "TYPE_INT64 [-1]"),
             (lambda config: config.output[1].dims.__setitem__(0, 3), "the output 'score'"),
+            (lambda config: config.output.pop(4), "has no output 'feature_age_s'"),
             (lambda config: setattr(config, "max_batch_size", 0), "max_batch_size 0"),
         ],
     )

@@ -41,7 +41,7 @@ class Peer(BaseHTTPRequestHandler):
         items = [item for user in users for item in (user, len(users))]
         scores = [2.0, 1.0] * len(users)
         packed = struct.pack(f"<{len(items)}q{len(scores)}f", *items, *scores)
-        self.send(200, packed + bytes(user % 2 for user in users) + bytes(len(users)))
+        self.send(200, packed + bytes(user % 2 for user in users) + bytes(len(users) * 5))
 
     def answer(self, status, document):
         self.send(status, json.dumps(document).encode())
@@ -99,7 +99,7 @@ async def test_a_packed_answer_of_the_wrong_length_is_an_error_of_every_caller()
     coalescer = _PackedClient("localhost:1", coalescing=Coalescing())._coalescer
     assert coalescer is not None
     try:
-        with pytest.raises(PerfError, match=r"12 bytes answer 1 users; allowed: 2 \+ 12 K for each"):
+        with pytest.raises(PerfError, match=r"12 bytes answer 1 users; allowed: 6 \+ 12 K for each"):
             coalescer._read(Flight([None], 0.0, 1), b"\0" * 12)  # type: ignore[list-item]
     finally:
         await coalescer._session.close()

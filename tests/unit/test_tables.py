@@ -107,7 +107,7 @@ def test_words_are_explained_under_the_table_that_has_them() -> None:
     assert "unstable: the measured windows disagree" in explained
     assert "behind: perf_analyzer could not send at the rate asked for" in explained
     assert "failed: " not in explained
-    answer = Recommendations(7, np.int64([10]), np.float32([0.5]), Rung.FULL, Reason.NONE, "recommend", "3")
+    answer = Recommendations(7, np.int64([10]), np.float32([0.5]), Rung.FULL, Reason.NONE, 0.0, "recommend", "3")
     assert "rung: how complete the answer is, from 0 (full) to 3 (popular)" in text_of(
         recommendations_table(answer, {})
     )

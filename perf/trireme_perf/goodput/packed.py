@@ -2,7 +2,7 @@
 
 When calls leave and which of them share a request is the client's own coalescer; only what is sent and read differs. A request is
 the int64 ids of its users. An answer is int64 item ids (users, K), float32 scores (users, K), uint8 rungs and
-reasons (users,), one after another; all of it little-endian.
+reasons (users,) and float32 ages of the features (users,), one after another; all of it little-endian.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["open_packed"]
 MAX_USERS = 64
 #: Stands for the length of the server's lists, which its answers have anyway.
 WHOLE_LIST = 2**31
-PER_ITEM, PER_USER = 12, 2  # bytes of an answer: item id and score; rung and reason
+PER_ITEM, PER_USER = 12, 6  # bytes of an answer: item id and score; rung, reason and age
 HEADERS = {"Content-Type": "application/octet-stream", "Accept-Encoding": "identity"}
 
 
@@ -81,11 +81,19 @@ class _PackedCoalescer(AsyncCoalescer):
             raise PerfError(f"{len(message)} bytes answer {users} users; allowed: {PER_USER} + {PER_ITEM} K for each")
         item_ids = np.frombuffer(message, "<i8", users * items).reshape(users, items)
         scores = np.frombuffer(message, "<f4", users * items, item_ids.nbytes).reshape(users, items)
-        rungs = message[-2 * users : -users]
-        reasons = message[-users:]
+        named = users * items * PER_ITEM
+        rungs, reasons = message[named : named + users], message[named + users :]
+        ages = np.frombuffer(message, "<f4", users, named + 2 * users).tolist()
         return [
             Recommendations(
-                call.request.user_id, item_ids[row], scores[row], Rung(rungs[row]), Reason(reasons[row]), "", ""
+                call.request.user_id,
+                item_ids[row],
+                scores[row],
+                Rung(rungs[row]),
+                Reason(reasons[row]),
+                ages[row],
+                "",
+                "",
             )
             for row, call in enumerate(flight.calls)
         ]

@@ -49,12 +49,14 @@ SEEN = "seen"
 
 class Slate(NamedTuple):
     """item_id int64 [batch, K], best first, −1 padding; score float32 [batch, K], falling, the lowest
-    float32 at padding; rung and its reason uint8 [batch, 1]."""
+    float32 at padding; rung and its reason uint8 [batch, 1]; feature_age_s float32 [batch, 1], the age of the freshest source
+    of features used, 0 for the bundle itself."""
 
     item_id: np.ndarray
     score: np.ndarray
     rung: np.ndarray
     reason: np.ndarray
+    feature_age_s: np.ndarray
 
 
 class Reranking:
@@ -112,7 +114,9 @@ class Reranking:
         item_id = self.item_ids[index]
         if short.size:
             item_id[index < 0] = -1
-        return Slate(item_id, score, rung[:, None], reason[:, None])
+        # The tables of the bundle are the only source of features.
+        age = np.zeros((len(rung), 1), dtype=np.float32)
+        return Slate(item_id, score, rung[:, None], reason[:, None], age)
 
     def _order(
         self,
