@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from .errors import ProtocolError, TriremeError
-from .model import FEATURE_AGE, HISTORY, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STAGES, STORED, USER_ID, ModelInfo
+from .model import FEATURE_AGE, HISTORY, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STAGES, STORED, USER_ID, K, ModelInfo
 from .recommendations import Reason, Recommendations, Rung
 from .recorder import Recorder
 from .requests import NO_USER, CheckedRequest, Ids
@@ -61,17 +61,29 @@ class Codec:
 
         ledger: asks the server to report where their time goes.
         """
-        if not self._told_of_k and max(request.k for request in requests) > self.info.list_length:
-            self._told_of_k = True
-            name, version, length = self.info.name, self.info.version, self.info.list_length
-            _log.warning("k is cut to %d, the list length of model %r version %s", length, name, version)
+        histories = [request.history for request in requests]
         message = service_pb2.ModelInferRequest()
         message.CopyFrom(self._header(len(requests)))
         message.raw_input_contents.append(np.array([request.user_id for request in requests], _WIRE_INT64).tobytes())
-        message.raw_input_contents.append(self._histories([request.history for request in requests]))
+        message.raw_input_contents.append(self._histories(histories))
+        wanted = self._wanted(max(request.k for request in requests), histories)
+        if wanted < self.info.list_length:
+            message.parameters[K].int64_param = wanted
         if ledger:
             message.parameters[LEDGER].bool_param = True
         return message
+
+    def _wanted(self, k: int, histories: Sequence[Ids | None]) -> int:
+        """Returns how many items of each list are needed for ``k`` of them."""
+        length = self.info.list_length
+        if k > length and not self._told_of_k:
+            self._told_of_k = True
+            _log.warning(
+                "k is cut to %d, the list length of model %r version %s", length, self.info.name, self.info.version
+            )
+        # Items of a history that the server does not see may be among them, see Answer.of.
+        longest = max((len(history) for history in histories if history is not None), default=0)
+        return k + max(0, longest - self.info.history_length)
 
     def _header(self, rows: int) -> Any:
         """Returns a request without its data: the same for every batch of this size, so built once."""

@@ -13,6 +13,8 @@ USER_ID, HISTORY = "user_id", "history"
 # The first value of a history that says: use the stored one.
 STORED = -2
 ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE = "item_id", "score", "rung", "reason", "feature_age_s"
+# The request parameter that says how many items of each list are wanted.
+K = "k"
 # The request parameter that asks for the ledger, which is also the name of its tensor.
 LEDGER = "ledger"
 # The parameter of the configuration that holds the SLO, as JSON.

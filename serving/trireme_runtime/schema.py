@@ -26,6 +26,7 @@ __all__ = [
     "STORED",
     "TRANSPORT",
     "Dims",
+    "K",
     "Signature",
     "Tensor",
 ]
@@ -43,6 +44,9 @@ OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
 #: The first value of a row of `history` that says: use the stored history. The rest of the row is ignored.
 STORED = -2
+
+#: Parameter of a request: how many items of each list it wants. The answer has no more of them, and all of them without it.
+K = "k"
 
 ENTRY = "recommend"
 FUSED = "recommend_fused"

@@ -193,6 +193,34 @@ def test_requests_with_and_without_history_are_one_batch_and_answered_in_order(f
         assert response.output_tensors[0].array.tolist() == expected.item_id.tolist()
 
 
+def test_lists_are_cut_to_what_each_request_wants(recommend: Adapter, funnel: Funnel) -> None:
+    requests = [ask(103, 106), ask(109), ask(112), ask(115)]
+    for request, given in zip(requests, ('{"k":3}', "{}", '{"other":"x","k":1}', '{"k":99}'), strict=True):
+        request.given = given
+    for request, k, response in zip(requests, (3, 8, 1, 8), recommend.execute(requests), strict=True):
+        expected = funnel(**request.inputs)
+        item_id, score, rung, *_ = (tensor.array for tensor in response.output_tensors)
+        assert item_id.tolist() == expected.item_id[:, :k].tolist()
+        np.testing.assert_allclose(score, expected.score[:, :k], rtol=1e-6)
+        assert rung.tolist() == expected.rung.tolist()
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "2.0", '"3"', "true", "[3]"])
+def test_a_k_that_is_no_number_of_items_is_an_error_of_its_request(recommend: Adapter, k: str) -> None:
+    broken = ask(103)
+    broken.given = f'{{"k":{k}}}'
+    failed, answered = recommend.execute([broken, ask(106)])
+    assert failed.error.message == f"parameter k is {k}, allowed is an integer from 1"
+    assert failed.error.code == fake_backend.TritonError.INVALID_ARG
+    assert answered.error is None
+
+
+def test_the_steps_before_the_last_cut_nothing(tower: Adapter) -> None:
+    asking = tower_request(1, 2)
+    asking.given = '{"k":1}'
+    assert tower.execute([asking])[0].output_tensors[0].array.tolist() == [[2], [4]]
+
+
 def test_the_ledger_is_answered_only_on_request(recommend: Adapter) -> None:
     asking = ask(103, 106)
     asking.given = '{"ledger": true}'

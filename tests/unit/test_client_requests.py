@@ -135,6 +135,22 @@ def test_a_k_beyond_the_list_length_is_cut_and_said_once(caplog: pytest.LogCaptu
     ]
 
 
+@pytest.mark.parametrize(
+    ("requests", "wanted"),
+    [
+        ([Request(1, 3), Request(2, 5)], 5),
+        ([Request(1, 3), Request(2, 8)], None),
+        # One item of the history is beyond the four that the server sees, and may have to be left out here.
+        ([Request(1, 3), Request(2, 2, range(5))], 4),
+        ([Request(1, 3), Request(2, 2, range(99))], None),
+    ],
+)
+def test_the_server_is_told_how_many_items_are_needed(requests: list[Request], wanted: int | None) -> None:
+    (batch,) = Codec(INFO).batches(check_requests(requests))
+    sent = {name: value.int64_param for name, value in batch.message.parameters.items()}
+    assert sent == ({} if wanted is None else {"k": wanted})
+
+
 def test_a_user_of_whom_nothing_is_known_has_to_be_meant() -> None:
     for request in (Request(), Request(None), Request(None, 5)):
         with pytest.raises(ValidationError, match=r"user_id is None .*ANONYMOUS, or None together with a history"):

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from trireme_runtime.schema import LEDGER, STORED, Tensor
+from trireme_runtime.schema import ITEM_ID, LEDGER, STORED, Tensor
 from trireme_runtime.stages.chain import Chain, StageFailedError
+from trireme_runtime.triton.parameters import InvalidRequestError, Parameters, read_parameters
 
 if TYPE_CHECKING:
     from trireme_runtime.triton.tracing import StageTracer
@@ -34,19 +35,15 @@ RUNS_PER_HALVING = 4
 
 
 class Entry(NamedTuple):
-    """A request of a batch: its position, its inputs, whether it asks for its ledger, and its trace context."""
+    """A request of a batch: its position, its inputs, its parameters, and its trace context."""
 
     position: int
     inputs: dict[str, np.ndarray]
-    asks: bool
+    parameters: Parameters
     context: str | None = None
 
 
 Group = list[Entry]
-
-
-class InvalidRequestError(Exception):
-    """A request is not of the form that the model takes; the message is for its sender."""
 
 
 class Backend(Protocol):
@@ -105,7 +102,8 @@ class Adapter:
         group: Group = []
         for position, request in enumerate(requests):
             try:
-                group.append(Entry(position, self._read(request), self._asks(request), self._context(request)))
+                parameters = read_parameters(request.parameters())
+                group.append(Entry(position, self._read(request), parameters, self._context(request)))
             except InvalidRequestError as error:
                 responses[position] = self._error(str(error))
             except Exception as error:
@@ -122,10 +120,6 @@ class Adapter:
         except Exception as error:
             log.exception("a batch was not answered")
             return [(entry.position, self._internal(error)) for entry in group]
-
-    def _asks(self, request: Any) -> bool:
-        # As text: the parameters are JSON, and nearly always empty.
-        return self._has_ledger and LEDGER.name in request.parameters()
 
     def _read(self, request: Any) -> dict[str, np.ndarray]:
         inputs = {}
@@ -194,7 +188,7 @@ class Adapter:
         answers, start = [], 0
         for entry in group:
             stop = start + _rows(entry.inputs)
-            response = self._response(outputs, start, stop, ledger if entry.asks else None)
+            response = self._response(outputs, start, stop, entry.parameters, ledger)
             answers.append((entry.position, response))
             start = stop
         return answers
@@ -218,12 +212,17 @@ class Adapter:
             log.exception("a request was not traced")
             return None
 
-    def _response(self, outputs: Sequence[np.ndarray], start: int, stop: int, ledger: list[int] | None) -> Any:
+    def _response(
+        self, outputs: Sequence[np.ndarray], start: int, stop: int, parameters: Parameters, ledger: list[int]
+    ) -> Any:
+        """The rows from ``start`` to ``stop`` of the outputs, lists no longer than the request wants them."""
         tensors = [
-            self._backend.Tensor(tensor.name, values[start:stop])
+            self._backend.Tensor(
+                tensor.name, values[start:stop, : parameters.k] if tensor.dim == ITEM_ID.dim else values[start:stop]
+            )
             for tensor, values in zip(self._answered, outputs, strict=True)
         ]
-        if ledger is not None:
+        if parameters.ledger and self._has_ledger:
             rows = np.tile(np.array(ledger, dtype=np.int64), (stop - start, 1))
             tensors.append(self._backend.Tensor(LEDGER.name, rows))
         return self._backend.InferenceResponse(output_tensors=tensors)
