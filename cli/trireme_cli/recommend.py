@@ -15,7 +15,7 @@ from trireme_cli.waterfall import waterfall_table
 if TYPE_CHECKING:
     from trireme_client import Recommendations
 
-__all__ = ["parse_history", "recommend", "recommendations_table"]
+__all__ = ["parse_ids", "recommend", "recommendations_table"]
 
 RUNG = "rung: how complete the answer is, from 0 (full) to 3 (popular)"
 
@@ -33,6 +33,9 @@ def recommend(
     history: Annotated[
         str | None, typer.Option(help="Item ids, newest last, comma-separated; replaces the stored history.")
     ] = None,
+    exclude: Annotated[
+        str | None, typer.Option(help="Item ids, comma-separated, that must not come back; at most 1,000.")
+    ] = None,
     model: Model = "recommend",
     repository: ServedRepository = REPOSITORY,
     ledger: Annotated[bool, typer.Option("--ledger", help="Draw where the time of the call went.")] = False,
@@ -43,22 +46,26 @@ def recommend(
     from trireme_runtime.titles import read_titles
 
     who = ANONYMOUS if user is None else user
-    items, titles = parse_history(history), read_titles(repository)
+    items, excluded = parse_ids("--history", history), parse_ids("--exclude", exclude)
+    titles = read_titles(repository)
     with Client(url, model=model) as client:
         if not ledger:
-            answer = client.recommend(who, k, history=items)
+            answer = client.recommend(who, k, history=items, exclude=excluded)
             finish(to_json(answer, titles), as_json, recommendations_table(answer, titles))
             return
         from trireme_perf.waterfall import measure_call
 
-        client.recommend(who, k, history=items)  # connects, and warms what the first call of a process pays for
-        answer, waterfall = measure_call(url, model, lambda: client.recommend(who, k, history=items, ledger=True))
+        def ask(ledger: bool) -> Recommendations:
+            return client.recommend(who, k, history=items, exclude=excluded, ledger=ledger)
+
+        ask(False)  # connects, and warms what the first call of a process pays for
+        answer, waterfall = measure_call(url, model, lambda: ask(True))
     result = {**to_json(answer, titles), "ledger": waterfall.to_dict()}
     finish(result, as_json, recommendations_table(answer, titles), waterfall_table(waterfall))
 
 
-def parse_history(text: str | None) -> list[int] | None:
-    """``"1,2,3"`` as ids; an empty text is an empty history.
+def parse_ids(option: str, text: str | None) -> list[int] | None:
+    """``"1,2,3"`` as ids; an empty text is an empty list.
 
     Raises:
         CommandError: naming the part that is not an id.
@@ -68,7 +75,7 @@ def parse_history(text: str | None) -> list[int] | None:
     parts = list(filter(None, (part.strip() for part in text.split(","))))
     for part in parts:
         if not part.isdecimal():
-            raise CommandError(f"--history holds {part!r}; allowed: item ids ≥ 0 separated by commas")
+            raise CommandError(f"{option} holds {part!r}; allowed: item ids ≥ 0 separated by commas")
     return [int(part) for part in parts]
 
 

@@ -33,12 +33,13 @@ class AsyncClient(BaseClient):
         k: int = 10,
         *,
         history: Sequence[int] | Ids | None = None,
+        exclude: Sequence[int] | Ids | None = None,
         timeout: float | None | EllipsisType = ...,
         ledger: bool = False,
     ) -> Recommendations:
         """See ``Client.recommend``."""
         with self._session.recorders.recommend(ledger) as recorder:
-            request = check_arguments(user_id, k, history)
+            request = check_arguments(user_id, k, history, exclude)
             recorder.ended("validate")
             if self._coalescer is not None:
                 return recorder.answered(await self._coalescer.recommend(request, timeout, recorder))

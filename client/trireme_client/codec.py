@@ -13,7 +13,21 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from .errors import ProtocolError, TriremeError
-from .model import FEATURE_AGE, HISTORY, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STAGES, STORED, USER_ID, K, ModelInfo
+from .model import (
+    EXCLUDE,
+    FEATURE_AGE,
+    HISTORY,
+    ITEM_ID,
+    LEDGER,
+    REASON,
+    RUNG,
+    SCORE,
+    STAGES,
+    STORED,
+    USER_ID,
+    K,
+    ModelInfo,
+)
 from .recommendations import Reason, Recommendations, Rung
 from .recorder import Recorder
 from .requests import NO_USER, CheckedRequest, Ids
@@ -69,6 +83,9 @@ class Codec:
         wanted = self._wanted(max(request.k for request in requests), histories)
         if wanted < self.info.list_length:
             message.parameters[K].int64_param = wanted
+        excluded = [request.exclude for request in requests]
+        if any(excluded):
+            message.parameters[EXCLUDE].string_param = ";".join(excluded).rstrip(";")
         if ledger:
             message.parameters[LEDGER].bool_param = True
         return message
@@ -198,7 +215,7 @@ class Answer:
 
     def of(self, row: int, request: CheckedRequest, recorder: Recorder) -> Recommendations:
         """Returns the result of the request in this row: a copy, since a view would keep the whole batch alive."""
-        user_id, k, history, _ = request
+        user_id, k, history = request.user_id, request.k, request.history
         item_ids, scores = self._item_ids[row], self._scores[row]
         older = None if history is None else history[: -self._history_length]
         if older is not None and older.size:  # the server saw the newest only, and leaves out no others

@@ -15,6 +15,8 @@ STORED = -2
 ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE = "item_id", "score", "rung", "reason", "feature_age_s"
 # The request parameter that says how many items of each list are wanted.
 K = "k"
+# The request parameter with items that lists must not hold, and how many of them a user may have.
+EXCLUDE, MOST_EXCLUDED = "exclude", 1000
 # The request parameter that asks for the ledger, which is also the name of its tensor.
 LEDGER = "ledger"
 # The parameter of the configuration that holds the SLO, as JSON.

@@ -36,7 +36,7 @@ class Reason(IntEnum):
     NOTHING_KNOWN = 4
     """There is no history to go by."""
     EXHAUSTED = 5
-    """The user has seen every item."""
+    """The user has seen every item that the call does not exclude."""
 
     @property
     def words(self) -> str:
@@ -48,7 +48,7 @@ _WORDS = {
     Reason.NONE: "every stage answered",
     Reason.FAULT: "what a model put out was no number",
     Reason.NOTHING_KNOWN: "there is no history to go by",
-    Reason.EXHAUSTED: "the user has seen every item",
+    Reason.EXHAUSTED: "the user has seen every item, or the call excludes it",
 }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ValidationError
+from .model import MOST_EXCLUDED
 
 INT64_MAX = 2**63 - 1
 NO_USER = -1  # the user id of an anonymous user on the wire
@@ -46,33 +47,52 @@ class Request:
             read the newest ``history_length`` of them, and none is recommended back. An empty history leaves the models
             nothing to go by: popular items. In either case, the features of a known user count, and what they have
             interacted with stays left out.
+        exclude: at most 1,000 item ids that must not come back, such as what is out of stock; unknown ones are no error. The
+            list is as long as without it, as far as there are items.
     """
 
     user_id: int | Anonymous | None = None
     k: int = 10
     history: Sequence[int] | Ids | None = None
+    exclude: Sequence[int] | Ids | None = None
 
 
 class CheckedRequest(NamedTuple):
-    """A request in the types of the wire. ``where`` ("requests[3].") is the start of a later error's message."""
+    """A request in the types of the wire. ``exclude`` is "12,15", empty for nothing. ``where`` ("requests[3].") is the start of
+    a later error's message."""
 
     user_id: int
     k: int
     history: Ids | None
+    exclude: str
     where: str
 
 
-def check_arguments(user_id: object, k: object, history: object, where: str = "") -> CheckedRequest:
+def check_arguments(
+    user_id: object, k: object, history: object, exclude: object = None, where: str = ""
+) -> CheckedRequest:
     """Checks whatever in a Request does not depend on the model. Raises ValidationError."""
-    # The usual case first, and fast: most calls have a plain int, a small k and no history.
-    if history is None and type(user_id) is int and type(k) is int and 0 <= user_id <= INT64_MAX and 0 < k <= INT64_MAX:
-        return CheckedRequest(user_id, k, None, where)
+    # The usual case first, and fast: most calls have a plain int, a small k and nothing else.
+    if (
+        history is None
+        and exclude is None
+        and type(user_id) is int
+        and type(k) is int
+        and 0 <= user_id <= INT64_MAX
+        and 0 < k <= INT64_MAX
+    ):
+        return CheckedRequest(user_id, k, None, "", where)
     if user_id is ANONYMOUS or (user_id is None and history is not None):
         user = NO_USER
     else:
         user = check_int(f"{where}user_id", user_id, 0, ", or ANONYMOUS, or None together with a history")
-    items = check_int(f"{where}k", k, 1)
-    return CheckedRequest(user, items, None if history is None else check_history(f"{where}history", history), where)
+    return CheckedRequest(
+        user,
+        check_int(f"{where}k", k, 1),
+        None if history is None else check_ids(f"{where}history", history, ", newest last"),
+        "" if exclude is None else check_exclude(f"{where}exclude", exclude),
+        where,
+    )
 
 
 def check_requests(requests: Iterable[Request], keeps_errors: bool = False) -> list[CheckedRequest | ValidationError]:
@@ -96,7 +116,7 @@ def check_requests(requests: Iterable[Request], keeps_errors: bool = False) -> l
 def _check_request(where: str, request: object) -> CheckedRequest:
     if not isinstance(request, Request):
         raise ValidationError(f"{where} is {_short(request)}; allowed: a Request")
-    return check_arguments(request.user_id, request.k, request.history, f"{where}.")
+    return check_arguments(request.user_id, request.k, request.history, request.exclude, f"{where}.")
 
 
 def check_int(name: str, value: object, low: int, also: str = "") -> int:
@@ -108,31 +128,39 @@ def check_int(name: str, value: object, low: int, also: str = "") -> int:
     raise ValidationError(f"{name} is {_short(value)}; allowed: an integer from {low} to 2**63 - 1{also}")
 
 
-def check_history(name: str, history: object) -> Ids:
+def check_exclude(name: str, exclude: object) -> str:
+    """Returns ids, as many as may be excluded, as they are on the wire: "12,15"."""
+    ids = check_ids(name, exclude)
+    if ids.size > MOST_EXCLUDED:
+        raise ValidationError(f"{name} has {ids.size} item ids; allowed: at most {MOST_EXCLUDED}")
+    return ",".join(map(str, ids.tolist()))
+
+
+def check_ids(name: str, ids: object, order: str = "") -> Ids:
     """Returns a sequence of ints >= 0, or a one-dimensional array of an integer dtype, as int64 (items,)."""
-    if isinstance(history, np.ndarray):
-        return _check_array(name, history)
-    if not isinstance(history, Sequence) or isinstance(history, (str, bytes, bytearray, memoryview)):
-        raise ValidationError(f"{name} is {_short(history)}; allowed: a sequence of item ids, newest last")
-    if set(map(type, history)) <= {int}:  # the usual case, checked without a Python loop
+    if isinstance(ids, np.ndarray):
+        return _check_array(name, ids)
+    if not isinstance(ids, Sequence) or isinstance(ids, (str, bytes, bytearray, memoryview)):
+        raise ValidationError(f"{name} is {_short(ids)}; allowed: a sequence of item ids{order}")
+    if set(map(type, ids)) <= {int}:  # the usual case, checked without a Python loop
         try:
-            ids = np.array(history, dtype=np.int64)
+            array = np.array(ids, dtype=np.int64)
         except OverflowError:
-            ids = None
-        if ids is not None and (ids.size == 0 or ids.min() >= 0):
-            return ids
-    return np.array([check_int(f"{name}[{i}]", value, 0) for i, value in enumerate(history)], dtype=np.int64)
+            array = None
+        if array is not None and (array.size == 0 or array.min() >= 0):
+            return array
+    return np.array([check_int(f"{name}[{i}]", value, 0) for i, value in enumerate(ids)], dtype=np.int64)
 
 
-def _check_array(name: str, history: NDArray[Any]) -> Ids:
-    if history.ndim != 1:
-        raise ValidationError(f"{name} is an array of shape {history.shape}; allowed: one dimension")
-    if history.size and history.dtype.kind not in "iu":
-        raise ValidationError(f"{name}[0] is {_short(history[0])}; allowed: an integer dtype, not {history.dtype}")
-    wrong = np.flatnonzero((history < 0) | (history > INT64_MAX))
+def _check_array(name: str, ids: NDArray[Any]) -> Ids:
+    if ids.ndim != 1:
+        raise ValidationError(f"{name} is an array of shape {ids.shape}; allowed: one dimension")
+    if ids.size and ids.dtype.kind not in "iu":
+        raise ValidationError(f"{name}[0] is {_short(ids[0])}; allowed: an integer dtype, not {ids.dtype}")
+    wrong = np.flatnonzero((ids < 0) | (ids > INT64_MAX))
     if wrong.size:
-        check_int(f"{name}[{wrong[0]}]", history[wrong[0]], 0)
-    return history.astype(np.int64, copy=False)
+        check_int(f"{name}[{wrong[0]}]", ids[wrong[0]], 0)
+    return ids.astype(np.int64, copy=False)
 
 
 def _is_int(value: object) -> bool:

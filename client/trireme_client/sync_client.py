@@ -52,13 +52,14 @@ class Client(BaseClient):
         k: int = 10,
         *,
         history: Sequence[int] | Ids | None = None,
+        exclude: Sequence[int] | Ids | None = None,
         timeout: float | None | EllipsisType = ...,
         ledger: bool = False,
     ) -> Recommendations:
         """Returns the k best items for one user.
 
         Args:
-            user_id: see Request, as for k and history.
+            user_id: see Request, as for k, history and exclude.
             timeout: seconds for the whole call, None for no limit; left out, the client's Timeout holds.
             ledger: reports in the answer where the time of this call went.
 
@@ -67,7 +68,7 @@ class Client(BaseClient):
             TriremeError: any other failure (see ``errors``).
         """
         with self._session.recorders.recommend(ledger) as recorder:
-            request = check_arguments(user_id, k, history)
+            request = check_arguments(user_id, k, history, exclude)
             recorder.ended("validate")
             if self._coalescer is not None:
                 return recorder.answered(self._coalescer.recommend(request, timeout, recorder))

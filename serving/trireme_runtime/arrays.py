@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["contains", "lookup", "ragged_rows", "stable_partition"]
+__all__ = ["Pairs", "contains", "lookup", "pairs_of_rows", "ragged_rows", "stable_partition"]
+
+#: Items of the rows of a batch: row of the batch int64 [m], item index int32 [m].
+Pairs = tuple[np.ndarray, np.ndarray]
 
 
 def lookup(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -33,6 +36,15 @@ def ragged_rows(offsets: np.ndarray, values: np.ndarray, rows: np.ndarray) -> tu
     # A slice per row costs less than the index arrays that would gather all of them at once.
     parts = [values[first:last] for first, last in zip(start.tolist(), stop.tolist(), strict=True)]
     return np.repeat(np.arange(rows.size), stop - start), np.concatenate(parts)
+
+
+def pairs_of_rows(pairs: Pairs, rows: np.ndarray, batch: int) -> Pairs:
+    """Of ``pairs`` of a batch of so many rows those of ``rows`` (int [n]), with the place in ``rows`` for the row."""
+    row, item = pairs
+    place = np.full(batch, -1)
+    place[rows] = np.arange(rows.size)
+    inside = place[row] >= 0
+    return place[row[inside]], item[inside]
 
 
 def contains(row: np.ndarray, value: np.ndarray, wanted: np.ndarray, size: int) -> np.ndarray:

@@ -27,7 +27,7 @@ __all__ = [
     "verify_version",
 ]
 
-#: Of bundles: what their models answer, and with which files. 2: `feature_age_s`.
+#: Of bundles: what their models answer, and with which files. 2: `feature_age_s`, and the item ids in retrieval.
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 #: File of a repository with users to ask, in the format of perf_analyzer's `--input-data`.

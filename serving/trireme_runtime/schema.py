@@ -15,6 +15,7 @@ __all__ = [
     "BUDGET",
     "CHAINS",
     "ENTRY",
+    "EXCLUDE",
     "FUSED",
     "INSTANCES",
     "LEDGER",
@@ -45,6 +46,8 @@ OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 #: The first value of a row of `history` that says: use the stored history. The rest of the row is ignored.
 STORED = -2
 
+#: Parameter of a request: items that its lists must not hold, as "12,15;;7" for three users.
+EXCLUDE = "exclude"
 #: Parameter of a request: how many items of each list it wants. The answer has no more of them, and all of them without it.
 K = "k"
 

@@ -10,7 +10,8 @@ from tritonclient.grpc import model_config_pb2 as triton
 from trireme_client import model as client
 from trireme_export.repository import authored_repository
 from trireme_export.triton_config import parse_config
-from trireme_runtime.schema import CHAINS, ENTRY, LEDGER, MODELS, STAGES, STEPS, STORED, K, Tensor
+from trireme_runtime.schema import CHAINS, ENTRY, EXCLUDE, LEDGER, MODELS, STAGES, STEPS, STORED, K, Tensor
+from trireme_runtime.triton.parameters import MOST_EXCLUDED
 
 CONFIGS = {name: parse_config(authored_repository() / name / "config.pbtxt") for name in MODELS}
 
@@ -43,7 +44,7 @@ def test_the_client_says_use_the_stored_history_as_the_server_reads_it() -> None
 
 
 def test_the_client_names_the_parameters_as_the_server_reads_them() -> None:
-    assert client.K == K
+    assert (client.K, client.EXCLUDE, client.MOST_EXCLUDED) == (K, EXCLUDE, MOST_EXCLUDED)
 
 
 def test_the_client_knows_the_ledger_as_the_server_writes_it() -> None:

@@ -75,9 +75,26 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def test_recommend(served: Served, model: str) -> None:
     user = int(served.dataset.test.user_id[0])
     result = document(trireme("recommend", "--url", served.url, "--user", user, "-k", 4, "--model", model, "--json"))
-    assert (result["user_id"], result["rung"], len(result["items"])) == (user, 0, 4)
+    assert (result["user_id"], result["rung"], result["feature_age_s"], len(result["items"])) == (user, 0, 0.0, 4)
     scores = [item["score"] for item in result["items"]]
     assert scores == sorted(scores, reverse=True)
+    first = [item["item_id"] for item in result["items"]]
+    asked = (
+        "recommend",
+        "--url",
+        served.url,
+        "--user",
+        user,
+        "-k",
+        4,
+        "--model",
+        model,
+        "--exclude",
+        f"{first[0]},{first[2]}",
+    )
+    without = [item["item_id"] for item in document(trireme(*asked, "--json"))["items"]]
+    assert without[:2] == [first[1], first[3]]
+    assert len(set(without) - set(first)) == 2
 
 
 @pytest.mark.parametrize("model", PLANS)
@@ -344,6 +361,7 @@ def test_serve_passes_arguments_on_to_tritonserver(served: Served, tmp_path: Pat
     [
         (["recommend", "--url", "localhost:1", "--user", "1"], "no connection"),
         (["recommend", "--history", "1,x"], "--history holds 'x'"),
+        (["recommend", "--exclude", "1,x"], "--exclude holds 'x'"),
         (["ledger", "--url", "localhost:1"], "localhost:1"),
         (["export", "--checkpoint", "nowhere"], "nowhere/train.json: cannot be read"),
         (["export", "--checkpoint", "nowhere", "--target", "gpu"], "nowhere"),

@@ -109,7 +109,7 @@ def funnel(folder: Path) -> Funnel:
         [
             FeatureTransform(user_ids(), item_ids(), stored_history(), category, number),
             UserTower(tower_model(folder)),
-            Retrieval(exact_index(item_vectors(), folder / "index"), seen_items(), DIMS.candidates),
+            Retrieval(exact_index(item_vectors(), folder / "index"), seen_items(), DIMS.candidates, item_ids()),
             Ranking(ranking_model(folder)),
             Reranking(item_ids(), *popular(), seen_items(), DIMS.list_length, segment_column=1),
         ]

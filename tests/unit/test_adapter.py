@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ class Recorder:
     """A chain with the inputs and the output of user_tower that remembers the batches it was called with."""
 
     signature = STAGES["user_tower"]
+    item_ids = None
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -23,7 +26,7 @@ class Recorder:
     def invalid_rows(self, **inputs: np.ndarray) -> dict[int, str]:
         return {}
 
-    def run(self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray) -> Run:
+    def run(self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray, excluded: None) -> Run:
         self.batches.append(len(user_number))
         if (user_number == 13).any():
             raise StageFailedError("user_tower", (1,), RuntimeError("thirteen"))
@@ -213,6 +216,78 @@ def test_a_k_that_is_no_number_of_items_is_an_error_of_its_request(recommend: Ad
     assert failed.error.message == f"parameter k is {k}, allowed is an integer from 1"
     assert failed.error.code == fake_backend.TritonError.INVALID_ARG
     assert answered.error is None
+
+
+def listed(response: object) -> list[list[int]]:
+    return response.output_tensors[0].array.tolist()  # type: ignore[attr-defined]
+
+
+def test_what_a_request_excludes_stays_out_of_its_lists_alone(recommend: Adapter, funnel: Funnel) -> None:
+    requests = [ask(103, 106, -1), ask(109), ask(112)]
+    first, second, third = map(listed, recommend.execute(requests))
+    gone = {0: first[0][:2], 2: first[2][:3], 4: third[0][:1]}
+    requests[0].given = json.dumps({"exclude": ";;".join(",".join(map(str, gone[row])) for row in (0, 2))})
+    requests[2].given = json.dumps({"exclude": f"5,{third[0][0]}"})  # no item has the id 5
+    answers = [row for response in recommend.execute(requests) for row in listed(response)]
+    excluded = np.repeat(list(gone), [2, 3, 1]), np.searchsorted(toy.item_ids(), np.concatenate(list(gone.values())))
+    users = np.concatenate([request.inputs["user_id"] for request in requests])
+    assert answers == funnel.run(user_id=users, excluded=excluded).outputs[0].tolist()
+    assert [answers[1], answers[3]] == [first[1], second[0]]
+    for row, dropped in gone.items():
+        assert len(set(answers[row]) - {-1, *dropped}) == 8
+
+
+def test_a_batch_without_exclusions_runs_without_them(funnel: Funnel, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def run(**inputs: object) -> Run:
+        given.append(inputs["excluded"])
+        return Funnel.run(funnel, **inputs)
+
+    monkeypatch.setattr(funnel, "run", run)
+    adapter = Adapter(funnel, fake_backend, fake_backend.chain_config(funnel, toy.DIMS))
+    asking = ask(103)
+    asking.given = '{"exclude":"1000"}'
+    adapter.execute([ask(103), ask(106)])
+    adapter.execute([ask(103), asking])
+    assert given[0] is None
+    assert [array.tolist() for array in given[1]] == [[1], [0]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "words"),
+    [
+        (5, 'is 5, allowed is a text such as "12,15;;7"'),
+        (["1"], 'is ["1"], allowed is a text such as "12,15;;7"'),
+        ("1;2;3", "names 3 users, the request has 2"),
+        ("1;2;", "names 3 users, the request has 2"),
+        ("1;2,x", 'holds "x" in row 1, allowed are item ids ≥ 0 separated by commas'),
+        ("-1", 'holds "-1" in row 0, allowed'),
+        ("1,,2", 'holds "" in row 0, allowed'),
+        (" 1", 'holds " 1" in row 0, allowed'),
+        ("1.0", 'holds "1.0" in row 0, allowed'),
+        ("٣", 'holds "\\u0663" in row 0, allowed'),
+        (f"1,{2**63}", f'holds "{2**63}" in row 0, allowed'),
+        ("1" * 5000, 'holds "11111'),
+        (";" + ",".join(["1"] * 1001), "has 1001 ids in row 1, allowed are 1000"),
+    ],
+)
+def test_exclusions_of_another_form_are_an_error_of_their_request(
+    recommend: Adapter, exclude: object, words: str
+) -> None:
+    broken = ask(103, 106)
+    broken.given = json.dumps({"exclude": exclude})
+    failed, answered = recommend.execute([broken, ask(109)])
+    assert f"parameter exclude {words}" in failed.error.message
+    assert len(failed.error.message) < 200
+    assert failed.error.code == fake_backend.TritonError.INVALID_ARG
+    assert answered.error is None
+
+
+def test_a_thousand_exclusions_are_allowed(recommend: Adapter) -> None:
+    asking = ask(103)
+    asking.given = json.dumps({"exclude": ",".join(str(2**63 - 1 - place) for place in range(1000))})
+    assert recommend.execute([asking])[0].error is None
 
 
 def test_the_steps_before_the_last_cut_nothing(tower: Adapter) -> None:

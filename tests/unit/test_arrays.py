@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trireme_runtime.arrays import contains, lookup, ragged_rows, stable_partition
+from trireme_runtime.arrays import contains, lookup, pairs_of_rows, ragged_rows, stable_partition
 
 
 @given(st.sets(st.integers(0, 60)), st.lists(st.integers(-3, 63), min_size=1))
@@ -17,6 +17,12 @@ def test_lookup_gives_the_position_or_minus_one(ids: set[int], wanted: list[int]
     found = lookup(np.array(table, dtype=np.int64), np.array(wanted, dtype=np.int64))
     assert found.tolist() == expected
     assert found.dtype == np.int32
+
+
+def test_pairs_of_rows_numbers_the_rows_anew() -> None:
+    pairs = np.array([0, 3, 1, 3, 2]), np.array([10, 11, 12, 13, 14], dtype=np.int32)
+    row, item = pairs_of_rows(pairs, np.array([1, 3]), 4)
+    assert (row.tolist(), item.tolist()) == ([1, 0, 1], [11, 12, 13])
 
 
 @given(

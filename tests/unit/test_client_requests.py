@@ -23,7 +23,7 @@ ids = st.integers(0, 2**63 - 1)
 
 
 def checked(request: Request) -> CheckedRequest:
-    return check_arguments(request.user_id, request.k, request.history)
+    return check_arguments(request.user_id, request.k, request.history, request.exclude)
 
 
 def test_the_exported_names_are_pinned() -> None:
@@ -81,6 +81,9 @@ def test_the_exported_names_are_pinned() -> None:
         (Request(1, history=np.ones(2)), "an integer dtype, not float64"),
         (Request(1, history=np.array([3, -4])), "history[1] is -4"),
         (Request(1, history=np.array([2**63], np.uint64)), f"history[0] is {2**63}"),
+        (Request(1, exclude=5), "exclude is 5; allowed: a sequence of item ids"),  # type: ignore[arg-type]
+        (Request(1, exclude=[3, -4]), "exclude[1] is -4"),
+        (Request(1, exclude=range(1001)), "exclude has 1001 item ids; allowed: at most 1000"),
     ],
 )
 def test_a_wrong_request_names_field_and_value(request_: Request, words: str) -> None:
@@ -149,6 +152,16 @@ def test_the_server_is_told_how_many_items_are_needed(requests: list[Request], w
     (batch,) = Codec(INFO).batches(check_requests(requests))
     sent = {name: value.int64_param for name, value in batch.message.parameters.items()}
     assert sent == ({} if wanted is None else {"k": wanted})
+
+
+def test_exclusions_are_sent_with_their_users() -> None:
+    requests = [Request(1, 8, exclude=np.array([12, 15])), Request(2, 8), Request(3, 8, exclude=[7])]
+    requests += [Request(4, 8, exclude=range(1000)), Request(5, 8, exclude=[])]
+    requests += [Request(6, 8)]
+    sent = [batch.message.parameters for batch in Codec(INFO).batches(check_requests([*requests, requests[1]]))]
+    thousand = ",".join(map(str, range(1000)))
+    assert [dict(each.items()).keys() for each in sent] == [{"exclude"}, {"exclude"}, set()]
+    assert [each["exclude"].string_param for each in sent[:2]] == ["12,15;;7", thousand]
 
 
 def test_a_user_of_whom_nothing_is_known_has_to_be_meant() -> None:

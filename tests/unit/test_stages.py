@@ -26,6 +26,7 @@ from trireme_runtime.stages.reranking import (
     RETRIEVAL_ORDER,
     SEGMENT_POPULAR,
     Reranking,
+    Slate,
 )
 from trireme_runtime.stages.retrieval import Retrieval
 from trireme_runtime.stages.user_tower import UserTower
@@ -123,8 +124,21 @@ class TestRetrieval:
             found.retrieval_score, np.take_along_axis(scores, np.sort(expected, axis=1), axis=1), rtol=1e-5
         )
 
+    def test_what_a_request_excludes_makes_room_for_others_of_its_row(self, funnel: Funnel) -> None:
+        query = np.repeat(toy.item_vectors()[:1], 3, axis=0)
+        unknown, history = np.full((3, 1), -1, np.int32), np.full((3, toy.DIMS.history), -1, np.int32)
+        search = stage(funnel, Retrieval)
+        before = search(query, unknown, history)
+        dropped = before.candidate_index[1, :5]
+        found = search(query, unknown, history, (np.full(5, 1), dropped)).candidate_index
+        assert found[[0, 2]].tolist() == before.candidate_index[[0, 2]].tolist()
+        assert not set(found[1].tolist()) & set(dropped.tolist())
+        assert (found[1] >= 0).all()
+        assert set(before.candidate_index[1, 5:].tolist()) <= set(found[1].tolist())
+
     def test_a_small_catalogue_leaves_padding(self, tmp_path: Path) -> None:
-        retrieval = Retrieval(exact_index(toy.item_vectors()[:5], tmp_path), toy.seen_items(), toy.DIMS.candidates)
+        index = exact_index(toy.item_vectors()[:5], tmp_path)
+        retrieval = Retrieval(index, toy.seen_items(), toy.DIMS.candidates, toy.item_ids()[:5])
         history = np.array([[-1, -1, -1, -1, -1, 2]], dtype=np.int32)
         found = retrieval(toy.item_vectors()[:1], np.array([[-1]], np.int32), history)
         assert sorted(found.candidate_index[0, :4].tolist()) == [0, 1, 3, 4]
@@ -165,6 +179,22 @@ class TestReranking:
         assert slate.item_id[0].tolist() == ids(30, 7, 1, 0, 2, 3, 4, 5)
         assert (np.diff(slate.score[0]) <= 0).all()
         assert slate.rung.tolist() == [[FULL]]
+
+    def test_popular_items_that_are_excluded_fill_nothing(self, funnel: Funnel) -> None:
+        """Of the second row of three, which alone is short with the third."""
+        three = {
+            "user_row": np.full((3, 1), -1, np.int32),
+            "history_index": np.full((3, toy.DIMS.history), 40, np.int32),
+            "user_category": np.zeros((3, 2), np.int32),
+            "candidate_index": np.tile(np.arange(10, 10 + toy.DIMS.candidates, dtype=np.int32), (3, 1)),
+            "retrieval_score": np.zeros((3, toy.DIMS.candidates), np.float32),
+            "ranking_score": np.tile(np.arange(toy.DIMS.candidates, dtype=np.float32), (3, 1)),
+        }
+        three["candidate_index"][1:, 3:] = -1
+        excluded = np.array([1, 0, 1, 1]), np.array([0, 15, 2, 5], np.int32)
+        slate = rerank(funnel, **three, excluded=excluded)
+        assert slate.item_id[1].tolist() == ids(12, 11, 10, 1, 3, 4, 6, 7)
+        assert slate.item_id[2].tolist() == ids(12, 11, 10, 0, 1, 2, 3, 4)
 
     @pytest.mark.parametrize("broken", [np.nan, np.inf])
     def test_falls_back_to_the_order_of_retrieval(self, funnel: Funnel, broken: float) -> None:
@@ -302,6 +332,20 @@ class TestFunnel:
         for row, answer in enumerate(slate.item_id):
             seen = toy.item_ids()[items[offsets[row] : offsets[row + 1]]]
             assert not set(answer.tolist()) & set(seen.tolist())
+
+    def test_no_excluded_item_comes_back_and_lists_stay_full(self, funnel: Funnel) -> None:
+        """Of users with and without a history, whose lists are retrieved or popular."""
+        users = np.concatenate([toy.user_ids(), [-1]])[:, None]
+        whole = funnel(users).item_id
+        dropped = np.searchsorted(funnel.item_ids, whole[:, :5])
+        rows = np.repeat(np.arange(0, len(users), 2), 5)
+        slate = Slate(*funnel.run(user_id=users, excluded=(rows, dropped[::2].ravel())).outputs)
+        for row, item_id in enumerate(slate.item_id.tolist()):
+            if row % 2:
+                assert item_id == whole[row].tolist()
+            else:
+                assert not set(item_id) & set(whole[row, :5].tolist())
+            assert len(set(item_id) - {-1}) == toy.DIMS.list_length
 
     def test_survives_saving_and_loading(self, funnel: Funnel, tmp_path: Path) -> None:
         funnel.save(tmp_path)

@@ -33,4 +33,5 @@ def export(checkpoint: Checkpoint, queries: np.ndarray, folder: Path) -> tuple[R
         raise ExportError(f"retrieval: {bad} of {vectors.size} values of item_vectors() are not finite")
     target = IndexTarget(config.serving.index, config.serving.candidates, config.gate.index_recall)
     index, record = tune_index(vectors, queries, target, folder)
-    return Retrieval(index, seen_items(checkpoint.tables), config.serving.candidates), record
+    tables = checkpoint.tables
+    return Retrieval(index, seen_items(tables), config.serving.candidates, tables.item_ids), record

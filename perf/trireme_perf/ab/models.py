@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from trireme_runtime.onnx_model import one_thread
@@ -41,7 +40,7 @@ class ChainWithoutLedger(Chain):
         super().__init__(model, stages)
         self.signature = Signature(self.signature.inputs, self.signature.answered)
 
-    def run(self, **inputs: np.ndarray | None) -> Run:
+    def run(self, **inputs: Any) -> Run:
         tensors: dict[str, Any] = dict(inputs)
         for stage in self.stages:
             tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trireme_runtime.arrays import contains, ragged_rows
+from trireme_runtime.arrays import Pairs, contains, ragged_rows
 from trireme_runtime.artifacts import load_stage, save_stage
 
 __all__ = ["SeenItems"]
@@ -26,19 +26,29 @@ class SeenItems:
         self.items = items
         self.catalogue_size = catalogue_size
 
-    def pairs(self, user_row: np.ndarray, history_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is excluded, as ``(row of the batch int64 [m], item index int32 [m])``; a pair may occur twice.
+    def pairs(self, user_row: np.ndarray, history_index: np.ndarray, excluded: Pairs | None = None) -> Pairs:
+        """What users must not be shown, with what their requests exclude; a pair may occur twice.
 
         ``user_row`` is int32 [batch, 1] with −1 for unknown; ``history_index`` is int32 [batch, L].
         """
         row, item = ragged_rows(self.offsets, self.items, self._rows(user_row))
         history = history_index.ravel()
         given = np.flatnonzero(history >= 0)
-        return np.concatenate([row, given // history_index.shape[1]]), np.concatenate([item, history[given]])
+        rows, items = [row, given // history_index.shape[1]], [item, history[given]]
+        if excluded is not None:
+            rows.append(excluded[0])
+            items.append(excluded[1])
+        return np.concatenate(rows), np.concatenate(items)
 
-    def mask(self, user_row: np.ndarray, history_index: np.ndarray, item_index: np.ndarray) -> np.ndarray:
-        """Returns which of ``item_index`` (int32 [batch, n]) are excluded, as bool [batch, n]."""
-        return contains(*self.pairs(user_row, history_index), item_index, self.catalogue_size)
+    def mask(
+        self,
+        user_row: np.ndarray,
+        history_index: np.ndarray,
+        item_index: np.ndarray,
+        excluded: Pairs | None = None,
+    ) -> np.ndarray:
+        """Returns which of ``item_index`` (int32 [batch, n]) are among ``pairs``, as bool [batch, n]."""
+        return contains(*self.pairs(user_row, history_index, excluded), item_index, self.catalogue_size)
 
     def _rows(self, user_row: np.ndarray) -> np.ndarray:
         row = user_row[:, 0].astype(np.int64)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import faiss
 import numpy as np
 
-from trireme_runtime.arrays import contains
+from trireme_runtime.arrays import contains, pairs_of_rows
 from trireme_runtime.artifacts import save_stage
 from trireme_runtime.errors import ArtifactError
 from trireme_runtime.select import top_columns
@@ -84,7 +84,7 @@ class IvfIndex:
             short = np.flatnonzero(index[:, -1] < 0)
             if not short.size:
                 break
-            mine = _of_rows(excluded, short, len(query))
+            mine = pairs_of_rows(excluded, short, len(query))
             depth = self.depth + int(np.bincount(mine[0], minlength=1).max())
             if (depth, probes) == (self.depth, self.probes):
                 continue  # that was done above
@@ -141,12 +141,3 @@ class IvfIndex:
         return cls(
             codes, arrays["vectors"], arrays["means"], arrays["bonus"], parameters["probes"], parameters["depth"]
         )
-
-
-def _of_rows(pairs: tuple[np.ndarray, np.ndarray], rows: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of ``(row, item)`` pairs those of ``rows``, with the place in ``rows`` for the row."""
-    row, item = pairs
-    place = np.full(batch, -1)
-    place[rows] = np.arange(rows.size)
-    inside = place[row] >= 0
-    return place[row[inside]], item[inside]

@@ -14,7 +14,7 @@ from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
 from trireme_runtime.stages.reranking import Reranking, Slate
 from trireme_runtime.stages.retrieval import Retrieval
-from trireme_runtime.stages.stage import Stage, stage_inputs
+from trireme_runtime.stages.stage import EXCLUDING, Stage, stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["STAGE_TYPES", "Chain", "Funnel", "Run", "StageFailedError", "load_stages"]
@@ -63,8 +63,15 @@ class Chain:
         """What is wrong with a request, by row: only what comes from outside can be wrong."""
         return FeatureTransform.invalid_rows(**inputs) if "user_id" in inputs else {}
 
-    def run(self, **inputs: np.ndarray | None) -> Run:
-        """Runs the stages on the inputs of the signature, by name.
+    @property
+    def item_ids(self) -> np.ndarray | None:
+        """int64 [items], ascending: by which ``excluded`` is looked up. None if no stage leaves anything out."""
+        # The last one's: reranking reads its own for every answer.
+        excluding: list[Any] = [stage for stage in self.stages if stage.name in EXCLUDING]
+        return excluding[-1].item_ids if excluding else None
+
+    def run(self, **inputs: Any) -> Run:
+        """Runs the stages on the inputs of the signature, by name, and on ``excluded``, see ``stage_inputs``.
 
         Raises:
             StageFailedError: a stage raised.

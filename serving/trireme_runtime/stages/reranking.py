@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from trireme_runtime.arrays import contains, stable_partition
+from trireme_runtime.arrays import Pairs, contains, pairs_of_rows, stable_partition
 from trireme_runtime.artifacts import load_stage, save_stage
 from trireme_runtime.features.seen import SeenItems
 from trireme_runtime.select import descending, flat
@@ -30,7 +30,7 @@ __all__ = [
 FULL, RETRIEVAL_ORDER, SEGMENT_POPULAR, POPULAR = range(4)
 
 # Why a rung is what it is: nothing is missing; an output of a model was no number; the user has no history; they have seen
-# every item. 1 and 2 are kept for deadline and overload.
+# or excluded every item. 1 and 2 are kept for deadline and overload.
 NONE, FAULT, NOTHING_KNOWN, EXHAUSTED = 0, 3, 4, 5
 
 #: Their names, in metrics.
@@ -98,16 +98,19 @@ class Reranking:
         candidate_index: np.ndarray,
         retrieval_score: np.ndarray,
         ranking_score: np.ndarray,
+        excluded: Pairs | None = None,
     ) -> Slate:
         """Args: user_row int32 [batch, 1]; history_index int32 [batch, L]; user_category int32 [batch, F];
-        candidate_index int32, retrieval_score and ranking_score float32 [batch, C]. Candidates are items that the user
-        has not seen; retrieval scores of NaN say that the query was no vector."""
+        candidate_index int32, retrieval_score and ranking_score float32 [batch, C]; excluded: what the requests exclude.
+        Candidates are items that the user has neither seen nor excluded; retrieval scores of NaN say that the query was no
+        vector."""
         index, score, rung, reason = self._order(history_index, candidate_index, retrieval_score, ranking_score)
         short = np.flatnonzero(index[:, -1] < 0)
         if short.size:
             segment = user_category[short, self.segment_column]
+            mine = None if excluded is None else pairs_of_rows(excluded, short, len(index))
             index[short], score[short] = self._fill(
-                user_row[short], history_index[short], segment, index[short], score[short]
+                user_row[short], history_index[short], segment, index[short], score[short], mine
             )
             popular_only = short[rung[short] == POPULAR]
             rung[popular_only[user_category[popular_only, self.segment_column] > 0]] = SEGMENT_POPULAR
@@ -155,12 +158,13 @@ class Reranking:
         segment: np.ndarray,
         index: np.ndarray,
         score: np.ndarray,
+        excluded: Pairs | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Popular items after the candidates; their scores continue below the last candidate's."""
         popular, popular_score = self.popular[segment], self.popular_score[segment]
         row, column = np.nonzero(index >= 0)
         drop = contains(row, index[row, column], popular, self.item_ids.size)
-        drop |= self.seen.mask(user_row, history_index, popular)
+        drop |= self.seen.mask(user_row, history_index, popular, excluded)
         keep = np.concatenate([index >= 0, (popular >= 0) & ~drop], axis=1)
         last = np.where(index >= 0, score, np.float32(np.inf)).min(axis=1, keepdims=True)
         shift = np.where(np.isfinite(last), last - popular_score[:, :1], np.float32(0))

@@ -8,7 +8,12 @@ from typing import Any, ClassVar, Protocol
 
 from trireme_runtime.schema import STAGES
 
-__all__ = ["Stage", "stage_inputs"]
+__all__ = ["EXCLUDED", "EXCLUDING", "Stage", "stage_inputs"]
+
+#: What requests exclude, an ``arrays.Pairs`` or None: no tensor, since its length is not that of the batch.
+EXCLUDED = "excluded"
+#: The stages that take it.
+EXCLUDING = ("retrieval", "reranking")
 
 
 class Stage(Protocol):
@@ -26,8 +31,11 @@ class Stage(Protocol):
 
 
 def stage_inputs(stage: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Picks the inputs of the stage ``stage`` from ``tensors``; an optional one that is not there is None."""
-    return {
+    """Picks the inputs of the stage ``stage`` from ``tensors``; an optional one that is not there is None, as is EXCLUDED."""
+    inputs = {
         tensor.name: tensors.get(tensor.name) if tensor.optional else tensors[tensor.name]
         for tensor in STAGES[stage].inputs
     }
+    if stage in EXCLUDING:
+        inputs[EXCLUDED] = tensors.get(EXCLUDED)
+    return inputs

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from trireme_runtime.arrays import Pairs, lookup
 from trireme_runtime.schema import ITEM_ID, LEDGER, STORED, Tensor
 from trireme_runtime.stages.chain import Chain, StageFailedError
-from trireme_runtime.triton.parameters import InvalidRequestError, Parameters, read_parameters
+from trireme_runtime.triton.parameters import InvalidRequestError, Parameters, read_exclusions, read_parameters
 
 if TYPE_CHECKING:
     from trireme_runtime.triton.tracing import StageTracer
@@ -35,11 +36,13 @@ RUNS_PER_HALVING = 4
 
 
 class Entry(NamedTuple):
-    """A request of a batch: its position, its inputs, its parameters, and its trace context."""
+    """A request of a batch: its position, its inputs, its parameters, what it excludes (row of the request int64 [m], item id
+    int64 [m]), and its trace context."""
 
     position: int
     inputs: dict[str, np.ndarray]
     parameters: Parameters
+    excluded: tuple[np.ndarray, np.ndarray] | None = None
     context: str | None = None
 
 
@@ -94,6 +97,7 @@ class Adapter:
         self._note = note
         self._tracer = tracer
         self._answered = chain.signature.answered
+        self._item_ids = chain.item_ids
         self._has_ledger = LEDGER in chain.signature.outputs
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -102,8 +106,7 @@ class Adapter:
         group: Group = []
         for position, request in enumerate(requests):
             try:
-                parameters = read_parameters(request.parameters())
-                group.append(Entry(position, self._read(request), parameters, self._context(request)))
+                group.append(self._entry(position, request))
             except InvalidRequestError as error:
                 responses[position] = self._error(str(error))
             except Exception as error:
@@ -113,6 +116,13 @@ class Adapter:
             for position, response in self._answers(group):
                 responses[position] = response
         return responses
+
+    def _entry(self, position: int, request: Any) -> Entry:
+        """Raises: InvalidRequestError."""
+        inputs, parameters, excluded = self._read(request), read_parameters(request.parameters()), None
+        if parameters.exclude is not None and self._item_ids is not None:
+            excluded = read_exclusions(parameters.exclude, _rows(inputs))
+        return Entry(position, inputs, parameters, excluded, self._context(request))
 
     def _answers(self, group: Group) -> list[tuple[int, Any]]:
         try:
@@ -181,7 +191,7 @@ class Adapter:
 
     def _run(self, group: Group, batch: dict[str, np.ndarray], began: int) -> list[tuple[int, Any]]:
         """Runs the chain once on the requests of ``group``. Raises: StageFailedError."""
-        outputs, times = self._chain.run(**batch)
+        outputs, times = self._chain.run(**batch, excluded=self._excluded(group))
         self._note(times, outputs)
         self._trace(lambda tracer: tracer.record(_traced(group), began, times, outputs))
         ledger = [len(outputs[0]), len(group), *times]
@@ -192,6 +202,20 @@ class Adapter:
             answers.append((entry.position, response))
             start = stop
         return answers
+
+    def _excluded(self, group: Group) -> Pairs | None:
+        """What the requests exclude, as rows of the batch and item indices; None if they all exclude nothing."""
+        if self._item_ids is None or not any(entry.excluded for entry in group):
+            return None
+        rows, ids, start = [], [], 0
+        for entry in group:
+            if entry.excluded is not None:
+                rows.append(entry.excluded[0] + start)
+                ids.append(entry.excluded[1])
+            start += _rows(entry.inputs)
+        index = lookup(self._item_ids, np.concatenate(ids))
+        known = index >= 0
+        return np.concatenate(rows)[known], index[known]
 
     def _failed(self, group: Group, began: int, failure: StageFailedError) -> list[tuple[int, Any]]:
         """The error responses to the requests of ``group``."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
-from trireme_runtime.schema import LEDGER, K
+import numpy as np
 
-__all__ = ["InvalidRequestError", "Parameters", "read_parameters"]
+from trireme_runtime.schema import EXCLUDE, LEDGER, K
+
+__all__ = ["MOST_EXCLUDED", "InvalidRequestError", "Parameters", "read_exclusions", "read_parameters"]
+
+#: Items that a user may exclude.
+MOST_EXCLUDED = 1000
+IDS = re.compile("[0-9]{1,19}(,[0-9]{1,19})*")
+INT64_MAX = 2**63 - 1
 
 
 class InvalidRequestError(Exception):
@@ -15,9 +23,11 @@ class InvalidRequestError(Exception):
 
 
 class Parameters(NamedTuple):
-    """k: how many items of each list are wanted, None for all. ledger: whether the ledger is wanted."""
+    """k: how many items of each list are wanted, None for all. exclude: for ``read_exclusions``, None for nothing. ledger:
+    whether the ledger is wanted."""
 
     k: int | None = None
+    exclude: Any = None
     ledger: bool = False
 
 
@@ -33,7 +43,38 @@ def read_parameters(text: str) -> Parameters:
     if text == "{}":
         return NONE
     given = json.loads(text)
-    return Parameters(_read_k(given.get(K)), bool(given.get(LEDGER.name)))
+    return Parameters(_read_k(given.get(K)), given.get(EXCLUDE), bool(given.get(LEDGER.name)))
+
+
+def read_exclusions(value: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the parameter ``exclude`` of a request with so many users.
+
+    Returns:
+        ``(row of the request int64 [m], item id int64 [m])``.
+
+    Raises:
+        InvalidRequestError: it is not of the form "12,15;;7", or holds too much.
+    """
+    if not isinstance(value, str):
+        raise InvalidRequestError(f'parameter {EXCLUDE} is {_short(value)}, allowed is a text such as "12,15;;7"')
+    if (users := value.count(";") + 1) > rows:
+        raise InvalidRequestError(f"parameter {EXCLUDE} names {users} users, the request has {rows}")
+    listed = [_read_ids(text, row) if text else [] for row, text in enumerate(value.split(";"))]
+    row = np.repeat(np.arange(len(listed)), [len(ids) for ids in listed])
+    return row, np.array([item for ids in listed for item in ids], dtype=np.int64)
+
+
+def _read_ids(text: str, row: int) -> list[int]:
+    if (size := text.count(",") + 1) > MOST_EXCLUDED:
+        raise InvalidRequestError(f"parameter {EXCLUDE} has {size} ids in row {row}, allowed are {MOST_EXCLUDED}")
+    if IDS.fullmatch(text):
+        ids = [int(part) for part in text.split(",")]
+        if max(ids) <= INT64_MAX:
+            return ids
+    wrong = next(part for part in text.split(",") if not IDS.fullmatch(part) or int(part) > INT64_MAX)
+    raise InvalidRequestError(
+        f"parameter {EXCLUDE} holds {_short(wrong)} in row {row}, allowed are item ids ≥ 0 separated by commas"
+    )
 
 
 def _read_k(value: Any) -> int | None:
