@@ -69,7 +69,8 @@ def test_a_loss_beyond_the_tolerance_fails_with_the_numbers(
     stages = list(funnel.stages)
     vectors = checkpoint.models.two_tower.item_vectors().detach().numpy()
     search = stages[2]
-    stages[2] = type(search)(exact_index(-vectors, tmp_path), search.seen, search.candidates)  # type: ignore[attr-defined, call-arg]
+    index = exact_index(-vectors, tmp_path)
+    stages[2] = type(search)(index, search.seen, search.candidates, search.item_ids)  # type: ignore[attr-defined, call-arg]
     with pytest.raises(ExportError, match=r"ndcg@10 0\.\d+, .* a loss of \d+\.\d+%, allowed by gate.ndcg_loss: 0\.50%"):
         check_gate(checkpoint, Funnel(stages))
 
