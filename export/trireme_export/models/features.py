@@ -13,16 +13,20 @@ from trireme_export.models.shape import ModelShape
 class CategoryEncoder(nn.Module):
     """One embedding per categorical column, side by side; value 0 is unknown."""
 
+    first: Tensor
+
     def __init__(self, sizes: tuple[int, ...], dim: int) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(size, dim) for size in sizes)
         for table in self.tables:
             nn.init.normal_(_embedding(table).weight, std=0.05)
+        first = torch.tensor([0, *sizes[:-1]]).cumsum(0).int()
+        self.register_buffer("first", first, persistent=False)  # row of each table's first value when all are one table
 
     def forward(self, category: Tensor) -> Tensor:
-        """Maps int (..., F) to float32 (..., F * dim)."""
-        parts = [table(category[..., column]) for column, table in enumerate(self.tables)]
-        return torch.cat(parts, dim=-1)
+        """Maps int (B, F) to float32 (B, F * dim)."""
+        table = torch.cat([_embedding(table).weight for table in self.tables])  # one look-up, however many columns
+        return nn.functional.embedding(category + self.first, table).flatten(1)
 
 
 class ItemFeatures(nn.Module):

@@ -77,17 +77,17 @@ class RankerCore(nn.Module):
         candidates = int(candidate_index.shape[1])  # fixed in an exported graph, unlike the batch
         newest = history_index[:, -self.shape.rank_history :]
         read = item_vector[newest]  # −1 is the row for padding, the last
-        summary = self._recency_weights(newest) @ read  # (B, heads, rank_dim)
+        summary = self._recency_mean(newest, read)
         user = torch.cat([summary[:, 0], self.categories(user_category), user_number], dim=1)
         user = self.user_norm(user)
         vector = item_vector[candidate_index]
         nearest = (vector @ read.transpose(1, 2)).amax(dim=2, keepdim=True)
         compared = torch.cat([summary, self.user_vector(user)[:, None] * self._groups()], dim=1)
-        score = self._score_features(retrieval_score, (candidate_index >= 0).float())
-        ones = (candidate_index >= -1).float()[:, :, None]
-        between = torch.cat([score, vector @ compared.transpose(1, 2), nearest, ones], dim=2)
-        # The user half is part of the product, as the weight of a column of ones.
-        weight = nn.functional.pad(self.interaction.weight.t(), (0, 0, 0, 1))
+        valid = (candidate_index >= torch.zeros((), dtype=candidate_index.dtype)).float()
+        score = self._score_features(retrieval_score, valid)
+        between = torch.cat([score, vector @ compared.transpose(1, 2), nearest, valid[:, :, None]], dim=2)
+        # The user half is part of the product, as the weight of a column of ones; so are the scales of the score's features.
+        weight = nn.functional.pad(self.interaction.weight.t() * self._scales(), (0, 0, 0, 1))
         weight = weight + self._last_row() * self.user_half(user)[:, None]
         first = torch.relu(between @ weight + item_half[candidate_index])
         # relu(x · cross(x) + x) = x · relu(cross(x) + 1), because x >= 0.
@@ -95,6 +95,12 @@ class RankerCore(nn.Module):
         deep = first.flatten(0, 1) * torch.relu(gate)
         output = self.output(self.dropout(deep)).view(-1, candidates)
         return score[:, :, 0] + self.blend * output
+
+    def _scales(self) -> Tensor:
+        """Returns what brings the features of the interaction to one scale: float32 (features of the interaction, 1)."""
+        scales = torch.ones(self.interaction.in_features, 1)
+        scales[1:3] = 0.25
+        return scales
 
     def _last_row(self) -> Tensor:
         """Returns 1 in the last row, float32 (features of the interaction + 1, 1); a constant of the exported graph."""
@@ -105,21 +111,24 @@ class RankerCore(nn.Module):
         group = torch.arange(self.shape.rank_dim) // (self.shape.rank_dim // GROUPS)
         return (group == torch.arange(GROUPS)[:, None]).float()
 
-    def _recency_weights(self, newest: Tensor) -> Tensor:
-        """Returns weights that sum to 1 over valid items, zeros where there are none: float32 (B, heads, history)."""
-        valid = (newest >= 0).float()[:, None]
-        weight = torch.exp(self.recency - self.recency.amax(dim=1, keepdim=True)) * valid
-        return weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-9)
+    def _recency_mean(self, newest: Tensor, read: Tensor) -> Tensor:
+        """Returns means of ``read`` float32 (B, history, rank_dim), whose padding is zero, by recency: (B, heads, rank_dim)."""
+        weight = torch.exp(self.recency - self.recency.amax(dim=1, keepdim=True))
+        valid = (newest[:, :, None] >= torch.zeros((), dtype=newest.dtype)).float()
+        return (weight @ read) / (weight @ valid).clamp(min=1e-9)
 
     def _score_features(self, score: Tensor, valid: Tensor) -> Tensor:
-        """Returns the score standardised within its list, so that its scale is free to change, its square and the log share."""
-        score = torch.where(valid > 0, score, torch.zeros_like(score)).clamp(-1e6, 1e6)
+        """Returns the score standardised within its list, so that its scale is free to change, its square and the log share.
+
+        float32 (B, C, 3), anything where ``valid`` (B, C) is 0.
+        """
+        score = torch.where(valid > 0, score, 0.0).clamp(-1e6, 1e6)
         size = valid.sum(dim=1, keepdim=True).clamp(min=1.0)
         centred = (score - score.sum(dim=1, keepdim=True) / size) * valid
-        deviation = torch.sqrt((centred**2).sum(dim=1, keepdim=True) / size + 1e-6)
+        deviation = torch.sqrt((centred * centred).sum(dim=1, keepdim=True) / size + 1e-6)
         standard = (centred / deviation).clamp(-8.0, 8.0)
         share = centred - torch.log((torch.exp(centred.clamp(max=60.0)) * valid).sum(dim=1, keepdim=True) + 1e-9)
-        return torch.stack([standard, standard**2 / 4.0, share.clamp(min=-30.0) / 4.0 * valid], dim=2)
+        return torch.stack([standard, standard * standard, share.clamp(min=-30.0)], dim=2)
 
 
 class Ranker(nn.Module):

@@ -35,11 +35,13 @@ class HistoryPooling(nn.Module):
         nn.init.normal_(self.key.weight, std=0.02)
         self.heads = heads
 
-    def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
-        """Pools the ``vectors`` float32 (B, L, latent) where ``valid`` (B, L) is 1: float32 (B, heads, latent)."""
-        newest = vectors[:, -NEWEST:].sum(dim=1) / valid[:, -NEWEST:].sum(dim=1, keepdim=True).clamp(min=1.0)
+    def forward(self, vectors: Tensor, history_index: Tensor) -> Tensor:
+        """Pools the ``vectors`` float32 (B, L, latent) where ``history_index`` int (B, L) is no padding: (B, heads, latent)."""
+        zero = torch.zeros((), dtype=history_index.dtype)
+        count = (history_index[:, -NEWEST:] >= zero).float().sum(dim=1, keepdim=True).clamp(min=1.0)
+        newest = vectors[:, -NEWEST:].sum(dim=1) / count
         score = self._question(newest) @ vectors.transpose(1, 2) + self.position
-        score = score.masked_fill(valid[:, None] < 0.5, -1e9)
+        score = score.masked_fill((history_index < zero)[:, None], -1e9)
         # Where nothing is valid, the weights are equal and the vectors zeros.
         weight = torch.softmax(score, dim=2)
         return weight @ vectors
@@ -49,7 +51,7 @@ class HistoryPooling(nn.Module):
         context = self.context.weight.unflatten(0, (self.heads, 16))
         key = self.key.weight.unflatten(0, (self.heads, 16))
         asked = (context.transpose(1, 2) @ key).transpose(0, 1).flatten(1)  # (latent, heads * latent)
-        return (newest @ asked).unflatten(1, (self.heads, -1)) + self.item_score.weight
+        return (newest @ asked).view(-1, self.heads, self.item_score.in_features) + self.item_score.weight
 
 
 class UserTower(nn.Module):
@@ -88,8 +90,7 @@ class UserTower(nn.Module):
         Returns:
             float32 (B, dim).
         """
-        valid = (history_index >= 0).float()
-        pooled = self.pooling(table[history_index], valid).flatten(1)  # −1 is the row for padding, the last
+        pooled = self.pooling(table[history_index], history_index).flatten(1)  # −1 is the row for padding, the last
         mixed = self.mix(self.norm(torch.cat([pooled, self.categories(user_category), user_number], dim=1)))
         # Two layers of the query's width: latent part, a one for the bias of the items, weights of their popularity.
         merge = nn.functional.pad(self.merge.weight, (0, 0, 0, 1 + self.shape.popularity))
