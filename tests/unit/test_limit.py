@@ -24,6 +24,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.slept: list[float] = []
 
     def __call__(self, user_id: np.ndarray, history: Any) -> Nothing:
         self.asked += user_id[:, 0].tolist()
@@ -34,7 +35,7 @@ class Stage:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage()
     clocks = {"process_time": lambda: 0.002 * len(stage.asked), "perf_counter": lambda: 0.004 * len(stage.asked)}
-    monkeypatch.setattr(in_process, "time", SimpleNamespace(**clocks))
+    monkeypatch.setattr(in_process, "time", SimpleNamespace(**clocks, sleep=stage.slept.append))
     return stage
 
 
@@ -51,3 +52,9 @@ def test_the_limit_is_that_of_all_users_each_before_one_comes_again(stage: Stage
     measure_funnel(SimpleNamespace(stages=[stage]), mix, batches=(1, 32), rounds=2)
     assert len(stage.asked) == 3 * 2 * 128
     assert sorted(stage.asked[:500]) == list(range(500))
+
+
+def test_a_pause_comes_before_every_call(stage: Stage) -> None:
+    mix = UserMix(np.arange(1000), np.random.default_rng(0))
+    measure_funnel(SimpleNamespace(stages=[stage]), mix, batches=(32,), rounds=2, pause_s=0.002)
+    assert stage.slept == [0.002] * 3 * 4

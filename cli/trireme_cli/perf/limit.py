@@ -25,6 +25,12 @@ def limit(
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(callback=allowed(2), help="Number of rounds; figures are their medians.")] = 9,
+    pause_ms: Annotated[
+        float,
+        typer.Option(
+            callback=allowed(0), help="Idle before each call: what a lone request costs that finds the core cold."
+        ),
+    ] = 0.0,
     catalogue: Annotated[
         list[int] | None,
         typer.Option(
@@ -59,16 +65,18 @@ def limit(
             raise CommandError(
                 "--candidates, --history and --keep describe a made-up catalogue: --catalogue is missing"
             )
-        _limit_of(repository, batch, rounds, as_json)
+        _limit_of(repository, batch, rounds, pause_ms, as_json)
         return
+    if pause_ms:
+        raise CommandError("--pause-ms is for the stages of a repository: it cannot be given with --catalogue")
     sizes = {"items": catalogue, "candidates": candidates or [200], "history": history or [100], "batch": batch or [32]}
     _growth_of(sizes, rounds, keep, out, as_json)
 
 
-def _limit_of(repository: Path, batches: list[int] | None, rounds: int, as_json: bool) -> None:
+def _limit_of(repository: Path, batches: list[int] | None, rounds: int, pause_ms: float, as_json: bool) -> None:
     from trireme_perf.limit.in_process import BATCHES, measure_limit
 
-    result = measure_limit(repository, batches or BATCHES, rounds)
+    result = measure_limit(repository, batches or BATCHES, rounds, pause_s=pause_ms / 1e3)
     finish(result, as_json, limit_table(result, rounds))
 
 

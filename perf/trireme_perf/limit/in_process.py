@@ -27,12 +27,16 @@ ROUNDS = 9
 
 
 def measure_limit(
-    repository: Path, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS, seed: Sequence[int] = (0,)
+    repository: Path,
+    batches: Sequence[int] = BATCHES,
+    rounds: int = ROUNDS,
+    seed: Sequence[int] = (0,),
+    pause_s: float = 0.0,
 ) -> dict[str, Any]:
     """Measures µs of CPU time per user and per stage by batch size: medians of interleaved rounds over real users.
 
     Args:
-        batches, rounds: see ``measure_funnel``.
+        batches, rounds, pause_s: see ``measure_funnel``.
         seed: of the order of the users, each of whom has a turn before one comes again, as under load.
 
     Raises:
@@ -41,7 +45,7 @@ def measure_limit(
     manifest, folder = fused_plan(repository)
     funnel = Funnel.load(folder)
     users = UserMix(read_perf_input(repository), np.random.default_rng(seed))
-    rows = measure_funnel(funnel, users, batches, rounds)
+    rows = measure_funnel(funnel, users, batches, rounds, pause_s)
     best = min(rows, key=lambda row: row["us_per_user"])
     return {
         "bundle_id": manifest.bundle_id,
@@ -55,7 +59,7 @@ def measure_limit(
 
 
 def measure_funnel(
-    funnel: Any, users: UserMix, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS
+    funnel: Any, users: UserMix, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS, pause_s: float = 0.0
 ) -> list[dict[str, Any]]:
     """Measures µs of CPU time per user and per stage for every batch size, on one core with one thread: medians of
     interleaved rounds.
@@ -65,22 +69,25 @@ def measure_funnel(
         users: who is asked for.
         batches: users per call, at least 1.
         rounds: measured, at least 2; one more warms caches and allocators.
+        pause_s: sleep before each call: a core that was idle is slower, and has forgotten what it had in its caches.
     """
     with pinned(max(os.sched_getaffinity(0))), threadpool_limits(1):
         samples: dict[int, list[dict[str, float]]] = {batch: [] for batch in batches}
         for turn in range(rounds + 1):
             for batch in batches:
-                cost = _round(funnel, users, batch)
+                cost = _round(funnel, users, batch, pause_s)
                 if turn:
                     samples[batch].append(cost)
     return [_summary(batch, samples[batch]) for batch in batches]
 
 
-def _round(funnel: Any, users: UserMix, batch: int) -> dict[str, float]:
+def _round(funnel: Any, users: UserMix, batch: int, pause_s: float) -> dict[str, float]:
     """CPU seconds per user by stage, over at least 128 users: what others take of the core is not the computation's."""
     calls = max(1, 128 // batch)
     spent = dict.fromkeys((stage.name for stage in funnel.stages), 0.0)
     for _ in range(calls):
+        if pause_s:
+            time.sleep(pause_s)
         tensors: dict[str, Any] = {"user_id": np.array(users.take(batch))[:, None]}
         for stage in funnel.stages:
             inputs = stage_inputs(stage.name, tensors)
