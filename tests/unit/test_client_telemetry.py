@@ -317,7 +317,8 @@ def test_kept_and_missed(fake: FakeTriton, url: str, kind: Any, coalescing: Coal
         until(lambda: callers.client._session.recorders.slo_s < 1)
         callers.call("recommend", 4).result(WAIT)
     counts = {point.attributes["trireme.slo"]: point.count for point in watched.durations()}
-    assert counts == {"kept": 4, "missed": 1}
+    # The new budget may be read before the answer that told of it is judged.
+    assert counts in ({"kept": 4, "missed": 1}, {"kept": 3, "missed": 2})
 
 
 def test_a_mistake_of_the_caller_neither_keeps_nor_misses(fake: FakeTriton, url: str, kind: Any) -> None:
