@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tests.support.serving import served_briefly
 from trireme_export.checkpoint import Checkpoint
@@ -63,3 +65,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     export_bundle(checkpoint, folder / "repository", "both")
     with served_briefly(folder / "repository") as server:
         yield Served(folder / "data", dataset, checkpoint, folder / "repository", server)
+
+
+@pytest.fixture(params=PLANS)
+def plan(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def stub(served: Served) -> Iterator[GRPCInferenceServiceStub]:
+    with grpc.insecure_channel(served.url) as channel:
+        yield GRPCInferenceServiceStub(channel)

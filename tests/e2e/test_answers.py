@@ -17,11 +17,6 @@ from trireme_runtime.stages.chain import Funnel
 USERS = 250
 
 
-@pytest.fixture(params=PLANS)
-def plan(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def funnel(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Funnel:
     """The same stages in this process, exported anew."""

@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from tests.e2e.conftest import PLANS, Served
+from tests.e2e.conftest import Served
 from trireme_client import Client
 from trireme_runtime.schema import ENTRY, FUSED
 
@@ -169,17 +169,6 @@ MALFORMED: dict[str, tuple[Callable[[Any], None], str | dict[str, str]]] = {
 
 #: One user id under shapes that Triton 2.51 lets pass, to arrive as a tensor of one dimension.
 WITHOUT_BATCH = {f"user_id {list(shape)}": one_id_as(*shape) for shape in ((0, 1), (2**32, 1), (-(2**32), 1))}
-
-
-@pytest.fixture(params=PLANS)
-def plan(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def stub(served: Served) -> GRPCInferenceServiceStub:
-    with grpc.insecure_channel(served.url) as channel:
-        yield GRPCInferenceServiceStub(channel)
 
 
 def length(served: Served) -> int:
