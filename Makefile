@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
+# The C library, which is compiled when the package is installed.
+NATIVE := serving/trireme_runtime/native
 
 .PHONY: demo test test-unit debian-packages check format bench benchmarks quality docs pictures wheels clean
 
-$(READY): pyproject.toml client/pyproject.toml requirements.lock
+$(READY): pyproject.toml client/pyproject.toml requirements.lock hatch_build.py $(wildcard $(NATIVE)/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable client --editable .
@@ -79,4 +81,4 @@ $(PEERS_READY): perf/peers/requirements.lock
 	touch $(PEERS_READY)
 
 clean:
-	rm -rf build $(VENV) $(PEERS)
+	rm -rf build $(VENV) $(PEERS) $(NATIVE)/*.so
