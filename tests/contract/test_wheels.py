@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hatch_build import LIBRARIES
 
 from tests.support import fake_backend
 from tests.support.fake_triton import FakeTriton, running
@@ -38,6 +40,11 @@ with Client(sys.argv[1]) as client:
     print(client.recommend(7, k=3).item_ids.tolist())
 """
 
+NATIVE = """
+from trireme_runtime.native import library
+print(library()._name)
+"""
+
 AUTHORED = """
 from trireme_export.repository import authored_repository
 print(authored_repository())
@@ -47,9 +54,14 @@ Install = Callable[[str], Installation]
 
 
 @pytest.fixture(scope="module")
-def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the wheels of both distributions."""
+    return build_wheels(tmp_path_factory.mktemp("wheels"))
+
+
+@pytest.fixture(scope="module")
+def install(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
     """Installs one of the distributions, with extras."""
-    wheels = build_wheels(tmp_path_factory.mktemp("wheels"))
 
     @cache
     def installation(requirement: str) -> Installation:
@@ -111,6 +123,21 @@ def test_without_an_extra_the_command_names_those_it_needs(install: Install) -> 
     done = subprocess.run([install("trireme-recsys").trireme], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.endswith("is not installed; pip install 'trireme-recsys[server,export,perf]'\n")
+
+
+def test_the_native_library_travels_without_its_sources(install: Install) -> None:
+    installation = install("trireme-recsys[stages]")
+    loaded = Path(installation.run(NATIVE).strip())
+    assert loaded.is_relative_to(installation.site)
+    files = {path.name for path in loaded.parent.iterdir() if path.suffix in {".c", ".h", ".so"}}
+    assert files == set(LIBRARIES[platform.machine()])
+
+
+def test_the_wheels_name_the_machines_that_they_are_for(wheels: Path) -> None:
+    assert {wheel.name for wheel in wheels.iterdir()} == {
+        "trireme_client-0.1.0-py3-none-any.whl",
+        f"trireme_recsys-0.1.0-py3-none-manylinux_2_17_{platform.machine()}.whl",
+    }
 
 
 def test_the_authored_repository_travels_with_the_exporter(install: Install) -> None:
