@@ -6,7 +6,9 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -36,9 +38,19 @@ def process_age_s() -> float:
 
 
 class OnnxModel:
-    """The ONNX graph of a folder as an array function with one output."""
+    """The ONNX graph of a folder as an array function with one output.
 
-    def __init__(self, folder: Path) -> None:
+    It is opened at once, or ``lazily`` when it is first called: where a compiled form serves, it is there to compare with.
+    """
+
+    def __init__(self, folder: Path, lazily: bool = False) -> None:
+        self.file = folder / MODEL
+        if not lazily:
+            self._opened  # noqa: B018  # raises, if it has to, here
+
+    @cached_property
+    def _opened(self) -> tuple[Any, tuple[str, ...]]:
+        """The session and the names of its inputs. Raises: ArtifactError."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -46,16 +58,20 @@ class OnnxModel:
         # A spinning thread pool takes the core from the next stage; instances = cores instead.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self.file = folder / MODEL
         try:
-            self._session = onnxruntime.InferenceSession(str(self.file), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(str(self.file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
             raise ArtifactError(f"{self.file}: cannot be loaded by ONNX Runtime ({error})") from None
-        self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
+        return session, tuple(tensor.name for tensor in session.get_inputs())
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self._opened[1]
 
     def __call__(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
         """Run on the inputs the graph asks for; others are ignored."""
-        output: np.ndarray = self._session.run(None, {name: tensors[name] for name in self.inputs})[0]
+        session, names = self._opened
+        output: np.ndarray = session.run(None, {name: tensors[name] for name in names})[0]
         return output
 
     def save(self, folder: Path) -> None:

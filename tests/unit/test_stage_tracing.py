@@ -115,6 +115,8 @@ def test_the_times_are_those_of_the_stages(funnel: Funnel, serve: Serve, exporte
     class Slow:
         name = "retrieval"
 
+        def tables(self) -> None: ...
+
         def __call__(self, **tensors: np.ndarray) -> object:
             time.sleep(0.05)
             return retrieval(**tensors)
@@ -129,6 +131,8 @@ def test_the_times_are_those_of_the_stages(funnel: Funnel, serve: Serve, exporte
 def test_a_stage_that_fails_ends_the_trace(funnel: Funnel, serve: Serve, exporter: InMemorySpanExporter) -> None:
     class Broken:
         name = "retrieval"
+
+        def tables(self) -> None: ...
 
         def __call__(self, **tensors: np.ndarray) -> object:
             raise RuntimeError("no index")

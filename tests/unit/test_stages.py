@@ -420,12 +420,16 @@ def test_stages_import_neither_torch_nor_the_exporter() -> None:
 
 
 def test_a_chain_reports_the_stage_that_raised_and_the_time_of_those_that_ran(tmp_path: Path) -> None:
-    def broken(**tensors: np.ndarray) -> None:
-        raise ValueError("thirteen")
+    class Broken:
+        name = "retrieval"
 
-    broken.name = "retrieval"  # type: ignore[attr-defined]
+        def __call__(self, **tensors: np.ndarray) -> None:
+            raise ValueError("thirteen")
+
+        def tables(self) -> None: ...
+
     stages = toy.funnel(tmp_path).stages
-    chain = Chain(FUSED, (*stages[:2], broken, *stages[3:]))  # type: ignore[arg-type]
+    chain = Chain(FUSED, (*stages[:2], Broken(), *stages[3:]))  # type: ignore[arg-type]
     with pytest.raises(StageFailedError, match=r"^retrieval: ValueError: thirteen$") as raised:
         chain.run(user_id=np.array([[103]]), history=None)
     assert len(raised.value.times) == 3

@@ -10,6 +10,7 @@ import numpy as np
 
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.exporters import feature_transform, ranking, reranking, retrieval, user_tower
+from trireme_export.exporters.compiling import choose_compiled
 from trireme_export.exporters.index_tuning import QUERIES
 from trireme_runtime.schema import Dims
 from trireme_runtime.stages.chain import Funnel
@@ -37,26 +38,29 @@ def export_funnel(checkpoint: Checkpoint, folder: Path) -> tuple[Funnel, dict[st
     """Builds the five stages, with ONNX files under ``folder``, and records what was chosen for them and why.
 
     The record is ``{"parity": {stage: how far its graph is from PyTorch}, "index": see index_tuning, "precision": see
-    quantisation}``.
+    quantisation, "compiled": see compiling}``.
 
     Raises:
-        ExportError: a graph cannot be exported or differs from PyTorch by more than is allowed, or the index does not reach its
-            recall.
+        ExportError: a graph cannot be exported or differs from PyTorch by more than is allowed, the index does not reach its
+            recall, or the compiled stages differ from the others.
     """
     features = feature_transform.export(checkpoint)
     tower, tower_parity = user_tower.export(checkpoint, features, folder / "user_tower")
     search, index = retrieval.export(checkpoint, _queries(features, tower), folder / "index")
     ranker, ranker_parity, precision = ranking.export(checkpoint, features, tower, search, folder / "ranking")
     funnel = Funnel([features, tower, search, ranker, reranking.export(checkpoint)])
+    funnel, compiled = choose_compiled(funnel, _known_users(features))
     parity = {"user_tower": asdict(tower_parity), "ranking": asdict(ranker_parity)}
-    return funnel, {"parity": parity, "index": index, "precision": precision}
+    return funnel, {"parity": parity, "index": index, "precision": precision, "compiled": compiled}
 
 
 def _queries(features: FeatureTransform, tower: UserTower) -> np.ndarray:
-    """Returns the queries of users with a history, drawn with a fixed seed: float32 [n, Q]."""
-    known = np.flatnonzero(features.history[:-1, -1] >= 0)
-    rows = np.random.default_rng(1).permutation(known)[:QUERIES]
-    if rows.size == 0:  # no user has a history: the index is tuned for an unknown user without one
-        rows = np.array([-1])
-    users = np.where(rows < 0, -1, features.user_ids[rows])[:, None]
+    """Returns the queries of users with a history: float32 [n, Q]."""
+    users = _known_users(features)[:QUERIES]
     return tower(**stage_inputs("user_tower", features(users)._asdict())).query
+
+
+def _known_users(features: FeatureTransform) -> np.ndarray:
+    """Returns the ids of all users with a history, in an order drawn with a fixed seed; an unknown one if there is none."""
+    rows = np.random.default_rng(1).permutation(np.flatnonzero(features.history[:-1, -1] >= 0))
+    return features.user_ids[rows][:, None] if rows.size else np.array([[-1]])

@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from trireme_export.exporters.constants import add_constant
+from trireme_export.exporters.native import item_codes
 from trireme_export.exporters.onnx_graph import OPSET, save_graph
 from trireme_runtime.index import ExactIndex
 from trireme_runtime.onnx_model import OnnxModel
@@ -28,4 +29,4 @@ def exact_index(vectors: np.ndarray, folder: Path) -> ExactIndex:
     add_constant(model.graph, "vectors", vectors.T)
     folder.mkdir(parents=True, exist_ok=True)
     save_graph(model, folder)
-    return ExactIndex(OnnxModel(folder), catalogue_size)
+    return ExactIndex(OnnxModel(folder), catalogue_size, item_codes(vectors))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trireme_export.checkpoint import Checkpoint
+from trireme_export.exporters.native import ranker_tables
 from trireme_export.exporters.onnx_graph import Parity, export_onnx
 from trireme_export.exporters.quantisation import choose_precision
 from trireme_export.exporters.samples import random_users, real_users
@@ -38,5 +39,7 @@ def export(
     width = checkpoint.config.serving.candidates
     model, parity = export_onnx(module, "ranking", output, inputs, folder, width=width, padding="candidate_index")
     config = checkpoint.config
-    model, record = choose_precision(model, inputs[0], config.serving.precision, config.gate.score_difference)
-    return Ranking(model), parity, record
+    compiled = ranker_tables(module) if config.serving.precision != "int8" else None
+    wanted = "float32" if compiled else config.serving.precision
+    model, record = choose_precision(model, inputs[0], wanted, config.gate.score_difference)
+    return Ranking(model, compiled), parity, record

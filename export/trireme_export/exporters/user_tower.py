@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trireme_export.checkpoint import Checkpoint
+from trireme_export.exporters.native import tower_tables
 from trireme_export.exporters.onnx_graph import Parity, export_onnx
 from trireme_export.exporters.samples import random_users, real_users
 from trireme_runtime.stages.feature_transform import FeatureTransform
@@ -24,4 +25,4 @@ def export(checkpoint: Checkpoint, features: FeatureTransform, folder: Path) -> 
     ]
     module, width = checkpoint.models.two_tower.precompute(), checkpoint.models.shape.dim
     model, parity = export_onnx(module, "user_tower", "query", inputs, folder, width=width)
-    return UserTower(model), parity
+    return UserTower(model, tower_tables(module)), parity

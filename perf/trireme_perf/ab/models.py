@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from trireme_runtime.onnx_model import one_thread
 from trireme_runtime.schema import Signature
-from trireme_runtime.stages.chain import Chain, Run, load_stages
-from trireme_runtime.stages.stage import Stage, stage_inputs
+from trireme_runtime.stages.chain import Chain, load_stages
+from trireme_runtime.stages.stage import Stage
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.model import ChainModel
 
@@ -34,20 +33,14 @@ class WithoutMetrics(ChainModel):
 
 
 class ChainWithoutLedger(Chain):
-    """Looks at no clock, and its signature has no ledger that a request could ask for."""
+    """Its signature has no ledger that a request could ask for."""
 
     def __init__(self, model: str, stages: Sequence[Stage]) -> None:
         super().__init__(model, stages)
         self.signature = Signature(self.signature.inputs, self.signature.answered)
 
-    def run(self, **inputs: Any) -> Run:
-        tensors: dict[str, Any] = dict(inputs)
-        for stage in self.stages:
-            tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())
-        return Run(tuple(tensors[tensor.name] for tensor in self._answered), ())
-
 
 class WithoutLedger(WithoutMetrics):
-    """Publishes nothing, reports no ledger and looks at no clock."""
+    """Publishes nothing and reports no ledger."""
 
     chain = ChainWithoutLedger

@@ -8,6 +8,7 @@ import numpy as np
 
 from trireme_runtime.arrays import Pairs, contains, ragged_rows
 from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.native.tables import Tables
 
 __all__ = ["SeenItems"]
 
@@ -53,6 +54,15 @@ class SeenItems:
     def _rows(self, user_row: np.ndarray) -> np.ndarray:
         row = user_row[:, 0].astype(np.int64)
         return np.where(row < 0, self.offsets.size - 2, row)
+
+    def tables(self) -> Tables:
+        """What compiled stages read."""
+        return {
+            "seen_offsets": self.offsets,
+            "seen_items": self.items,
+            "users": self.offsets.size - 2,
+            "items": self.catalogue_size,
+        }
 
     def save(self, path: Path) -> None:
         save_stage(

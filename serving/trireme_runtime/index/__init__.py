@@ -11,6 +11,7 @@ from trireme_runtime.artifacts import load_stage
 from trireme_runtime.errors import ArtifactError
 from trireme_runtime.index.exact import ExactIndex
 from trireme_runtime.index.ivf import IvfIndex
+from trireme_runtime.native.tables import load_tables
 from trireme_runtime.onnx_model import OnnxModel
 
 __all__ = ["ExactIndex", "ItemIndex", "IvfIndex", "load_index"]
@@ -42,7 +43,8 @@ def load_index(path: Path) -> ItemIndex:
     """Raises: ArtifactError: the files are missing, damaged or of a kind that this program does not know."""
     arrays, parameters = load_stage(path, "index")
     if (kind := parameters.get("kind")) == ExactIndex.kind:
-        return ExactIndex(OnnxModel(path), parameters["items"])
+        compiled = load_tables(path, "index")
+        return ExactIndex(OnnxModel(path, lazily=compiled is not None), parameters["items"], compiled)
     if kind == IvfIndex.kind:
         return IvfIndex.load(path, arrays, parameters)
     raise ArtifactError(f"{path}: the index is of kind {kind!r}, allowed: {ExactIndex.kind!r}, {IvfIndex.kind!r}")

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from trireme_runtime.artifacts import save_stage
+from trireme_runtime.native.tables import Tables, save_tables
 from trireme_runtime.onnx_model import OnnxModel
 from trireme_runtime.select import top_columns
 
@@ -25,13 +26,15 @@ class ExactIndex:
             index. A graph, because ONNX Runtime packs a constant matrix once, and a BLAS in every call: for the small batches
             of a server, that is most of the time of the product.
         catalogue_size: number of items.
+        compiled: the same vectors with codes, for a chain of stages, see ``native``.
     """
 
     kind: ClassVar[str] = "exact"
 
-    def __init__(self, product: OnnxModel, catalogue_size: int) -> None:
+    def __init__(self, product: OnnxModel, catalogue_size: int, compiled: Tables | None = None) -> None:
         self.product = product
         self.catalogue_size = catalogue_size
+        self.compiled = compiled
 
     def search(
         self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
@@ -55,3 +58,5 @@ class ExactIndex:
     def save(self, path: Path) -> None:
         save_stage(path, "index", {}, {"kind": self.kind, "items": self.catalogue_size})
         self.product.save(path)
+        if self.compiled is not None:
+            save_tables(path, "index", self.compiled)

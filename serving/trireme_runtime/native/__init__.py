@@ -24,7 +24,7 @@ X86_64_V3 = X86_64_V2 | {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "m
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def library() -> ctypes.PyDLL | None:
     """Returns the library for this processor, or None where none was compiled.
 
     Raises:
@@ -52,13 +52,13 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset()
 
 
-def load(folder: Path, names: Iterable[str]) -> ctypes.CDLL | None:
+def load(folder: Path, names: Iterable[str]) -> ctypes.PyDLL | None:
     """Loads the first of these files that is there; raises ``ArtifactError`` if it is not of this package."""
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None:
         return None
     try:
-        loaded = ctypes.CDLL(str(file))
+        loaded = ctypes.PyDLL(str(file))  # calls keep the interpreter's lock: they are short, and one at a time
         version = loaded.trireme_native_version()
     except (OSError, AttributeError) as error:
         raise ArtifactError(f"{file}: cannot be loaded ({error}); install trireme-recsys again") from None

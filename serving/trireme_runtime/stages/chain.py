@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from trireme_runtime.schema import CHAINS, FUSED, MODELS
+from trireme_runtime.native import library
+from trireme_runtime.native.binding import NativeStages
+from trireme_runtime.schema import CHAINS, FUSED, MODELS, STAGES
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
 from trireme_runtime.stages.reranking import Reranking, Slate
@@ -45,8 +48,24 @@ class StageFailedError(Exception):
         self.cause = cause
 
 
+class _OneStage:
+    """A stage that runs by itself, in Python; the same to a chain as ``NativeStages``."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.names = (stage.name,)
+        self._stage = stage
+
+    def run(self, tensors: dict[str, Any]) -> tuple[int, ...]:
+        start = time.perf_counter_ns()
+        outputs = self._stage(**stage_inputs(self._stage.name, tensors))
+        tensors.update(outputs._asdict())
+        return (time.perf_counter_ns() - start,)
+
+
 class Chain:
     """Hands tensors from stage to stage by their names, as the ensemble's config does.
+
+    Stages in a row that have a compiled form are one call (see ``native``); the others are called one by one.
 
     Args:
         model: a key of ``schema.CHAINS``.
@@ -57,6 +76,38 @@ class Chain:
         self.signature = MODELS[model]
         self._answered = self.signature.answered
         self.stages = tuple(stages)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self._stages
+
+    @stages.setter
+    def stages(self, stages: tuple[Stage, ...]) -> None:
+        self._stages = stages
+        self._parts = list(self._divide())
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """The names of the stages that run in their compiled form."""
+        return tuple(name for part in self._parts if isinstance(part, NativeStages) for name in part.names)
+
+    def _divide(self) -> Iterator[NativeStages | _OneStage]:
+        kernels = library()
+        tables = {stage.name: stage.tables() if kernels else None for stage in self._stages}
+        for compiled, group in itertools.groupby(self._stages, key=lambda stage: tables[stage.name] is not None):
+            members = list(group)
+            if not (compiled and kernels):
+                yield from map(_OneStage, members)
+                continue
+            names = [stage.name for stage in members]
+            held: dict[str, Any] = {}
+            for name in names:
+                held |= tables[name] or {}
+            others = [STAGES[stage.name] for stage in self._stages if stage.name not in names]
+            read = {tensor.name for tensor in self._answered}.union(
+                *({t.name for t in other.inputs} for other in others)
+            )
+            yield NativeStages(kernels, names, held, read)
 
     @staticmethod
     def invalid_rows(**inputs: np.ndarray) -> dict[int, str]:
@@ -77,16 +128,14 @@ class Chain:
             StageFailedError: a stage raised.
         """
         tensors: dict[str, Any] = dict(inputs)
-        times: list[int] = []
-        for stage in self.stages:
+        times: tuple[int, ...] = ()
+        for part in self._parts:
             start = time.perf_counter_ns()
             try:
-                outputs = stage(**stage_inputs(stage.name, tensors))
+                times += part.run(tensors)
             except Exception as error:
-                raise StageFailedError(stage.name, (*times, time.perf_counter_ns() - start), error) from error
-            tensors.update(outputs._asdict())
-            times.append(time.perf_counter_ns() - start)
-        return Run(tuple(tensors[tensor.name] for tensor in self._answered), tuple(times))
+                raise StageFailedError(part.names[0], (*times, time.perf_counter_ns() - start), error) from error
+        return Run(tuple(tensors[tensor.name] for tensor in self._answered), times)
 
 
 class Funnel(Chain):

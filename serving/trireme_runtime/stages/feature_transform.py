@@ -9,6 +9,7 @@ import numpy as np
 
 from trireme_runtime.arrays import lookup, stable_partition
 from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.native.tables import Tables
 from trireme_runtime.schema import STORED
 
 __all__ = ["FeatureTransform", "Features"]
@@ -85,6 +86,21 @@ class FeatureTransform:
     def _align(index: np.ndarray) -> np.ndarray:
         """Drops padding and unknown items: known ones move to the right, in their order."""
         return np.take_along_axis(index, stable_partition(index < 0, index.shape[1]), axis=1)
+
+    def tables(self) -> Tables:
+        """What the compiled form reads."""
+        return {
+            "user_ids": self.user_ids,
+            "item_ids": self.item_ids,
+            "history": self.history,
+            "category": self.category,
+            "number": self.number,
+            "users": self.user_ids.size,
+            "items": self.item_ids.size,
+            "length": self.history.shape[1],
+            "categories": self.category.shape[1],
+            "numbers": self.number.shape[1] + 1,
+        }
 
     def save(self, path: Path) -> None:
         arrays = ("user_ids", "item_ids", "history", "category", "number")

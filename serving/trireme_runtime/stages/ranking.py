@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.native.tables import Tables, load_tables, save_tables
 from trireme_runtime.onnx_model import OnnxModel
 
 __all__ = ["Ranking", "RankingScores"]
@@ -20,12 +21,22 @@ class RankingScores(NamedTuple):
 
 
 class Ranking:
-    """The ranker, an ONNX graph that holds the tables of the items."""
+    """The ranker, with the tables of the items.
+
+    Args:
+        model: an ONNX graph.
+        compiled: the weights of the shipped form, for a chain of stages, see ``native``.
+    """
 
     name: ClassVar[str] = "ranking"
 
-    def __init__(self, model: OnnxModel) -> None:
+    def __init__(self, model: OnnxModel, compiled: Tables | None = None) -> None:
         self.model = model
+        self.compiled = compiled
+
+    def tables(self) -> Tables | None:
+        """What the compiled form reads, if there is one."""
+        return self.compiled
 
     def __call__(
         self,
@@ -54,8 +65,11 @@ class Ranking:
     def save(self, path: Path) -> None:
         save_stage(path, self.name, {})
         self.model.save(path)
+        if self.compiled is not None:
+            save_tables(path, self.name, self.compiled)
 
     @classmethod
     def load(cls, path: Path) -> Ranking:
         load_stage(path, cls.name)
-        return cls(OnnxModel(path))
+        compiled = load_tables(path, cls.name)
+        return cls(OnnxModel(path, lazily=compiled is not None), compiled)

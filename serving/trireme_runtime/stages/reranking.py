@@ -10,6 +10,7 @@ import numpy as np
 from trireme_runtime.arrays import Pairs, contains, pairs_of_rows, stable_partition
 from trireme_runtime.artifacts import load_stage, save_stage
 from trireme_runtime.features.seen import SeenItems
+from trireme_runtime.native.tables import Tables
 from trireme_runtime.select import descending, flat
 
 __all__ = [
@@ -177,6 +178,19 @@ class Reranking:
             np.where(keep, np.take_along_axis(index, order, axis=1), np.int32(-1)),
             np.where(keep, np.take_along_axis(score, order, axis=1), LOWEST),
         )
+
+    def tables(self) -> Tables:
+        """What the compiled form reads."""
+        return {
+            **self.seen.tables(),
+            "item_ids": self.item_ids,
+            "popular": self.popular,
+            "popular_score": self.popular_score,
+            "segments": self.popular.shape[0],
+            "popular_length": self.popular.shape[1],
+            "list_length": self.list_length,
+            "segment_column": self.segment_column,
+        }
 
     def save(self, path: Path) -> None:
         save_stage(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from trireme_runtime.native.tables import Tables
 from trireme_runtime.schema import STAGES
 
 __all__ = ["EXCLUDED", "EXCLUDING", "Stage", "stage_inputs"]
@@ -26,6 +27,10 @@ class Stage(Protocol):
     name: ClassVar[str]
 
     def __call__(self, *args: Any, **tensors: Any) -> Any: ...
+
+    def tables(self) -> Tables | None:
+        """What the compiled form of the stage reads; None if it has none, see ``native``."""
+        ...
 
     def save(self, path: Path) -> None: ...
 

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.native.tables import Tables, load_tables, save_tables
 from trireme_runtime.onnx_model import OnnxModel
 
 __all__ = ["Query", "UserTower"]
@@ -20,12 +21,22 @@ class Query(NamedTuple):
 
 
 class UserTower:
-    """The user side of the two-tower, an ONNX graph."""
+    """The user side of the two-tower.
+
+    Args:
+        model: an ONNX graph.
+        compiled: the weights of the shipped form, for a chain of stages, see ``native``.
+    """
 
     name: ClassVar[str] = "user_tower"
 
-    def __init__(self, model: OnnxModel) -> None:
+    def __init__(self, model: OnnxModel, compiled: Tables | None = None) -> None:
         self.model = model
+        self.compiled = compiled
+
+    def tables(self) -> Tables | None:
+        """What the compiled form reads, if there is one."""
+        return self.compiled
 
     def __call__(self, history_index: np.ndarray, user_category: np.ndarray, user_number: np.ndarray) -> Query:
         """Args: history_index int32 [batch, L]; user_category int32 [batch, F];
@@ -37,8 +48,11 @@ class UserTower:
     def save(self, path: Path) -> None:
         save_stage(path, self.name, {})
         self.model.save(path)
+        if self.compiled is not None:
+            save_tables(path, self.name, self.compiled)
 
     @classmethod
     def load(cls, path: Path) -> UserTower:
         load_stage(path, cls.name)
-        return cls(OnnxModel(path))
+        compiled = load_tables(path, cls.name)
+        return cls(OnnxModel(path, lazily=compiled is not None), compiled)

@@ -1,0 +1,149 @@
+"""Holds the compiled stages to the others: they answer the same, and a lone request faster, or the bundle goes without them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from trireme_export.errors import ExportError
+from trireme_runtime.index import ExactIndex
+from trireme_runtime.native import library
+from trireme_runtime.stages.chain import Funnel
+from trireme_runtime.stages.ranking import Ranking
+from trireme_runtime.stages.reranking import Slate
+from trireme_runtime.stages.stage import EXCLUDED, Stage, stage_inputs
+from trireme_runtime.stages.user_tower import UserTower
+
+__all__ = ["choose_compiled"]
+
+#: Known users that are asked for, as many with a history of their own as without, at least a thousand where there are so many.
+USERS = 1024
+#: Largest difference of a score: of what the scores of a list span, or of 1 where they span less.
+TOLERANCE = 1e-4
+#: Users per call whose time is compared, and how many calls.
+ROUNDS = {1: 60, 64: 12}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """µs per user of a batch of so many, medians of interleaved calls on one thread of this machine."""
+
+    batch: int
+    staged_us: float
+    compiled_us: float
+
+
+def choose_compiled(funnel: Funnel, users: np.ndarray) -> tuple[Funnel, dict[str, Any]]:
+    """Returns ``funnel``, with the compiled form of its models if that is faster for a lone user, and the record of the choice.
+
+    Args:
+        funnel: as exported.
+        users: int64 [n, 1], ids to compare on and to measure with.
+
+    Returns:
+        The funnel, and ``{"stages": names of the stages that are compiled, "users", "score_difference", "costs": [{"batch",
+        "staged_us", "compiled_us"}, …]}``; without costs where nothing can be compiled.
+
+    Raises:
+        ExportError: the compiled stages answer other rungs or reasons, other items (but for those whose scores are equal), or
+            scores that differ by more than is allowed.
+    """
+    if library() is None or not funnel.compiled:
+        return funnel, {"stages": [], "users": 0, "score_difference": None, "costs": []}
+    users = users[:USERS]
+    largest = 0.0
+    for inputs in _requests(funnel, users):
+        largest = max(largest, _compare(funnel, Slate(*funnel.run(**inputs).outputs), staged(funnel, inputs)))
+    costs = [_measure(funnel, users, batch, calls) for batch, calls in ROUNDS.items()]
+    if costs[0].compiled_us >= costs[0].staged_us:
+        funnel = _without(funnel)
+    return funnel, {
+        "stages": list(funnel.compiled),
+        "users": len(users),
+        "score_difference": largest,
+        "costs": [asdict(cost) for cost in costs],
+    }
+
+
+def staged(funnel: Funnel, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all tensors of a batch, stage by stage in Python and ONNX Runtime."""
+    tensors = dict(inputs)
+    for stage in funnel.stages:
+        outputs = stage(**stage_inputs(stage.name, tensors))
+        tensors.update(outputs._asdict())
+    return tensors
+
+
+def _requests(funnel: Funnel, users: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yields stored histories, other users' histories of every length, and exclusions, with an unknown user each."""
+    features: Any = funnel.stages[0]
+    users = np.append(users, [[-1]], axis=0)
+    yield {"user_id": users, "history": None}
+    row = np.searchsorted(features.user_ids, users[:-1, 0])
+    stored = features.history[row]
+    history = np.append(np.where(stored >= 0, features.item_ids[stored], -1), np.full((1, stored.shape[1]), -1), axis=0)
+    keep = np.linspace(0, history.shape[1], len(history)).astype(int)
+    history[np.arange(history.shape[1]) < history.shape[1] - keep[:, None]] = -1
+    yield {"user_id": users, "history": np.roll(history, 1, axis=0)}
+    popular = np.flatnonzero(np.arange(features.item_ids.size) % 7 == 0)[:100].astype(np.int32)
+    pairs = np.repeat(np.arange(len(users)), popular.size), np.tile(popular, len(users))
+    yield {"user_id": users, "history": None, EXCLUDED: pairs}
+
+
+def _compare(funnel: Funnel, found: Slate, expected: Mapping[str, Any]) -> float:
+    """Returns the largest difference of a score, see ``TOLERANCE``. Raises: ExportError."""
+    for name in ("rung", "reason"):
+        if wrong := np.count_nonzero(getattr(found, name) != expected[name]):
+            raise ExportError(f"compiled stages: another {name} for {wrong} of {len(found.rung)} users")
+    listed = expected["item_id"] >= 0
+    span = np.maximum(np.ptp(np.where(listed, expected["score"], expected["score"][:, :1]), axis=1), 1)
+    worst = 0.0
+    for row, scale in enumerate(span):
+        scores = dict(zip(expected["item_id"][row].tolist(), expected["score"][row].tolist(), strict=True))
+        answered = dict(zip(found.item_id[row].tolist(), found.score[row].tolist(), strict=True))
+        shared = scores.keys() & answered.keys()
+        worst = max(worst, *(abs(scores[item] - answered[item]) / scale for item in shared))
+        last = min(scores.values()) + TOLERANCE * scale
+        held = scores | answered
+        if other := sorted(item for item in scores.keys() ^ answered.keys() if held[item] > last):
+            worst = max(worst, _margin(funnel, expected, row, other))
+    if not worst <= TOLERANCE:
+        raise ExportError(f"compiled stages: scores differ by {worst:.1e}, at most {TOLERANCE:.0e} is allowed")
+    return worst
+
+
+def _margin(funnel: Funnel, expected: Mapping[str, Any], row: int, items: list[int]) -> float:
+    """How far items that only one of two lists holds are from being the last candidate."""
+    features, _, search, *_ = cast("tuple[Any, ...]", funnel.stages)
+    index = search.index
+    vectors = (index.compiled or {})["vectors"] if isinstance(index, ExactIndex) else index.vectors
+    retrieved = vectors[np.searchsorted(features.item_ids, items)] @ expected["query"][row]
+    candidates = expected["retrieval_score"][row][expected["candidate_index"][row] >= 0]
+    return float(np.abs(retrieved - candidates.min()).max() / max(1, np.ptp(candidates)))
+
+
+def _measure(funnel: Funnel, users: np.ndarray, batch: int, calls: int) -> Cost:
+    spent: tuple[list[float], list[float]] = [], []
+    with threadpool_limits(1):
+        for call in range(calls + 1):
+            first = call * batch % max(1, len(users) - batch + 1)
+            asked = users[first : first + batch]
+            inputs = {"user_id": asked, "history": None}
+            for times, run in zip(spent, (lambda i: staged(funnel, i), lambda i: funnel.run(**i)), strict=True):
+                start = time.perf_counter()
+                run(inputs)
+                times.append((time.perf_counter() - start) / len(asked))
+    return Cost(batch, *(statistics.median(times[1:]) * 1e6 for times in spent))
+
+
+def _without(funnel: Funnel) -> Funnel:
+    def plain(stage: Stage) -> Stage:
+        return type(stage)(stage.model) if isinstance(stage, UserTower | Ranking) else stage
+
+    return Funnel([plain(stage) for stage in funnel.stages])
