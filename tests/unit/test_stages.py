@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -388,13 +389,19 @@ class TestArtifacts:
         [
             ("feature_transform/user_ids.npy", FeatureTransform, "cannot be read as an npy array"),
             ("user_tower/model.onnx", UserTower, "cannot be loaded by ONNX Runtime"),
-            ("retrieval/index/model.onnx", Retrieval, "cannot be loaded by ONNX Runtime"),
+            ("retrieval/index/compiled/codes.npy", Retrieval, "cannot be read as an npy array"),
         ],
     )
     def test_a_damaged_file_is_named(self, saved: Path, name: str, kind: type, message: str) -> None:
         (saved / name).write_bytes(b"not this")
         with pytest.raises(ArtifactError, match=message):
             kind.load(saved / kind.name)
+
+    def test_a_damaged_graph_is_named_where_nothing_is_compiled(self, saved: Path) -> None:
+        shutil.rmtree(saved / "retrieval" / "index" / "compiled")
+        (saved / "retrieval" / "index" / "model.onnx").write_bytes(b"not this")
+        with pytest.raises(ArtifactError, match="cannot be loaded by ONNX Runtime"):
+            Retrieval.load(saved / "retrieval")
 
 
 class TestDims:

@@ -92,7 +92,7 @@ _WIDTHS = {
     "score": "list_length",
 }
 _STAGES = tuple(STAGES)
-_DTYPES = {tensor.name: tensor.numpy_dtype for signature in STAGES.values() for tensor in signature.outputs}
+_DTYPES = {tensor.name: tensor.numpy_dtype for held in STAGES.values() for tensor in (*held.inputs, *held.outputs)}
 
 
 class NativeStages:
@@ -110,12 +110,11 @@ class NativeStages:
         self._library = _declared(library)
         self._tables = dict(tables)
         self._first = _STAGES.index(names[0])
-        outputs = [tensor.name for name in names for tensor in STAGES[name].outputs if tensor.name in _TENSORS]
-        self._inputs = sorted(
-            {t.name for name in names for t in STAGES[name].inputs} - {*outputs, "user_id", "history"}
-        )
-        self._wanted = [name for name in outputs if name in wanted]
-        self._inner = [name for name in outputs if name not in wanted]
+        made = {tensor.name for name in names for tensor in STAGES[name].outputs}
+        self._read = sorted({tensor.name for name in names for tensor in STAGES[name].inputs} - made)
+        self._wanted = sorted(made & wanted & {*_TENSORS})
+        self._inner = sorted((made - wanted) & {*_TENSORS})
+        self._makes_lists = "feature_age_s" in made
         self._times = (ctypes.c_int64 * len(names))()
         self._funnel: int | None = None
 
@@ -126,43 +125,40 @@ class NativeStages:
             IndexError: an input that is an index of a table is out of range.
             ValueError: an input has another width than the tables.
         """
-        given = {name: np.ascontiguousarray(tensors[name], _DTYPES[name]) for name in self._inputs}
         if self._funnel is None:
-            self._open(given)
-        user_id, history = tensors.get("user_id"), tensors.get("history")
-        rows = len(next(iter(given.values()))) if user_id is None else len(user_id)
-        made = {name: np.empty((rows, self._width(name)), _DTYPES[name]) for name in self._wanted}
-        given |= made
-        for name, array in (("user_id", user_id), ("history", history)):
+            self._open(tensors)
+        read, rows = [], 0
+        for name, dtype, width in self._inputs:
+            array = tensors.get(name)
             if array is not None:
-                given[name] = np.ascontiguousarray(array, np.int64)
-        for name, array in given.items():
-            if array.shape != (rows, self._width(name)):
-                raise ValueError(f"{name} has the shape {list(array.shape)}, needed: {[rows, self._width(name)]}")
+                array = np.ascontiguousarray(array, dtype)
+                rows = rows or len(array)
+                if array.shape != (rows, width):
+                    raise ValueError(f"{name} has the shape {list(array.shape)}, needed: {[rows, width]}")
+                read.append((name, array))
+        for name, dtype, width in self._outputs:
+            array = tensors[name] = np.empty((rows, width), dtype)
+            read.append((name, array))
+        if self._makes_lists:
+            # The tables of the bundle are the only source of features.
+            tensors["feature_age_s"] = np.zeros((rows, 1), np.float32)
+        self._batch.history = None  # unless it is given
         ctypes.memset(self._times, 0, ctypes.sizeof(self._times))
         for start in range(0, rows, BATCH):
-            self._run(given, start, min(rows, start + BATCH), tensors.get("excluded"))
-        if "score" in made:
-            # The tables of the bundle are the only source of features.
-            made["feature_age_s"] = np.zeros((rows, 1), np.float32)
-        tensors.update(made)
+            self._run(read, start, min(rows, start + BATCH), tensors.get("excluded"))
         return tuple(self._times)
 
-    def _run(self, given: Mapping[str, np.ndarray], start: int, stop: int, excluded: Pairs | None) -> None:
+    def _run(self, arrays: Sequence[tuple[str, np.ndarray]], start: int, stop: int, excluded: Pairs | None) -> None:
+        """Runs the stages on some rows."""
         batch = self._batch
-        batch.rows = stop - start
-        for name, array in given.items():
+        batch.rows, batch.excluded = stop - start, 0
+        for name, array in arrays:
             setattr(batch, name, _address(array) + start * array.strides[0])
-        batch.history = None if "history" not in given else batch.history
-        if excluded is None:
-            batch.excluded = 0
-        else:
+        if excluded is not None:
             row, item = excluded
             first, last = np.searchsorted(row, (start, stop))
-            row, item = (
-                np.ascontiguousarray(row[first:last] - start, np.int64),
-                np.ascontiguousarray(item[first:last], np.int32),
-            )
+            row = np.ascontiguousarray(row[first:last] - start, np.int64)
+            item = np.ascontiguousarray(item[first:last], np.int32)
             batch.excluded, batch.excluded_row, batch.excluded_item = len(row), _address(row), _address(item)
         wrong = self._library.trireme_run(
             self._funnel, self._batch_address, self._first, self._first + len(self.names), self._times
@@ -170,27 +166,30 @@ class NativeStages:
         if wrong is not None:
             raise IndexError(f"{wrong.decode()} holds a value that is out of range")
 
-    def _open(self, given: Mapping[str, np.ndarray]) -> None:
+    def _open(self, tensors: Mapping[str, Any]) -> None:
         """Fixes all sizes, and takes the memory that a batch needs."""
         sizes = self._tables
-        for name, array in given.items():
-            if name in _WIDTHS:
-                sizes.setdefault(_WIDTHS[name], array.shape[1])
+        for name in self._read:
+            if name in _WIDTHS and _WIDTHS[name] not in sizes:
+                sizes[_WIDTHS[name]] = tensors[name].shape[1]
         bundle = Bundle(batch=BATCH)
         for name, value in sizes.items():
             if isinstance(value, np.ndarray):
-                self._tables[name] = value = np.ascontiguousarray(value, _TABLES.get(name, "float32"))
-                value = _address(value)
+                sizes[name] = array = np.ascontiguousarray(value, _TABLES.get(name, "float32"))
+                value = _address(array)
             setattr(bundle, name, value)
-        self._buffers = {name: np.empty((BATCH, self._width(name)), _DTYPES[name]) for name in self._inner}
-        self._batch = Batch(**{name: _address(array) for name, array in self._buffers.items()})
+        self._inputs, self._outputs = ([self._form(name) for name in names] for names in (self._read, self._wanted))
+        buffers = {name: np.empty((BATCH, width), dtype) for name, dtype, width in map(self._form, self._inner)}
+        self._buffers = list(buffers.values())
+        self._batch = Batch(**{name: _address(array) for name, array in buffers.items()})
         self._batch_address = ctypes.addressof(self._batch)
         self._funnel = self._library.trireme_open(ctypes.byref(bundle))
         if not self._funnel:
             raise MemoryError(f"{', '.join(self.names)}: no memory for batches of {BATCH}")
 
-    def _width(self, name: str) -> int:
-        return self._tables[_WIDTHS[name]] if name in _WIDTHS else 1
+    def _form(self, name: str) -> tuple[str, np.dtype, int]:
+        """The name of a tensor, its type and its width."""
+        return name, _DTYPES[name], int(self._tables[_WIDTHS[name]]) if name in _WIDTHS else 1
 
     def __del__(self) -> None:
         if self._funnel:
@@ -207,4 +206,4 @@ def _declared(library: ctypes.PyDLL) -> ctypes.PyDLL:
 
 
 def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
+    return int(array.__array_interface__["data"][0])

@@ -110,7 +110,7 @@ class Chain:
             yield NativeStages(kernels, names, held, read)
 
     @staticmethod
-    def invalid_rows(**inputs: np.ndarray) -> dict[int, str]:
+    def invalid_rows(**inputs: Any) -> dict[int, str]:
         """What is wrong with a request, by row: only what comes from outside can be wrong."""
         return FeatureTransform.invalid_rows(**inputs) if "user_id" in inputs else {}
 

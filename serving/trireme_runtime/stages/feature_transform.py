@@ -61,6 +61,8 @@ class FeatureTransform:
     @staticmethod
     def invalid_rows(user_id: np.ndarray, history: np.ndarray | None = None) -> dict[int, str]:
         """What is wrong with a request, by row; unknown users and items are not wrong."""
+        if history is None and user_id.min(initial=0) >= -1:
+            return {}  # nearly always
         problems = {
             int(row): f"user_id is {user_id[row, 0]}, allowed are ids ≥ 0 and -1 (anonymous)"
             for row in np.flatnonzero(user_id[:, 0] < -1)

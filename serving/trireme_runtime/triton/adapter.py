@@ -47,6 +47,8 @@ class Entry(NamedTuple):
 
 
 Group = list[Entry]
+#: Inputs of a batch by name; None for one that no request has.
+Inputs = dict[str, np.ndarray | None]
 
 
 class Backend(Protocol):
@@ -94,9 +96,10 @@ class Adapter:
             for tensor in chain.signature.inputs
             if tensor.optional
         }
+        self._names = [tensor.name for tensor in chain.signature.inputs]
         self._note = note
         self._tracer = tracer
-        self._answered = chain.signature.answered
+        self._answered = [(tensor.name, tensor.dim == ITEM_ID.dim) for tensor in chain.signature.answered]
         self._item_ids = chain.item_ids
         self._has_ledger = LEDGER in chain.signature.outputs
 
@@ -122,7 +125,7 @@ class Adapter:
         inputs, parameters, excluded = self._read(request), read_parameters(request.parameters()), None
         if parameters.exclude is not None and self._item_ids is not None:
             excluded = read_exclusions(parameters.exclude, _rows(inputs))
-        return Entry(position, inputs, parameters, excluded, self._context(request))
+        return Entry(position, inputs, parameters, excluded, self._context(request) if self._tracer else None)
 
     def _answers(self, group: Group) -> list[tuple[int, Any]]:
         try:
@@ -142,9 +145,6 @@ class Adapter:
         rows = {name: len(array) for name, array in inputs.items()}
         if len(set(rows.values())) > 1:
             raise InvalidRequestError(f"inputs have different numbers of users: {rows}; one number is allowed")
-        for name, absent in self._absent.items():
-            if name not in inputs:
-                inputs[name] = absent[: _rows(inputs)]
         return inputs
 
     def _checked(self, tensor: Tensor, array: np.ndarray) -> np.ndarray:
@@ -157,51 +157,84 @@ class Adapter:
 
     def _run_group(self, group: Group) -> list[tuple[int, Any]]:
         """Responses of requests that could be read, in one call of the chain where possible."""
-        batch = _concatenate(group)
+        batch = self._concatenate(group)
         rows = self._chain.invalid_rows(**batch)
         if not rows:
             return self._call(group, batch)
         problems = _by_request(rows, group)
         answered = [(position, self._error(message)) for position, message in problems.items()]
         valid = [entry for entry in group if entry.position not in problems]
-        return answered + (self._call(valid, _concatenate(valid)) if valid else [])
+        return answered + (self._call(valid, self._concatenate(valid)) if valid else [])
 
-    def _call(self, group: Group, batch: dict[str, np.ndarray]) -> list[tuple[int, Any]]:
-        """Runs the chain; if a stage fails, again on the halves, so that the neighbours of the reason are answered."""
+    def _call(self, group: Group, batch: Inputs) -> list[tuple[int, Any]]:
+        """Runs the chain; if a stage fails, again on parts, so that the neighbours of the reason are answered."""
+        began = time.perf_counter_ns()
+        try:
+            return self._run(group, batch, began)
+        except StageFailedError as failure:
+            log.exception("a stage failed on a batch of %d requests", len(group))
+            return self._isolate(group, began, failure)
+
+    def _isolate(self, group: Group, began: int, failure: StageFailedError) -> list[tuple[int, Any]]:
+        """Runs the chain on the halves of a ``group`` on which it failed, and on theirs."""
         answered: list[tuple[int, Any]] = []
-        waiting = deque([(group, batch)])
-        runs = 1 + RUNS_PER_HALVING * math.ceil(math.log2(len(group)))
-        failed: StageFailedError | None = None
+        waiting = deque([(group, began, failure)])
+        runs = RUNS_PER_HALVING * math.ceil(math.log2(len(group)))
         while waiting:
-            part, inputs = waiting.popleft()
-            began = time.perf_counter_ns()
-            runs -= 1
-            try:
-                answered += self._run(part, inputs, began)
-            except StageFailedError as failure:
-                if failed is None:
-                    log.exception("a stage failed on a batch of %d requests", len(group))
-                failed = failure
-                if len(part) > 1 and runs >= len(waiting) + 2:
-                    middle = len(part) // 2
-                    waiting.extend((half, _concatenate(half)) for half in (part[:middle], part[middle:]))
-                else:
-                    answered += self._failed(part, began, failure)
+            part, began, failure = waiting.popleft()
+            if len(part) == 1 or runs < 2:
+                answered += self._failed(part, began, failure)
+                continue
+            runs -= 2
+            middle = len(part) // 2
+            for half in (part[:middle], part[middle:]):
+                began = time.perf_counter_ns()
+                try:
+                    answered += self._run(half, self._concatenate(half), began)
+                except StageFailedError as again:
+                    waiting.append((half, began, again))
         return answered
 
-    def _run(self, group: Group, batch: dict[str, np.ndarray], began: int) -> list[tuple[int, Any]]:
+    def _run(self, group: Group, batch: Inputs, began: int) -> list[tuple[int, Any]]:
         """Runs the chain once on the requests of ``group``. Raises: StageFailedError."""
         outputs, times = self._chain.run(**batch, excluded=self._excluded(group))
         self._note(times, outputs)
-        self._trace(lambda tracer: tracer.record(_traced(group), began, times, outputs))
-        ledger = [len(outputs[0]), len(group), *times]
+        if self._tracer is not None:
+            self._trace(lambda tracer: tracer.record(_traced(group), began, times, outputs))
         answers, start = [], 0
         for entry in group:
             stop = start + _rows(entry.inputs)
-            response = self._response(outputs, start, stop, entry.parameters, ledger)
-            answers.append((entry.position, response))
+            tensors = self._tensors(outputs, start, stop, entry.parameters.k)
+            if entry.parameters.ledger and self._has_ledger:
+                ledger = np.array([len(outputs[0]), len(group), *times], dtype=np.int64)
+                tensors.append(self._backend.Tensor(LEDGER.name, np.tile(ledger, (stop - start, 1))))
+            answers.append((entry.position, self._backend.InferenceResponse(output_tensors=tensors)))
             start = stop
         return answers
+
+    def _tensors(self, outputs: Sequence[np.ndarray], start: int, stop: int, k: int | None) -> list[Any]:
+        """The rows from ``start`` to ``stop`` of the outputs, lists no longer than ``k``."""
+        return [
+            self._backend.Tensor(name, values[start:stop, :k] if is_list else values[start:stop])
+            for (name, is_list), values in zip(self._answered, outputs, strict=True)
+        ]
+
+    def _concatenate(self, group: Group) -> Inputs:
+        batch: Inputs = {}
+        for name in self._names:
+            parts = [entry.inputs.get(name) for entry in group]
+            if all(part is None for part in parts):
+                batch[name] = None
+            elif len(group) == 1:
+                batch[name] = parts[0]
+            else:
+                batch[name] = np.concatenate(
+                    [
+                        self._absent[name][: _rows(entry.inputs)] if part is None else part
+                        for entry, part in zip(group, parts, strict=True)
+                    ]
+                )
+        return batch
 
     def _excluded(self, group: Group) -> Pairs | None:
         """What the requests exclude, as rows of the batch and item indices; None if they all exclude nothing."""
@@ -236,21 +269,6 @@ class Adapter:
             log.exception("a request was not traced")
             return None
 
-    def _response(
-        self, outputs: Sequence[np.ndarray], start: int, stop: int, parameters: Parameters, ledger: list[int]
-    ) -> Any:
-        """The rows from ``start`` to ``stop`` of the outputs, lists no longer than the request wants them."""
-        tensors = [
-            self._backend.Tensor(
-                tensor.name, values[start:stop, : parameters.k] if tensor.dim == ITEM_ID.dim else values[start:stop]
-            )
-            for tensor, values in zip(self._answered, outputs, strict=True)
-        ]
-        if parameters.ledger and self._has_ledger:
-            rows = np.tile(np.array(ledger, dtype=np.int64), (stop - start, 1))
-            tensors.append(self._backend.Tensor(LEDGER.name, rows))
-        return self._backend.InferenceResponse(output_tensors=tensors)
-
     def _error(self, message: str) -> Any:
         error_type = self._backend.TritonError
         error = error_type(message, error_type.INVALID_ARG)
@@ -269,12 +287,6 @@ def _rows(inputs: dict[str, np.ndarray]) -> int:
 def _traced(group: Group) -> list[tuple[str | None, int]]:
     """The trace context and the rows of every request."""
     return [(entry.context, _rows(entry.inputs)) for entry in group]
-
-
-def _concatenate(group: Group) -> dict[str, np.ndarray]:
-    if len(group) == 1:
-        return group[0].inputs
-    return {name: np.concatenate([entry.inputs[name] for entry in group]) for name in group[0].inputs}
 
 
 def _by_request(rows: Mapping[int, str], group: Group) -> dict[int, str]:
