@@ -58,7 +58,8 @@ class ServingConfig(Section):
     )
     precision: Literal["auto", "float32", "int8"] = Field(
         "auto",
-        description="precision of the ranker on a CPU; auto = int8 where it is clearly faster and the gate accepts it",
+        description="precision of the ranker on a CPU; auto = float32 in compiled form, or, for an own ranker, int8 where it is "
+        "clearly faster and the gate accepts it",
     )
     instances: int | None = Field(
         None,

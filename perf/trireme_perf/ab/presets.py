@@ -27,7 +27,7 @@ class Preset:
 #: One user per RPC, one after another, is the hardest case: what is paid per batch is paid per user.
 PRESETS = {
     "ledger-off": Preset(
-        "no request asks for the ledger, against models that have none and look at no clock; both without metrics",
+        "no request asks for the ledger, against models that have none; both without metrics",
         {"models": "without-ledger"},
         {"models": "without-metrics"},
     ),

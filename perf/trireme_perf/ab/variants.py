@@ -21,7 +21,7 @@ OPTIONS = {
     "tritonclient": "plain tritonclient with asyncio",
     "ledger": "every request asks for its ledger",
     "traced=SHARE": "client and server trace that share of the calls, 0 to 1",
-    "without-ledger": "models that have no ledger and look at no clock, and no metrics",
+    "without-ledger": "models that have no ledger and publish no metrics",
     "without-metrics": "models that publish no metrics",
 }
 FORM = f"REPOSITORY[:MODEL] or grpc://HOST:PORT[/MODEL], then any of {', '.join(f'+{name}' for name in OPTIONS)}"
