@@ -30,20 +30,24 @@ from trireme_runtime.triton.metrics import COMPUTE
 from trireme_server import TritonServer
 
 
+def answers_alike(served: Served, server: TritonServer) -> None:
+    users = [Request(int(user), 20) for user in served.dataset.user_ids[:50]]
+    users += [Request(ANONYMOUS, 20), Request(None, 20, served.dataset.item_ids[:3])]
+    for model in server.models:
+        with Client(served.url, model=model) as original, Client(server.grpc_url, model=model) as other:
+            for one, another in zip(original.recommend_many(users), other.recommend_many(users), strict=True):
+                np.testing.assert_array_equal(one.item_ids, another.item_ids)
+                # Other batches and other engines round the last bit of a product otherwise.
+                np.testing.assert_allclose(one.scores, another.scores, rtol=1e-5, atol=1e-5)
+                assert one.rung == another.rung
+
+
 @pytest.mark.parametrize("mixin", ["WithoutMetrics", "WithoutLedger"])
 def test_a_copy_answers_alike_and_lacks_what_it_says(served: Served, tmp_path: Path, mixin: str) -> None:
     copy = with_mixin(mixin, served.repository, tmp_path / "copy")
     verify_repository(copy)
-    users = [Request(int(user), 20) for user in served.dataset.user_ids[:50]]
-    users += [Request(ANONYMOUS, 20), Request(None, 20, served.dataset.item_ids[:3])]
     with TritonServer(copy, grpc_port=0, http_port=0, metrics_port=0) as server:
-        for model in server.models:
-            with Client(served.url, model=model) as original, Client(server.grpc_url, model=model) as other:
-                for one, another in zip(original.recommend_many(users), other.recommend_many(users), strict=True):
-                    np.testing.assert_array_equal(one.item_ids, another.item_ids)
-                    # Other batches round the last bit of a product otherwise.
-                    np.testing.assert_allclose(one.scores, another.scores, rtol=1e-5)
-                    assert one.rung == another.rung
+        answers_alike(served, server)
         with Client(server.grpc_url, model="recommend_fused") as client:
             ledger = client.recommend(int(served.dataset.user_ids[0]), ledger=True).ledger
         with urllib.request.urlopen(server.metrics_url) as page:
@@ -54,6 +58,12 @@ def test_a_copy_answers_alike_and_lacks_what_it_says(served: Served, tmp_path: P
     assert COMPUTE not in metrics
     with urllib.request.urlopen(served.server.metrics_url) as page:
         assert COMPUTE in page.read().decode()
+
+
+def test_a_copy_that_computes_stage_by_stage_answers_alike(served: Served, tmp_path: Path) -> None:
+    copy = with_mixin("Staged", served.repository, tmp_path / "copy")
+    with TritonServer(copy, grpc_port=0, http_port=0, metrics_port=0) as server:
+        answers_alike(served, server)
 
 
 @pytest.mark.parametrize(("share", "spans"), [(1.0, 6), (0.0, 0)])

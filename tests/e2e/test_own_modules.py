@@ -49,6 +49,7 @@ def export_with(served: Served, ranker: nn.Module, out: Path) -> Funnel:
 
 def test_an_own_ranker_decides_the_order(served: Served, tmp_path: Path) -> None:
     funnel = export_with(served, Backwards(), tmp_path / "repository")
+    assert funnel.compiled == ("feature_transform", "user_tower", "retrieval", "reranking")
     slate = funnel(served.dataset.test.user_id[:20, None])
     search, reranked = funnel.stages[2], slate.score
     assert (np.diff(reranked, axis=1) <= 0).all()

@@ -125,6 +125,7 @@ def test_a_share_that_is_none(repository: Path) -> None:
         ("ledger-off", "+coalescing+without-ledger", "+coalescing+without-metrics"),
         ("ledger-on", "+coalescing", "+coalescing+ledger"),
         ("metrics", "+coalescing+without-metrics", "+coalescing"),
+        ("compiled", "+coalescing+staged", "+coalescing"),
         ("tracing-0", "+coalescing", "+coalescing+traced=0"),
         ("tracing-1", "+coalescing", "+coalescing+traced=0.01"),
         ("tracing-100", "+coalescing", "+coalescing+traced=1"),

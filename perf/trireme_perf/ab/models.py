@@ -1,4 +1,7 @@
-"""Models as they would be without the ledger, or without metrics. Run inside the server, for ``trireme perf ab`` alone."""
+"""Models as they would be without the ledger, without metrics, or without compiled stages.
+
+They run inside the server, for ``trireme perf ab`` alone.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,11 @@ from trireme_runtime.stages.stage import Stage
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.model import ChainModel
 
-__all__ = ["WithoutLedger", "WithoutMetrics"]
+__all__ = ["Staged", "WithoutLedger", "WithoutMetrics"]
 
 
 class WithoutMetrics(ChainModel):
     """Publishes nothing. The ledger is as in ``ChainModel``, the clock of the stages with it."""
-
-    chain: type[Chain] = Chain
 
     def initialize(self, args: dict[str, str]) -> None:
         one_thread()
@@ -44,3 +45,15 @@ class WithoutLedger(WithoutMetrics):
     """Publishes nothing and reports no ledger."""
 
     chain = ChainWithoutLedger
+
+
+class StagedChain(Chain):
+    """Calls its stages one by one."""
+
+    compiles = False
+
+
+class Staged(ChainModel):
+    """Computes stage by stage, in Python and ONNX Runtime."""
+
+    chain = StagedChain

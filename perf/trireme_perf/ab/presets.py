@@ -33,6 +33,7 @@ PRESETS = {
     ),
     "ledger-on": Preset("every request asks for its ledger, against none", {}, {"ledger": True}),
     "metrics": Preset("metrics of the stages, against none", {"models": "without-metrics"}, {}),
+    "compiled": Preset("compiled stages, against the same ones in Python and ONNX Runtime", {"models": "staged"}, {}),
     "tracing-0": Preset("client and server can trace and no call is sampled, against neither", {}, {"traced": 0.0}),
     "tracing-1": Preset("one call in 100 is traced, against no tracing", {}, {"traced": 0.01}),
     "tracing-100": Preset("every call is traced, against no tracing", {}, {"traced": 1.0}),

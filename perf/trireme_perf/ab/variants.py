@@ -23,6 +23,7 @@ OPTIONS = {
     "traced=SHARE": "client and server trace that share of the calls, 0 to 1",
     "without-ledger": "models that have no ledger and publish no metrics",
     "without-metrics": "models that publish no metrics",
+    "staged": "models that compute stage by stage in Python and ONNX Runtime, nothing compiled",
 }
 FORM = f"REPOSITORY[:MODEL] or grpc://HOST:PORT[/MODEL], then any of {', '.join(f'+{name}' for name in OPTIONS)}"
 #: What options without a value set: field and value of ``Variant``.
@@ -33,12 +34,13 @@ EFFECTS: dict[str, tuple[str, Any]] = {
     "ledger": ("ledger", True),
     "without-ledger": ("models", "without-ledger"),
     "without-metrics": ("models", "without-metrics"),
+    "staged": ("models", "staged"),
 }
 VARIANT = re.compile(rf"(?P<source>[^+].*?)(?P<options>(?:\+(?:{'|'.join(EFFECTS)}|traced=[\d.]+))*)")
 RUNNING = re.compile(r"grpc://(?P<url>[^/]+:\d+)(?:/(?P<model>[\w.-]+))?")
 REPOSITORY = re.compile(r"(?P<repository>.+?)(?::(?P<model>[\w.-]+))?")
 #: Classes of ``ab.models`` by the option that puts them in front of a bundle's own.
-MIXINS = {"without-ledger": "WithoutLedger", "without-metrics": "WithoutMetrics"}
+MIXINS = {"without-ledger": "WithoutLedger", "without-metrics": "WithoutMetrics", "staged": "Staged"}
 
 ClientKind = Literal["asyncio", "threads", "tritonclient"]
 

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -72,6 +72,9 @@ class Chain:
         stages: the stages named there, in that order.
     """
 
+    #: Whether compiled forms are used.
+    compiles: ClassVar[bool] = True
+
     def __init__(self, model: str, stages: Sequence[Stage]) -> None:
         self.signature = MODELS[model]
         self._answered = self.signature.answered
@@ -92,7 +95,7 @@ class Chain:
         return tuple(name for part in self._parts if isinstance(part, NativeStages) for name in part.names)
 
     def _divide(self) -> Iterator[NativeStages | _OneStage]:
-        kernels = library()
+        kernels = library() if self.compiles else None
         tables = {stage.name: stage.tables() if kernels else None for stage in self._stages}
         for compiled, group in itertools.groupby(self._stages, key=lambda stage: tables[stage.name] is not None):
             members = list(group)

@@ -33,13 +33,14 @@ class ChainModel:
     """A Triton Python model that runs the stages of ``model`` from the files beside its ``model.py``."""
 
     model: ClassVar[str]
+    chain: ClassVar[type[Chain]] = Chain
 
     def initialize(self, args: dict[str, str]) -> None:
         one_thread()
         folder, version = Path(args["model_repository"]), args["model_version"]
         # One instance reads every byte; the others look at the sizes.
         verify_version(folder, version, hashes=args["model_instance_name"].endswith("_0"))
-        chain = Chain(self.model, load_stages(folder / version, self.model))
+        chain = self.chain(self.model, load_stages(folder / version, self.model))
         config = json.loads(args["model_config"])
         parameters = config.get("parameters", {})
         metrics = StageMetrics(
