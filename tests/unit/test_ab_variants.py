@@ -107,11 +107,20 @@ def test_options(repository: Path) -> None:
         ("grpc://localhost:1+traced=0.1", "must name a REPOSITORY"),
         ("grpc://localhost:1+without-ledger", "must name a REPOSITORY"),
         ("grpc://localhost:1+tritonclient+coalescing", "is plain tritonclient"),
+        ("grpc://localhost:1+history=1.5", "has history=1.5, must be from 0 to 1"),
+        ("grpc://localhost:1+exclude=1001", "has exclude=1001, must be from 0 to 1000"),
+        ("grpc://localhost:1+threads+exclude=5", "only the asyncio client sends them"),
     ],
 )
 def test_options_that_do_not_fit(text: str, message: str) -> None:
     with pytest.raises(PerfError, match=message):
         parse_variant(text)
+
+
+def test_what_requests_carry(repository: Path) -> None:
+    variant = parse_variant(f"{repository}+exclude=100+history=0.5")
+    assert (variant.history, variant.exclude) == (0.5, 100)
+    assert variant.options() == ["history=0.5", "exclude=100"]
 
 
 def test_a_share_that_is_none(repository: Path) -> None:
@@ -138,7 +147,9 @@ def test_a_preset_is_two_variants(repository: Path, preset: str, a: str, b: str)
 
 
 def test_an_unknown_preset(repository: Path) -> None:
-    with pytest.raises(PerfError, match="preset is 'tracing', allowed: ledger-off, ledger-on, metrics, tracing-0"):
+    with pytest.raises(
+        PerfError, match="preset is 'tracing', allowed: ledger-off, ledger-on, metrics, compiled, tracing-0"
+    ):
         preset_variants("tracing", parse_variant(str(repository)))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ab"]
 
 #: As in ``trireme_perf.ab``, which is too heavy to be imported for a help text.
-PRESETS = ("ledger-off", "ledger-on", "metrics", "tracing-0", "tracing-1", "tracing-100", "client")
+PRESETS = ("ledger-off", "ledger-on", "metrics", "compiled", "tracing-0", "tracing-1", "tracing-100", "client")
 #: Escaped: help texts are markup, in which [/MODEL] would end something.
 VARIANT = escape(
     "REPOSITORY[:MODEL], or grpc://HOST:PORT[/MODEL] for a server that runs already; then +OPTIONs: coalescing, threads, "

@@ -13,7 +13,7 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
 
-from trireme_client import Client, Coalescing, Recommendations, Telemetry
+from trireme_client import ANONYMOUS, Client, Coalescing, Recommendations, Telemetry
 from trireme_perf.ab.variants import Variant
 from trireme_perf.load.connections import Answer, ClientConnection
 from trireme_perf.load.probe import AskError, Latencies, closed_loop
@@ -23,6 +23,8 @@ __all__ = ["Asker", "connect"]
 OUTPUTS = ("item_id", "score", "rung")
 TIMEOUT_S = 60.0
 THREADS = 32
+#: Answers in which items are looked for, and items of a history.
+SAMPLED, HISTORY = 16, 50
 
 
 class Asker:
@@ -51,9 +53,28 @@ async def connect(stack: AsyncExitStack, variant: Variant, url: str, telemetry: 
         asker = _Threads(variant, url, telemetry)
     else:
         opened = await ClientConnection.open(url, variant.model, variant.coalescing, telemetry)
-        asker = Asker(partial(opened.ask, ledger=variant.ledger), opened.close, opened.list_length)
+        ask = await _with_items(opened, variant) if variant.history or variant.exclude else opened.ask
+        asker = Asker(partial(ask, ledger=variant.ledger), opened.close, opened.list_length)
     stack.push_async_callback(asker.close)
     return asker
+
+
+async def _with_items(opened: ClientConnection, variant: Variant) -> Callable[..., Awaitable[Answer]]:
+    """Asks with histories and exclusions of items that the server itself has recommended; a user always has the same ones."""
+    known: set[int] = set()
+    for size in range(SAMPLED):  # the history of one answer leads to other items
+        history = sorted(known)[:size] or None
+        answer = await opened.ask(None if history else ANONYMOUS, history=history)
+        known.update(answer.item_id[answer.item_id >= 0].tolist())
+    items = np.array(sorted(known))
+
+    async def ask(user_id: int, *, ledger: bool) -> Answer:
+        rng = np.random.default_rng(user_id)
+        history = rng.permutation(items)[:HISTORY].tolist() if rng.random() < variant.history else None
+        exclude = np.resize(rng.permutation(items), variant.exclude).tolist()
+        return await opened.ask(user_id, ledger=ledger, history=history, exclude=exclude)
+
+    return ask
 
 
 async def _plain(url: str, model: str) -> Asker:

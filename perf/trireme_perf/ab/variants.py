@@ -10,6 +10,7 @@ from typing import Any, Literal
 from trireme_perf.errors import PerfError
 from trireme_runtime.bundle import read_manifest
 from trireme_runtime.schema import ENTRY
+from trireme_runtime.triton.parameters import MOST_EXCLUDED
 from trireme_server.preflight import entry_models
 
 __all__ = ["MIXINS", "OPTIONS", "Variant", "parse_variant"]
@@ -20,6 +21,8 @@ OPTIONS = {
     "threads": "the client of threads instead of asyncio's",
     "tritonclient": "plain tritonclient with asyncio",
     "ledger": "every request asks for its ledger",
+    "history=SHARE": "that share of the users, 0 to 1, is asked for with a history, the others with the stored one",
+    "exclude=N": "every request excludes N items, up to 1000",
     "traced=SHARE": "client and server trace that share of the calls, 0 to 1",
     "without-ledger": "models that have no ledger and publish no metrics",
     "without-metrics": "models that publish no metrics",
@@ -36,7 +39,9 @@ EFFECTS: dict[str, tuple[str, Any]] = {
     "without-metrics": ("models", "without-metrics"),
     "staged": ("models", "staged"),
 }
-VARIANT = re.compile(rf"(?P<source>[^+].*?)(?P<options>(?:\+(?:{'|'.join(EFFECTS)}|traced=[\d.]+))*)")
+VARIANT = re.compile(
+    rf"(?P<source>[^+].*?)(?P<options>(?:\+(?:{'|'.join(EFFECTS)}|(?:traced|history|exclude)=[\d.]+))*)"
+)
 RUNNING = re.compile(r"grpc://(?P<url>[^/]+:\d+)(?:/(?P<model>[\w.-]+))?")
 REPOSITORY = re.compile(r"(?P<repository>.+?)(?::(?P<model>[\w.-]+))?")
 #: Classes of ``ab.models`` by the option that puts them in front of a bundle's own.
@@ -51,7 +56,8 @@ class Variant:
     source: as it was written, without options. repository: to be served for the experiment; None for a server that runs
     already, at ``url`` (host:port). model: the entry model. coalescing: whether the client lets users who wait at the same time
     share an RPC. client: which client asks. ledger: whether every request asks for its ledger. traced: share of the calls
-    that are traced; None: neither client nor server knows of tracing. models: a key of ``MIXINS``; "" for the bundle's own.
+    that are traced; None: neither client nor server knows of tracing. history: share of the users who are asked for with a
+    history. exclude: items that each request excludes. models: a key of ``MIXINS``; "" for the bundle's own.
 
     Raises:
         PerfError: the options contradict each other, or need a server of our own.
@@ -65,11 +71,21 @@ class Variant:
     client: ClientKind = "asyncio"
     ledger: bool = False
     traced: float | None = None
+    history: float = 0.0
+    exclude: int = 0
     models: str = ""
 
     def __post_init__(self) -> None:
         if self.traced is not None and not 0 <= self.traced <= 1:
             raise PerfError(f"the variant {self.text!r} has traced={self.traced:g}, must be from 0 to 1")
+        if not 0 <= self.history <= 1:
+            raise PerfError(f"the variant {self.text!r} has history={self.history:g}, must be from 0 to 1")
+        if not 0 <= self.exclude <= MOST_EXCLUDED:
+            raise PerfError(f"the variant {self.text!r} has exclude={self.exclude}, must be from 0 to {MOST_EXCLUDED}")
+        if (self.history or self.exclude) and self.client != "asyncio":
+            raise PerfError(
+                f"the variant {self.text!r} has histories or exclusions: only the asyncio client sends them"
+            )
         if self.repository is None and (self.models or self.traced is not None):
             raise PerfError(f"the variant {self.text!r} changes how it is served: it must name a REPOSITORY")
         if self.client == "tritonclient" and (self.coalescing or self.ledger or self.traced is not None):
@@ -81,6 +97,7 @@ class Variant:
 
     def options(self) -> list[str]:
         chosen = [name for name, (field, value) in EFFECTS.items() if getattr(self, field) == value]
+        chosen += [f"{name}={getattr(self, name):g}" for name in ("history", "exclude") if getattr(self, name)]
         return chosen if self.traced is None else [*chosen, f"traced={self.traced:g}"]
 
     def describe(self) -> dict[str, Any]:
@@ -121,6 +138,9 @@ def _read_options(text: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for option in text.split("+")[1:]:
         name, _, value = option.partition("=")
-        field, effect = EFFECTS[name] if name in EFFECTS else (name, float(value))
-        fields[field] = effect
+        if name in EFFECTS:
+            field, effect = EFFECTS[name]
+            fields[field] = effect
+        else:
+            fields[name] = int(float(value)) if name == "exclude" else float(value)
     return fields

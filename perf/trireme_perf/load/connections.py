@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import grpc
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from trireme_client import AsyncClient, Coalescing, Telemetry
+from trireme_client.requests import Anonymous
 from trireme_perf.errors import PerfError
 
 __all__ = ["COALESCING", "TIMEOUT_S", "Answer", "ClientConnection", "Connection", "RawConnection"]
@@ -93,9 +95,18 @@ class ClientConnection:
             await client.close()
             raise
 
-    async def ask(self, user_id: int, *, ledger: bool = False) -> Answer:
-        """``ledger``: the answer's ledger is requested too, and dropped."""
-        answer = await self._client.recommend(user_id, self.list_length, ledger=ledger)
+    async def ask(
+        self,
+        user_id: int | Anonymous | None,
+        *,
+        ledger: bool = False,
+        history: Sequence[int] | None = None,
+        exclude: Sequence[int] = (),
+    ) -> Answer:
+        """Asks as ``AsyncClient.recommend``. ``ledger``: the answer's ledger is requested too, and dropped."""
+        answer = await self._client.recommend(
+            user_id, self.list_length, history=history, exclude=exclude, ledger=ledger
+        )
         return Answer(answer.item_ids, answer.scores, int(answer.rung))
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ __all__ = ["MOST_EXCLUDED", "InvalidRequestError", "Parameters", "read_exclusion
 #: Items that a user may exclude.
 MOST_EXCLUDED = 1000
 IDS = re.compile("[0-9]{1,19}(,[0-9]{1,19})*")
+SHORT_IDS = re.compile("[0-9]{1,18}(,[0-9]{1,18})*")
 INT64_MAX = 2**63 - 1
 
 
@@ -59,18 +60,21 @@ def read_exclusions(value: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
         raise InvalidRequestError(f'parameter {EXCLUDE} is {_short(value)}, allowed is a text such as "12,15;;7"')
     if (users := value.count(";") + 1) > rows:
         raise InvalidRequestError(f"parameter {EXCLUDE} names {users} users, the request has {rows}")
-    listed = [_read_ids(text, row) if text else [] for row, text in enumerate(value.split(";"))]
-    row = np.repeat(np.arange(len(listed)), [len(ids) for ids in listed])
-    return row, np.array([item for ids in listed for item in ids], dtype=np.int64)
+    listed = [_read_ids(text, row) for row, text in enumerate(value.split(";"))]
+    return np.repeat(np.arange(len(listed)), [ids.size for ids in listed]), np.concatenate(listed)
 
 
-def _read_ids(text: str, row: int) -> list[int]:
+def _read_ids(text: str, row: int) -> np.ndarray:
+    if not text:
+        return np.empty(0, dtype=np.int64)
     if (size := text.count(",") + 1) > MOST_EXCLUDED:
         raise InvalidRequestError(f"parameter {EXCLUDE} has {size} ids in row {row}, allowed are {MOST_EXCLUDED}")
+    if SHORT_IDS.fullmatch(text):  # a few times as fast as what follows
+        return np.fromstring(text, dtype=np.int64, sep=",")
     if IDS.fullmatch(text):
         ids = [int(part) for part in text.split(",")]
         if max(ids) <= INT64_MAX:
-            return ids
+            return np.array(ids, dtype=np.int64)
     wrong = next(part for part in text.split(",") if not IDS.fullmatch(part) or int(part) > INT64_MAX)
     raise InvalidRequestError(
         f"parameter {EXCLUDE} holds {_short(wrong)} in row {row}, allowed are item ids ≥ 0 separated by commas"
