@@ -8,7 +8,10 @@ MAX_LINES = 6
 _ROW = re.compile(r"^\|(?P<model>[^|]*)\|(?P<version>[^|]*)\|(?P<status>.*)\|\s*$")
 # Prefix of a line: Triton's own, protobuf's (a config that cannot be parsed), or that of its last message.
 _ERROR = re.compile(r"[EF]\d{4} \S+ \d+ \S+\] |\[libprotobuf ERROR [^]]*\] |error: ")
-_NOISE = re.compile(r"CudaDriverHelper|CUDA driver version|NVML|DCGM|failed to load all models")
+# What has no GPU, what only sums up, and what a stub says when its server has died.
+_NOISE = re.compile(
+    r"CudaDriverHelper|CUDA driver version|NVML|DCGM|failed to load all models|Non-graceful termination detected"
+)
 _CONSEQUENCE = re.compile(r"depends on '?\S+'? which has no loaded version|which is not available")
 
 

@@ -20,7 +20,8 @@ def files(folder: Path) -> dict[str, str]:
     return {
         str(file.relative_to(folder)): describe_file(file).sha256
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.suffix != ".onnx"  # whose bytes are those of a version of the onnx package
+        # Those of ONNX depend on the version of the onnx package, those of compiled stages on the order of NumPy's sums.
+        if file.is_file() and file.suffix != ".onnx" and file.parent.name != "compiled"
     }
 
 
@@ -42,7 +43,11 @@ def test_the_files_are_the_golden_ones(tmp_path: Path) -> None:
 
 def test_the_answers_are_the_golden_ones(tmp_path: Path) -> None:
     toy.funnel(tmp_path / "made").save(tmp_path / "funnel")
-    assert answers(Funnel.load(tmp_path / "funnel")) == json.loads(GOLDEN.read_text())["answers"]
+    for found, golden in zip(
+        answers(Funnel.load(tmp_path / "funnel")), json.loads(GOLDEN.read_text())["answers"], strict=True
+    ):
+        assert (found["item_id"], found["rung"]) == (golden["item_id"], golden["rung"])
+        np.testing.assert_allclose(found["score"], golden["score"], rtol=1e-6, atol=1e-6)
 
 
 def test_the_manifest_is_the_golden_one() -> None:

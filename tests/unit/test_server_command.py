@@ -203,6 +203,7 @@ def test_without_a_table_the_errors_tell_and_without_errors_the_end() -> None:
     log = 'I1 fine\n[libprotobuf ERROR /a/b.cc:337] no field "x"\nE1123 09:41:28.6 48 a.cc:1] "Poll failed"\nbye\n'
     assert telling_lines(log) == ['no field "x"', "Poll failed"]
     assert telling_lines("one\ntwo\n") == ["one", "two"]
+    assert telling_lines("one\nI1 2 pb_stub.cc:2145]  Non-graceful termination detected. \n") == ["one"]
     assert telling_lines("") == []
 
 
