@@ -31,6 +31,9 @@ def limit(
             callback=allowed(0), help="Idle before each call: what a lone request costs that finds the core cold."
         ),
     ] = 0.0,
+    staged: Annotated[
+        bool, typer.Option("--staged", help="Compute stage by stage in Python and ONNX Runtime, nothing compiled.")
+    ] = False,
     catalogue: Annotated[
         list[int] | None,
         typer.Option(
@@ -65,18 +68,22 @@ def limit(
             raise CommandError(
                 "--candidates, --history and --keep describe a made-up catalogue: --catalogue is missing"
             )
-        _limit_of(repository, batch, rounds, pause_ms, as_json)
+        _limit_of(repository, batch, rounds, pause_ms, staged, as_json)
         return
-    if pause_ms:
-        raise CommandError("--pause-ms is for the stages of a repository: it cannot be given with --catalogue")
+    if pause_ms or staged:
+        raise CommandError(
+            "--pause-ms and --staged are for the stages of a repository: they cannot be given with --catalogue"
+        )
     sizes = {"items": catalogue, "candidates": candidates or [200], "history": history or [100], "batch": batch or [32]}
     _growth_of(sizes, rounds, keep, out, as_json)
 
 
-def _limit_of(repository: Path, batches: list[int] | None, rounds: int, pause_ms: float, as_json: bool) -> None:
+def _limit_of(
+    repository: Path, batches: list[int] | None, rounds: int, pause_ms: float, staged: bool, as_json: bool
+) -> None:
     from trireme_perf.limit.in_process import BATCHES, measure_limit
 
-    result = measure_limit(repository, batches or BATCHES, rounds, pause_s=pause_ms / 1e3)
+    result = measure_limit(repository, batches or BATCHES, rounds, pause_s=pause_ms / 1e3, staged=staged)
     finish(result, as_json, limit_table(result, rounds))
 
 

@@ -25,24 +25,32 @@ BATCHES = (1, 8, 32, 64)
 ROUNDS = 9
 
 
+class StagedFunnel(Funnel):
+    """Computes without compiled stages."""
+
+    compiles = False
+
+
 def measure_limit(
     repository: Path,
     batches: Sequence[int] = BATCHES,
     rounds: int = ROUNDS,
     seed: Sequence[int] = (0,),
     pause_s: float = 0.0,
+    staged: bool = False,
 ) -> dict[str, Any]:
     """Measures µs of CPU time per user and per stage by batch size: medians of interleaved rounds over real users.
 
     Args:
         batches, rounds, pause_s: see ``measure_funnel``.
         seed: of the order of the users, each of whom has a turn before one comes again, as under load.
+        staged: compute stage by stage in Python and ONNX Runtime, nothing compiled.
 
     Raises:
         PerfError: the repository has no fused plan.
     """
     manifest, folder = fused_plan(repository)
-    funnel = Funnel.load(folder)
+    funnel = (StagedFunnel if staged else Funnel).load(folder)
     users = UserMix(read_perf_input(repository), np.random.default_rng(seed))
     rows = measure_funnel(funnel, users, batches, rounds, pause_s)
     best = min(rows, key=lambda row: row["us_per_user"])
