@@ -4,7 +4,7 @@
  * order); the functions fill the arrays of one stage after another. Nothing is allocated after the start, nothing is kept
  * between batches, and what is read from a request is checked before it is used as an index.
  *
- * Matrices of layers lie in panels: float[outputs / 16][inputs][16], with zeros beyond the last output (see native/packing.py).
+ * Matrices of layers lie in panels: float[outputs / 16][inputs][16], with zeros beyond the last output (see trireme_export/exporters/native.py).
  */
 #ifndef TRIREME_FUNNEL_H
 #define TRIREME_FUNNEL_H
@@ -112,7 +112,8 @@ struct Funnel {
 
 enum { FEATURE_TRANSFORM, USER_TOWER, RETRIEVAL, RANKING, RERANKING };
 
-/* The name of an input of the stages first .. last - 1 that holds a value out of range, or null. */
+/* The name of what the stages first .. last - 1 read that holds a value out of range, or null. Of the stages' own outputs, those of
+ * feature_transform are looked at, too, because they are the bundle's: it has to have run. */
 const char *check(const Bundle *bundle, const Batch *batch, int first, int last);
 
 void feature_transform(const Funnel *funnel, const Batch *batch);
