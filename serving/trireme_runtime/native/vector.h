@@ -24,14 +24,15 @@ INLINE void store(float *to, v8 value) { memcpy(to, &value, sizeof value); }
 
 INLINE v8 splat(float value) { return (v8){value, value, value, value, value, value, value, value}; }
 
+/* The larger and the smaller of two; `one` where it is NaN, so that a fault of a model shows in what it answers. */
 INLINE v8 larger(v8 one, v8 other) {
-    const v8i mask = one > other;
-    return (v8)(((v8i)one & mask) | ((v8i)other & ~mask));
+    const v8i mask = one < other;
+    return (v8)(((v8i)other & mask) | ((v8i)one & ~mask));
 }
 
 INLINE v8 smaller(v8 one, v8 other) {
-    const v8i mask = one < other;
-    return (v8)(((v8i)one & mask) | ((v8i)other & ~mask));
+    const v8i mask = one > other;
+    return (v8)(((v8i)other & mask) | ((v8i)one & ~mask));
 }
 
 INLINE float sum(v8 value) {
@@ -61,7 +62,7 @@ INLINE v8 exponential(v8 x) {
     return p * (v8)((power + 127) << 23);
 }
 
-/* x times the normal distribution function at x (GELU), to 2e-7 times x: erf by Abramowitz and Stegun 7.1.26. */
+/* x times the normal distribution function at x (GELU), to 4e-7 times x: erf by Abramowitz and Stegun 7.1.26. */
 INLINE v8 gelu(v8 x) {
     const v8 zero = splat(0.0f), half = splat(0.5f);
     const v8 size = larger(x, zero - x) * splat(0.70710678f);
