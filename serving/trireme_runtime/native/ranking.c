@@ -34,7 +34,7 @@ static void means(const Bundle *bundle, const float *read, int64_t count, float 
 /* The first layer's part of the user, and the user's vector. */
 static void user_part(const Funnel *funnel, const Batch *batch, int64_t row, const float *mean) {
     const Bundle *bundle = &funnel->bundle;
-    float *features = funnel->gathered, *normal = funnel->hidden;
+    float *features = funnel->hidden, *normal = funnel->features;
     memcpy(features, mean, (size_t)bundle->rank_width * sizeof *features);
     const int64_t width =
         bundle->rank_width + user_features(bundle, batch->user_category + row * bundle->categories,
