@@ -21,6 +21,9 @@
 #define LARGEST 32767.0f
 /* How far rounding may move a score or a bound, as a share of the product of the lengths. */
 #define ROUNDING 1e-5f
+/* Beyond these, steps and bounds lose their precision. */
+#define TINY 1e-30f
+#define HUGE_SLACK 1e30f
 
 typedef int8_t v16b __attribute__((vector_size(16), aligned(1)));
 typedef int16_t v16s __attribute__((vector_size(32)));
@@ -32,6 +35,8 @@ typedef struct {
     float slack; /* what the integers and rounding may be off by */
 } Scaled;
 
+/* The integers of a query. Where they, or the bounds, would leave the range of a float, there are none, and no bound either: then
+ * every item is scored in full. */
 static Scaled quantise(const Bundle *bundle, const float *query, int16_t *out) {
     const int64_t dim = bundle->dim;
     float most = 0.0f, square = 0.0f, own = 0.0f, base = 0.0f;
@@ -44,12 +49,12 @@ static Scaled quantise(const Bundle *bundle, const float *query, int16_t *out) {
     }
     const float largest = LARGEST < 16e6f / (float)dim ? LARGEST : 16e6f / (float)dim;
     const float step = most > 0.0f ? most / largest : 1.0f, inverse = 1.0f / step;
-    for (int64_t at = 0; at < dim; at++) out[at] = (int16_t)rintf(query[at] * bundle->range[at] * inverse);
-    for (int64_t at = dim; at < PADDED(dim); at++) out[at] = 0;
-    const float reach = sqrtf(square);
-    const float left_out = 0.5f * step * sqrtf((float)dim);
+    const float left_out = 0.5f * step * sqrtf((float)dim), reach = sqrtf(square) + left_out;
     const float slack = left_out * bundle->longest_code +
                         ROUNDING * (sqrtf(own) * bundle->longest + reach * bundle->longest_code + fabsf(base));
+    memset(out, 0, (size_t)PADDED(dim) * sizeof *out);
+    if (!(step > TINY && slack < HUGE_SLACK)) return (Scaled){0.0f, 0.0f, INFINITY, 0.0f};
+    for (int64_t at = 0; at < dim; at++) out[at] = (int16_t)rintf(query[at] * bundle->range[at] * inverse);
     return (Scaled){step, base, reach, slack};
 }
 
@@ -118,11 +123,11 @@ static void choose(const Funnel *funnel, const float *query, const Scaled *scale
     int64_t count = 0;
     for (int64_t item = 0; item < items; item++) {
         kept[count] = (int32_t)item;
-        count += estimates[item] > -INFINITY && estimates[item] + scaled->reach * error[item] >= bound;
+        count += estimates[item] > -INFINITY && !(estimates[item] + scaled->reach * error[item] < bound);
     }
     for (int64_t at = 0; at < count; at++) exact[at] = product(query, bundle->vectors + kept[at] * bundle->dim, bundle->dim);
     float least = -INFINITY;
-    int64_t equal = count;
+    int64_t equal = 0;
     if (count > wanted) {
         memcpy(funnel->found, exact, (size_t)count * sizeof *exact);
         least = kth_largest(funnel->found, count, wanted);
@@ -152,7 +157,7 @@ void retrieval(const Funnel *funnel, const Batch *batch) {
     const int64_t wanted = bundle->candidates, dim = bundle->dim;
     for (int64_t first = 0; first < batch->rows; first += USERS) {
         const int users = (int)(batch->rows - first < USERS ? batch->rows - first : USERS);
-        Scaled scaled[USERS];
+        Scaled scaled[USERS] = {{0}};
         int finite[USERS];
         for (int user = 0; user < users; user++) {
             const float *query = batch->query + (first + user) * dim;
