@@ -8,13 +8,15 @@
 enum { FULL, RETRIEVAL_ORDER, SEGMENT_POPULAR, POPULAR };
 enum { NONE = 0, FAULT = 3, NOTHING_KNOWN = 4, EXHAUSTED = 5 };
 
-/* Writes the best candidates by `by`; returns how many. `index` gets item indices. */
+/* Writes the best candidates by `by`, without those that have no score there; returns how many. `index` gets item indices. */
 static int64_t order(const Funnel *funnel, const int32_t *candidate, const float *by, int64_t count, int32_t *index,
                      float *score) {
-    const int64_t length = funnel->bundle.list_length, taken = count < length ? count : length;
     uint64_t *keys = funnel->keys;
-    for (int64_t at = 0; at < count; at++) keys[at] = descending_key(by[at], (uint32_t)at);
-    sort_keys(keys, count);
+    int64_t scored = 0;
+    for (int64_t at = 0; at < count; at++)
+        if (by[at] > -FLT_MAX) keys[scored++] = descending_key(by[at], (uint32_t)at);
+    sort_keys(keys, scored);
+    const int64_t length = funnel->bundle.list_length, taken = scored < length ? scored : length;
     for (int64_t at = 0; at < taken; at++) {
         const uint32_t column = (uint32_t)keys[at];
         index[at] = candidate[column];
@@ -83,7 +85,7 @@ static void rerank(const Funnel *funnel, const Batch *batch, int64_t row) {
         reason = !known ? NOTHING_KNOWN : any_nan(retrieval, candidates) ? FAULT : EXHAUSTED;
     }
     int64_t taken = order(funnel, candidate, finite ? by : retrieval, count, index, score);
-    if (taken < length) taken = fill(funnel, batch, row, taken, index, score);
+    if (taken < length && bundle->popular_length) taken = fill(funnel, batch, row, taken, index, score);
     int64_t *item_id = batch->item_id + row * length;
     for (int64_t at = 0; at < taken; at++) item_id[at] = bundle->item_ids[index[at]];
     for (int64_t at = taken; at < length; at++) {
