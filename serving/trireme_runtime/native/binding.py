@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trireme_runtime.arrays import Pairs
+from trireme_runtime.native.shapes import verify
 from trireme_runtime.native.tables import Tables
 from trireme_runtime.schema import STAGES
 
@@ -108,6 +109,7 @@ class NativeStages:
     def __init__(self, library: ctypes.PyDLL, names: Sequence[str], tables: Tables, wanted: set[str]) -> None:
         self.names = tuple(names)
         self._library = _declared(library)
+        verify(names, tables)
         self._tables = dict(tables)
         self._first = _STAGES.index(names[0])
         made = {tensor.name for name in names for tensor in STAGES[name].outputs}
@@ -122,17 +124,18 @@ class NativeStages:
         """Adds to ``tensors``, in which are the inputs by name, what the stages answer; returns the ns that each took.
 
         Raises:
-            IndexError: an input that is an index of a table is out of range.
+            IndexError: an input, or a table, that is an index of another table is out of range.
+            KeyError: an input is missing.
             ValueError: an input has another width than the tables.
         """
         if self._funnel is None:
             self._open(tensors)
-        read, rows = [], 0
+        read, rows = [], None
         for name, dtype, width in self._inputs:
-            array = tensors.get(name)
+            array = tensors.get(name) if name == "history" else tensors[name]
             if array is not None:
                 array = np.ascontiguousarray(array, dtype)
-                rows = rows or len(array)
+                rows = len(array) if rows is None else rows
                 if array.shape != (rows, width):
                     raise ValueError(f"{name} has the shape {list(array.shape)}, needed: {[rows, width]}")
                 read.append((name, array))
@@ -155,7 +158,7 @@ class NativeStages:
         for name, array in arrays:
             setattr(batch, name, _address(array) + start * array.strides[0])
         if excluded is not None:
-            row, item = excluded
+            row, item = _ascending(*excluded)
             first, last = np.searchsorted(row, (start, stop))
             row = np.ascontiguousarray(row[first:last] - start, np.int64)
             item = np.ascontiguousarray(item[first:last], np.int32)
@@ -175,7 +178,7 @@ class NativeStages:
         bundle = Bundle(batch=BATCH)
         for name, value in sizes.items():
             if isinstance(value, np.ndarray):
-                sizes[name] = array = np.ascontiguousarray(value, _TABLES.get(name, "float32"))
+                sizes[name] = array = np.require(value, _TABLES.get(name, "float32"), ["C", "ALIGNED"])
                 value = _address(array)
             setattr(bundle, name, value)
         self._inputs, self._outputs = ([self._form(name) for name in names] for names in (self._read, self._wanted))
@@ -203,6 +206,14 @@ def _declared(library: ctypes.PyDLL) -> ctypes.PyDLL:
     library.trireme_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
     library.trireme_run.restype = ctypes.c_char_p
     return library
+
+
+def _ascending(row: np.ndarray, item: np.ndarray) -> Pairs:
+    """Pairs in the order of their rows, as requests have them."""
+    if (row[1:] >= row[:-1]).all():
+        return row, item
+    order = np.argsort(row, kind="stable")
+    return row[order], item[order]
 
 
 def _address(array: np.ndarray) -> int:

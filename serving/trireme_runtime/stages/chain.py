@@ -12,6 +12,7 @@ import numpy as np
 
 from trireme_runtime.native import library
 from trireme_runtime.native.binding import NativeStages
+from trireme_runtime.native.shapes import joined
 from trireme_runtime.schema import CHAINS, FUSED, MODELS, STAGES
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
@@ -103,9 +104,7 @@ class Chain:
                 yield from map(_OneStage, members)
                 continue
             names = [stage.name for stage in members]
-            held: dict[str, Any] = {}
-            for name in names:
-                held |= tables[name] or {}
+            held = joined({name: tables[name] or {} for name in names})
             others = [STAGES[stage.name] for stage in self._stages if stage.name not in names]
             read = {tensor.name for tensor in self._answered}.union(
                 *({t.name for t in other.inputs} for other in others)

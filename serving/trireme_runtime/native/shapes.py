@@ -1,0 +1,170 @@
+"""What compiled stages need of their tables: C reads them by their sizes, and cannot tell where they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from trireme_runtime.errors import ArtifactError
+from trireme_runtime.native.tables import Tables
+
+__all__ = ["joined", "verify"]
+
+Sizes = Mapping[str, int]
+#: The values of tables by name, and how many they are.
+Counts = dict[str, int]
+
+
+def joined(tables: Mapping[str, Tables]) -> dict[str, Any]:
+    """Returns the tables of several stages, by their names, as one.
+
+    Raises:
+        ArtifactError: two stages differ about a size, or about the shape of a table.
+    """
+    held: dict[str, Any] = {}
+    said_by: dict[str, str] = {}
+    for stage, own in tables.items():
+        for name, value in own.items():
+            other = held.setdefault(name, value)
+            if np.shape(value) != np.shape(other) or (np.ndim(value) == 0 and value != other):
+                raise ArtifactError(
+                    f"compiled stages: {name} is {_short(other)} in {said_by[name]} and {_short(value)} in {stage}"
+                )
+            said_by.setdefault(name, stage)
+    return held
+
+
+def verify(stages: Iterable[str], tables: Tables) -> None:
+    """Holds the tables of ``stages`` to their sizes, and small ones that are indices to their range.
+
+    Raises:
+        ArtifactError: names the table.
+    """
+    for stage in stages:
+        try:
+            counts = _COUNTS[stage](tables)
+            for name in _SIZES.get(stage, ()):
+                tables[name]
+            for name, count in counts.items():
+                if tables[name].size != count:
+                    raise ArtifactError(f"compiled {stage}: {name} has {tables[name].size} values, needed: {count}")
+        except KeyError as error:
+            raise ArtifactError(f"compiled {stage}: there is no {error.args[0]}; export again") from None
+        for name in counts.keys() & _RANGES.keys():
+            _within(stage, name, tables[name], _RANGES[name](tables))
+
+
+def _within(stage: str, name: str, table: np.ndarray, allowed: tuple[int, int]) -> None:
+    least, end = allowed
+    if table.size and not (least <= table.min() and table.max() < end):
+        raise ArtifactError(
+            f"compiled {stage}: {name} holds {table.min()} to {table.max()}, allowed: {least} to {end - 1}"
+        )
+
+
+def _padded(width: int, by: int = 16) -> int:
+    return -(-width // by) * by
+
+
+def _feature_transform(s: Sizes) -> Counts:
+    users = s["users"] + 1
+    return {
+        "user_ids": s["users"],
+        "item_ids": s["items"],
+        "history": users * s["length"],
+        "category": users * s["categories"],
+        "number": users * (s["numbers"] - 1),
+    }
+
+
+def _user_tower(s: Sizes) -> Counts:
+    heads, latent, hidden, dim = s["heads"], s["latent"], _padded(s["hidden"]), _padded(s["dim"])
+    features = heads * latent + s["categories"] * s["category_width"] + s["numbers"]
+    return {
+        "read": (s["items"] + 1) * latent,
+        "position": heads * s["length"],
+        "item_score": heads * latent,
+        "context": _padded(heads * s["key_width"]) * latent,
+        "key": heads * s["key_width"] * _padded(latent),
+        "tower_category": s["tower_values"] * s["category_width"],
+        "tower_first": s["categories"],
+        "tower_norm": 2 * features,
+        "mix": hidden * features,
+        "mix_bias": hidden,
+        "query": dim * (_padded(heads * latent) + hidden),
+        "query_bias": dim,
+    }
+
+
+def _retrieval(s: Sizes) -> Counts:
+    items, dim = s["items"], s["dim"]
+    return {
+        **_seen(s),
+        "vectors": items * dim,
+        "codes": _padded(items, 8) * _padded(dim),
+        "step": _padded(items, 8),
+        "error": items,
+        "centre": dim,
+        "range": dim,
+    }
+
+
+def _ranking(s: Sizes) -> Counts:
+    items, width, hidden = s["items"] + 1, s["rank_width"], s["rank_hidden"]
+    features = width + s["categories"] * s["category_width"] + s["numbers"]
+    if not s["rank_history"] <= s["length"]:
+        raise ArtifactError(f"compiled ranking: rank_history is {s['rank_history']}, allowed: up to {s['length']}")
+    return {
+        "item_half": items * hidden,
+        "item_vector": items * width,
+        "recency": s["rank_heads"] * s["rank_history"],
+        "rank_category": s["rank_values"] * s["category_width"],
+        "rank_first": s["categories"],
+        "rank_norm": 2 * features,
+        "user_half": _padded(hidden) * features,
+        "user_half_bias": _padded(hidden),
+        "user_vector": _padded(width) * features,
+        "user_vector_bias": _padded(width),
+        "interaction": _padded(hidden) * (3 + s["rank_heads"] + s["groups"] + 1),
+        "cross": _padded(hidden) * hidden,
+        "cross_bias": _padded(hidden),
+        "output": _padded(hidden),
+    }
+
+
+def _reranking(s: Sizes) -> Counts:
+    popular = s["segments"] * s["popular_length"]
+    return {**_seen(s), "item_ids": s["items"], "popular": popular, "popular_score": popular}
+
+
+def _seen(s: Mapping[str, Any]) -> Counts:
+    return {"seen_offsets": s["users"] + 2, "seen_items": int(s["seen_offsets"][-1])}
+
+
+_COUNTS: Mapping[str, Callable[[Tables], Counts]] = {
+    "feature_transform": _feature_transform,
+    "user_tower": _user_tower,
+    "retrieval": _retrieval,
+    "ranking": _ranking,
+    "reranking": _reranking,
+}
+
+#: Sizes on which no table depends.
+_SIZES = {
+    "user_tower": ("newest",),
+    "retrieval": ("candidates", "longest", "longest_code"),
+    "reranking": ("list_length", "segment_column"),
+}
+
+#: The least value of indices, and the end of the allowed ones. Those that grow with the users are checked for each request.
+_RANGES: Mapping[str, Callable[[Tables], tuple[int, int]]] = {
+    "tower_first": lambda s: (0, s["tower_values"]),
+    "rank_first": lambda s: (0, s["rank_values"]),
+    "popular": lambda s: (-1, s["items"]),
+}
+
+
+def _short(value: Any) -> Any:
+    return f"an array {list(value.shape)}" if isinstance(value, np.ndarray) else value
