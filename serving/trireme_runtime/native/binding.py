@@ -104,7 +104,12 @@ class NativeStages:
         names: of the stages.
         tables: what they read. The widths of tensors that come from other stages may be missing; the first batch has them.
         wanted: names of the tensors that are read by others.
+
+    Raises:
+        ArtifactError: see ``shapes.verify``.
     """
+
+    _funnel: int | None = None
 
     def __init__(self, library: ctypes.PyDLL, names: Sequence[str], tables: Tables, wanted: set[str]) -> None:
         self.names = tuple(names)
@@ -118,7 +123,6 @@ class NativeStages:
         self._inner = sorted((made - wanted) & {*_TENSORS})
         self._makes_lists = "feature_age_s" in made
         self._times = (ctypes.c_int64 * len(names))()
-        self._funnel: int | None = None
 
     def run(self, tensors: dict[str, Any]) -> tuple[int, ...]:
         """Adds to ``tensors``, in which are the inputs by name, what the stages answer; returns the ns that each took.
@@ -130,12 +134,12 @@ class NativeStages:
         """
         if self._funnel is None:
             self._open(tensors)
-        read, rows = [], None
+        read, rows = [], -1
         for name, dtype, width in self._inputs:
             array = tensors.get(name) if name == "history" else tensors[name]
             if array is not None:
                 array = np.ascontiguousarray(array, dtype)
-                rows = len(array) if rows is None else rows
+                rows = len(array) if rows < 0 else rows
                 if array.shape != (rows, width):
                     raise ValueError(f"{name} has the shape {list(array.shape)}, needed: {[rows, width]}")
                 read.append((name, array))

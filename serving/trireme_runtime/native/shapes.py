@@ -27,7 +27,7 @@ def joined(tables: Mapping[str, Tables]) -> dict[str, Any]:
     said_by: dict[str, str] = {}
     for stage, own in tables.items():
         for name, value in own.items():
-            other = held.setdefault(name, value)
+            other: Any = held.setdefault(name, value)
             if np.shape(value) != np.shape(other) or (np.ndim(value) == 0 and value != other):
                 raise ArtifactError(
                     f"compiled stages: {name} is {_short(other)} in {said_by[name]} and {_short(value)} in {stage}"

@@ -65,6 +65,7 @@ def _shared(constants: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, dict
     with constants.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
         for name, array in large.items():
             offset = held.find(array.ravel()[: min(array.size, 1024)].tobytes())
-            if 0 <= offset <= len(held) - array.nbytes and np.array_equal(np.frombuffer(held, array.dtype, array.size, offset), array.ravel()):
+            inside = 0 <= offset <= len(held) - array.nbytes
+            if inside and np.array_equal(np.frombuffer(held, array.dtype, array.size, offset), array.ravel()):
                 found[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": offset}
     return found
