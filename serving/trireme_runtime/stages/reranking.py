@@ -140,7 +140,7 @@ class Reranking:
         keep = (candidate_index >= 0) & known
         ranked = (np.isfinite(ranking_score) | ~keep).all(axis=1)
         score = ranking_score if ranked.all() else np.where(ranked[:, None], ranking_score, retrieval_score)
-        score = np.where(keep, score, LOWEST)
+        score = np.where(keep & (score > LOWEST), score, LOWEST)  # one that is no number would come first
         order = flat(descending(score)[:, : self.list_length], score.shape[1])
         score = score.ravel()[order]
         index = np.where(score > LOWEST, candidate_index.ravel()[order], np.int32(-1))
