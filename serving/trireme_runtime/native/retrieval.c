@@ -21,8 +21,8 @@
 #define LARGEST 32767.0f
 /* How far rounding may move a score or a bound, as a share of the product of the lengths. */
 #define ROUNDING 1e-5f
-/* Beyond these, steps and bounds lose their precision. */
-#define TINY 1e-30f
+/* Beyond these, steps and bounds lose their precision, squares of what is not much larger first. */
+#define TINY 1e-20f
 #define HUGE_SLACK 1e30f
 
 typedef int8_t v16b __attribute__((vector_size(16), aligned(1)));
