@@ -265,10 +265,10 @@ class TestFaults:
     def test_a_user_whose_features_are_no_numbers_leaves_the_next_one_alone(self, kernels: ctypes.PyDLL) -> None:
         stages = random_stages({**PLAIN, "latent": 4})
         features, ranker = stages[0], copy.copy(stages[3])
-        features.category[1:3, 0] = 1, 2
+        features.category[1:3, 1] = 1, 2
         features.history[1:3] = np.arange(5)
         ranker.compiled = {**ranker.compiled, "rank_category": ranker.compiled["rank_category"].copy()}
-        ranker.compiled["rank_category"][1] = np.nan
+        ranker.compiled["rank_category"][ranker.compiled["rank_first"][1] + 1] = np.nan
         funnel = Funnel([*stages[:3], ranker, stages[4]])
         broken, sound = features.user_ids[1:3].reshape(2, 1, 1)  # who have not seen everything
         before = funnel.run(user_id=sound).outputs
