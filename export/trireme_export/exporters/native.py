@@ -39,7 +39,7 @@ def _padded(array: np.ndarray, axis: int = -1) -> np.ndarray:
 
 def tower_tables(module: nn.Module) -> dict[str, Any] | None:
     """Returns the tables of a user tower of the shipped form; None for others."""
-    if type(module) is not ServingTower or type(module.user) is not UserTower:
+    if type(module) is not ServingTower or not _shipped(module.user, UserTower):
         return None
     user, shape = module.user, module.user.shape
     pooling, mix = user.pooling, user.mix[1]
@@ -79,7 +79,7 @@ def tower_tables(module: nn.Module) -> dict[str, Any] | None:
 
 def ranker_tables(module: nn.Module) -> dict[str, Any] | None:
     """Returns the tables of a ranker of the shipped form; None for others."""
-    if type(module) is not ServingRanker or type(module.core) is not RankerCore:
+    if type(module) is not ServingRanker or not _shipped(module.core, RankerCore):
         return None
     core, shape = module.core, module.core.shape
     with torch.no_grad():
@@ -147,6 +147,15 @@ def _interleaved(codes: np.ndarray) -> np.ndarray:
     codes = np.pad(codes, [(0, -codes.shape[0] % EIGHT), (0, -codes.shape[1] % PAD)])
     pairs = codes.reshape(-1, EIGHT, codes.shape[1] // 2, 2)
     return np.ascontiguousarray(pairs.transpose(0, 2, 1, 3))
+
+
+def _shipped(module: UserTower | RankerCore, kind: type[UserTower | RankerCore]) -> bool:
+    """Whether ``module`` is of this kind, and so is every layer in it of the kind that it is made of."""
+    with torch.device("meta"):  # without memory, and without a draw from the generator
+        made = kind(module.shape)
+    return [(name, type(layer)) for name, layer in module.named_modules()] == [
+        (name, type(layer)) for name, layer in made.named_modules()
+    ]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
