@@ -108,14 +108,14 @@ def _compare(funnel: Funnel, found: Slate, expected: Mapping[str, Any]) -> float
         scores = dict(zip(expected["item_id"][row].tolist(), expected["score"][row].tolist(), strict=True))
         answered = dict(zip(found.item_id[row].tolist(), found.score[row].tolist(), strict=True))
         shared = scores.keys() & answered.keys()
-        worst = max(worst, *(abs(scores[item] - answered[item]) / scale for item in shared))
+        worst = np.max([worst, *(abs(scores[item] - answered[item]) / scale for item in shared)])  # NaN if one is
         last = min(scores.values()) + TOLERANCE * scale
         held = scores | answered
         if other := sorted(item for item in scores.keys() ^ answered.keys() if held[item] > last):
-            worst = max(worst, _margin(funnel, expected, row, other))
+            worst = np.max([worst, _margin(funnel, expected, row, other)])
     if not worst <= TOLERANCE:
         raise ExportError(f"compiled stages: scores differ by {worst:.1e}, at most {TOLERANCE:.0e} is allowed")
-    return worst
+    return float(worst)
 
 
 def _margin(funnel: Funnel, expected: Mapping[str, Any], row: int, items: list[int]) -> float:
