@@ -102,7 +102,7 @@ def test_a_weight_that_differs_is_refused_with_the_numbers(funnel: Funnel, stage
 
 
 def test_weights_that_are_no_numbers_are_refused(funnel: Funnel) -> None:
-    with pytest.raises(ExportError, match=r"^compiled stages: another rung for \d+ of \d+ users$"):
+    with pytest.raises(ExportError, match=r"^compiled stages: another (rung|reason) for \d+ of \d+ users$"):
         choose_compiled(changed(funnel, 3, "cross_bias", np.nan), users(funnel))
 
 

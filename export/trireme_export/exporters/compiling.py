@@ -12,11 +12,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from trireme_export.errors import ExportError
-from trireme_runtime.index import ExactIndex
 from trireme_runtime.native import library
+from trireme_runtime.native.binding import NativeStages
 from trireme_runtime.stages.chain import Funnel
 from trireme_runtime.stages.ranking import Ranking
-from trireme_runtime.stages.reranking import Slate
 from trireme_runtime.stages.stage import EXCLUDED, Stage, stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
 
@@ -26,6 +25,10 @@ __all__ = ["choose_compiled"]
 USERS = 1024
 #: Largest difference of a score: of what the scores of a list span, or of 1 where they span less.
 TOLERANCE = 1e-4
+#: Outputs that have to be the same.
+EXACT = ("user_row", "history_index", "user_category", "rung", "reason", "feature_age_s")
+#: Indices or ids whose order does not matter where scores are equal, and their scores.
+LISTS = {"candidate_index": "retrieval_score", "item_id": "score"}
 #: Users per call whose time is compared, and how many calls.
 ROUNDS = {1: 60, 64: 12}
 
@@ -59,7 +62,7 @@ def choose_compiled(funnel: Funnel, users: np.ndarray) -> tuple[Funnel, dict[str
     users = users[:USERS]
     largest = 0.0
     for inputs in _requests(funnel, users):
-        largest = max(largest, _compare(funnel, Slate(*funnel.run(**inputs).outputs), staged(funnel, inputs)))
+        largest = max(largest, _compare(funnel, staged(funnel, inputs)))
     costs = [_measure(funnel, users, batch, calls) for batch, calls in ROUNDS.items()]
     if costs[0].compiled_us >= costs[0].staged_us:
         funnel = _without(funnel)
@@ -96,34 +99,65 @@ def _requests(funnel: Funnel, users: np.ndarray) -> Iterator[dict[str, Any]]:
     yield {"user_id": users, "history": None, EXCLUDED: pairs}
 
 
-def _compare(funnel: Funnel, found: Slate, expected: Mapping[str, Any]) -> float:
-    """Returns the largest difference of a score, see ``TOLERANCE``. Raises: ExportError."""
-    for name in ("rung", "reason"):
-        if wrong := np.count_nonzero(getattr(found, name) != expected[name]):
-            raise ExportError(f"compiled stages: another {name} for {wrong} of {len(found.rung)} users")
-    listed = expected["item_id"] >= 0
-    span = np.maximum(np.ptp(np.where(listed, expected["score"], expected["score"][:, :1]), axis=1), 1)
+def _compare(funnel: Funnel, expected: Mapping[str, Any]) -> float:
+    """Runs the compiled stages on what the stages before them answer; returns the largest difference, see ``TOLERANCE``.
+
+    Raises:
+        ExportError: there is one that is not allowed.
+    """
     worst = 0.0
-    for row, scale in enumerate(span):
-        scores = dict(zip(expected["item_id"][row].tolist(), expected["score"][row].tolist(), strict=True))
-        answered = dict(zip(found.item_id[row].tolist(), found.score[row].tolist(), strict=True))
-        shared = scores.keys() & answered.keys()
-        worst = np.max([worst, *(abs(scores[item] - answered[item]) / scale for item in shared)])  # NaN if one is
-        last = min(scores.values()) + TOLERANCE * scale
-        held = scores | answered
-        if other := sorted(item for item in scores.keys() ^ answered.keys() if held[item] > last):
-            worst = np.max([worst, _margin(funnel, expected, row, other)])
+    for part in funnel.compiled_parts:
+        found = dict(expected)
+        part.run(found)
+        for name in part.answered:
+            if name in EXACT:
+                if wrong := np.count_nonzero((found[name] != expected[name]).any(axis=1)):
+                    raise ExportError(f"compiled stages: another {name} for {wrong} of {len(found[name])} users")
+            else:
+                worst = float(np.max([worst, _difference(funnel, part, name, found, expected)]))  # NaN if one is
     if not worst <= TOLERANCE:
         raise ExportError(f"compiled stages: scores differ by {worst:.1e}, at most {TOLERANCE:.0e} is allowed")
+    return worst
+
+
+def _difference(
+    funnel: Funnel, part: NativeStages, name: str, found: Mapping[str, Any], expected: Mapping[str, Any]
+) -> float:
+    """Returns the largest difference of an output that is no index."""
+    if name in LISTS.values():  # with what they are the scores of
+        return 0.0
+    if name not in LISTS:
+        valid = (
+            expected["candidate_index"] >= 0 if name == "ranking_score" else np.ones_like(expected[name], dtype=bool)
+        )
+        difference = np.where(valid, np.abs(found[name] - expected[name]), 0)
+        return float((difference.max(axis=1) / _span(expected[name], valid)).max())
+    keys, scores = name, LISTS[name]
+    span, worst = _span(expected[scores], expected[keys] >= 0), 0.0
+    for row, scale in enumerate(span):
+        one = dict(zip(expected[keys][row].tolist(), expected[scores][row].tolist(), strict=True))
+        other = dict(zip(found[keys][row].tolist(), found[scores][row].tolist(), strict=True))
+        worst = np.max([worst, *(abs(one[key] - other[key]) / scale for key in one.keys() & other.keys())])
+        # Those whose scores are equal to the last one's may be left out for each other.
+        last, held = min(one.values()) + TOLERANCE * scale, one | other
+        if alone := sorted(key for key in one.keys() ^ other.keys() if held[key] > last):
+            searched = keys == "item_id" and "retrieval" in part.names
+            worst = np.max([worst, _margin(funnel, expected, row, alone) if searched else np.inf])
     return float(worst)
+
+
+def _span(scores: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """What the valid scores of each row span, at least 1."""
+    lowest = np.where(valid, scores, np.inf).min(axis=1)
+    return np.maximum(
+        np.where(valid, scores, -np.inf).max(axis=1) - lowest, 1, where=valid.any(axis=1), out=np.ones(len(scores))
+    )
 
 
 def _margin(funnel: Funnel, expected: Mapping[str, Any], row: int, items: list[int]) -> float:
     """How far items that only one of two lists holds are from being the last candidate."""
     features, _, search, *_ = cast("tuple[Any, ...]", funnel.stages)
-    index = search.index
-    vectors = (index.compiled or {})["vectors"] if isinstance(index, ExactIndex) else index.vectors
-    retrieved = vectors[np.searchsorted(features.item_ids, items)] @ expected["query"][row]
+    retrieved = search.index.compiled["vectors"][np.searchsorted(features.item_ids, items)] @ expected["query"][row]
     candidates = expected["retrieval_score"][row][expected["candidate_index"][row] >= 0]
     return float(np.abs(retrieved - candidates.min()).max() / max(1, np.ptp(candidates)))
 

@@ -103,7 +103,7 @@ class NativeStages:
         library: see ``native.library``.
         names: of the stages.
         tables: what they read. The widths of tensors that come from other stages may be missing; the first batch has them.
-        wanted: names of the tensors that are read by others.
+        wanted: names of the tensors that are read by others; of those, ``answered`` are what these stages make.
 
     Raises:
         ArtifactError: see ``shapes.verify``.
@@ -119,7 +119,7 @@ class NativeStages:
         self._first = _STAGES.index(names[0])
         made = {tensor.name for name in names for tensor in STAGES[name].outputs}
         self._read = sorted({tensor.name for name in names for tensor in STAGES[name].inputs} - made)
-        self._wanted = sorted(made & wanted & {*_TENSORS})
+        self.answered = sorted(made & wanted & {*_TENSORS})
         self._inner = sorted((made - wanted) & {*_TENSORS})
         self._makes_lists = "feature_age_s" in made
         self._times = (ctypes.c_int64 * len(names))()
@@ -185,7 +185,7 @@ class NativeStages:
                 sizes[name] = array = np.require(value, _TABLES.get(name, "float32"), ["C", "ALIGNED"])
                 value = _address(array)
             setattr(bundle, name, value)
-        self._inputs, self._outputs = ([self._form(name) for name in names] for names in (self._read, self._wanted))
+        self._inputs, self._outputs = ([self._form(name) for name in names] for names in (self._read, self.answered))
         buffers = {name: np.empty((BATCH, width), dtype) for name, dtype, width in map(self._form, self._inner)}
         self._buffers = list(buffers.values())
         self._batch = Batch(**{name: _address(array) for name, array in buffers.items()})

@@ -93,7 +93,12 @@ class Chain:
     @property
     def compiled(self) -> tuple[str, ...]:
         """The names of the stages that run in their compiled form."""
-        return tuple(name for part in self._parts if isinstance(part, NativeStages) for name in part.names)
+        return tuple(name for part in self.compiled_parts for name in part.names)
+
+    @property
+    def compiled_parts(self) -> tuple[NativeStages, ...]:
+        """Those stages, as they are called together."""
+        return tuple(part for part in self._parts if isinstance(part, NativeStages))
 
     def _divide(self) -> Iterator[NativeStages | _OneStage]:
         kernels = library() if self.compiles else None
