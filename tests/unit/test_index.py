@@ -135,7 +135,19 @@ class TestChoice:
             monkeypatch.setattr(index_tuning, "_microseconds", cost)
             _, record = tune_index(vectors, queries, IndexTarget("auto", COUNT, 0.95), tmp_path)
             assert record["chosen"]["kind"] == kind
-            assert all(point["us_per_query"] is None for point in record["curve"] if point["recall"] < 0.95)
+            assert all(point["us_alone"] is None for point in record["curve"] if point["recall"] < 0.95)
+
+    def test_the_time_of_a_lone_query_decides(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        vectors, queries = catalogue()
+        monkeypatch.setattr(index_tuning, "SMALLEST", 1000)
+
+        def cost(index: object, queries: object, count: int, size: int) -> float:
+            return 100.0 if isinstance(index, ExactIndex) == (size == 1) else 10.0
+
+        monkeypatch.setattr(index_tuning, "_microseconds", cost)
+        _, record = tune_index(vectors, queries, IndexTarget("auto", COUNT, 0.95), tmp_path)
+        chosen = record["chosen"]
+        assert (chosen["kind"], chosen["us_alone"], chosen["us_per_query"]) == ("ivf", 10.0, 100.0)
 
     def test_a_recall_that_is_not_reached_is_said(self, tmp_path: Path) -> None:
         noise = np.random.default_rng(1).standard_normal((2000, 64)).astype(np.float32)

@@ -1,14 +1,14 @@
 """Chooses how retrieval searches: exactly, or in an inverted file tuned to a recall at least cost.
 
 Recall is that of the candidates: how many of the C best items by exact search the index finds too, for queries of real users.
-Cost is measured, on one thread, on this machine. Exact search loses nothing, so an approximate index must be clearly
-cheaper to replace it.
+Cost is the time of a lone query, measured on one thread, on this machine; that in batches is recorded beside it. Exact search
+loses nothing, so an approximate index must be clearly cheaper to replace it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from threadpoolctl import threadpool_limits
 
 from trireme_export.errors import ExportError
 from trireme_export.exporters.product import exact_index
+from trireme_runtime.features.seen import SeenItems
 from trireme_runtime.index import ExactIndex, ItemIndex, IvfIndex
 from trireme_runtime.index.ivf import lengthened
+from trireme_runtime.native import library
+from trireme_runtime.native.binding import NativeStages
 
 __all__ = ["IndexTarget", "tune_index"]
 
@@ -31,6 +34,8 @@ SAVING = 0.2
 #: Half of them teach the index which lists are promising, the other half measure it.
 QUERIES = 512
 BATCH = 32
+#: Queries that are timed one by one.
+ALONE = 64
 #: Queries whose inner products with all items are held at a time.
 TAUGHT_AT_ONCE = 16
 #: Vectors per list that the coarse quantiser is trained on.
@@ -58,8 +63,10 @@ class Point:
     probes: int
     depth: int
     recall: float
+    us_alone: float | None
+    """Time of a query that is searched alone, µs, by which the choice is made; None where the recall is not reached."""
     us_per_query: float | None
-    """None where the recall is not reached: not measured."""
+    """The same in batches of 32."""
 
 
 def tune_index(
@@ -75,7 +82,7 @@ def tune_index(
 
     Returns:
         The index, and ``{"target_recall", "queries", "chosen": point, "curve": [point, …]}`` with a point as
-        ``{"kind", "lists", "probes", "depth", "recall", "us_per_query"}``.
+        ``{"kind", "lists", "probes", "depth", "recall", "us_alone", "us_per_query"}``.
 
     Raises:
         ExportError: ``target.kind`` is ivf and no setting reaches the recall, or the catalogue is too small for it.
@@ -84,8 +91,7 @@ def tune_index(
     taught, queries = (queries[::2], queries[1::2]) if len(queries) > 1 else (queries, queries)
     vectors = np.ascontiguousarray(vectors)
     exact = exact_index(vectors, folder)
-    with threadpool_limits(1):
-        curve = [Point("exact", 0, 0, 0, 1.0, _microseconds(exact, queries, target.candidates))]
+    curve = [Point("exact", 0, 0, 0, 1.0, *_costs(exact, queries, target.candidates))]
     best: tuple[ItemIndex, Point] = exact, curve[0]
     if target.kind == "ivf" or (target.kind == "auto" and len(vectors) >= SMALLEST):
         if len(vectors) < max(256, 2 * target.candidates):
@@ -104,7 +110,7 @@ def tune_index(
 
 def _cheapest(settings: Sequence[tuple[ItemIndex, Point]], target: IndexTarget) -> tuple[ItemIndex, Point]:
     """Returns the cheapest of the settings that reach the recall."""
-    fast = [entry for entry in settings if entry[1].us_per_query is not None]
+    fast = [entry for entry in settings if entry[1].us_alone is not None]
     if not fast:
         reached = max(point.recall for _, point in settings)
         raise ExportError(
@@ -119,13 +125,13 @@ def _clearly_cheaper(
 ) -> tuple[ItemIndex, Point]:
     """Returns the cheapest of the settings if it saves ``SAVING`` of the cost of ``exact``, else ``exact``."""
     allowed = (1 - SAVING) * _cost(exact[1])
-    fast = [entry for entry in settings if entry[1].us_per_query is not None and _cost(entry[1]) < allowed]
+    fast = [entry for entry in settings if entry[1].us_alone is not None and _cost(entry[1]) < allowed]
     return min(fast, key=lambda entry: _cost(entry[1]), default=exact)
 
 
 def _cost(point: Point) -> float:
-    assert point.us_per_query is not None
-    return point.us_per_query
+    assert point.us_alone is not None
+    return point.us_alone
 
 
 def _settings(
@@ -147,11 +153,9 @@ def _settings(
                 if recall >= target.recall or last:
                     waiting.discard(depth)
                     index = IvfIndex(codes, vectors, means, bonus, probes, depth)
-                    cost = None
-                    if recall >= target.recall:
-                        with threadpool_limits(1):
-                            cost = _microseconds(index, queries, target.candidates)
-                    yield index, Point("ivf", lists, probes, depth, recall, cost)
+                    reached = recall >= target.recall
+                    costs = _costs(index, queries, target.candidates) if reached else (None, None)
+                    yield index, Point("ivf", lists, probes, depth, recall, *costs)
             if not waiting:
                 break
 
@@ -222,18 +226,43 @@ def _recalls(index: IvfIndex, queries: np.ndarray, truth: np.ndarray, depths: li
     return recalls
 
 
-def _microseconds(index: ItemIndex, queries: np.ndarray, count: int) -> float:
-    """Returns the median time per query over batches, µs; the first batch only warms up."""
+def _costs(index: ItemIndex, queries: np.ndarray, count: int) -> tuple[float, float]:
+    """Returns the time per query alone and in batches, µs, on one thread."""
+    with threadpool_limits(1):
+        return _microseconds(index, queries[:ALONE], count, 1), _microseconds(index, queries, count, BATCH)
+
+
+def _microseconds(index: ItemIndex, queries: np.ndarray, count: int, size: int) -> float:
+    """Returns the median time per query over batches of ``size``, µs; the first batch only warms up."""
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
-    batches = [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)]
+    search = _as_served(index, count)
+    batches = [queries[start : start + size] for start in range(0, len(queries), size)]
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
         seconds = []
         for batch in batches:
             start = time.perf_counter()
-            index.search(batch, nothing, count)
+            search(batch, nothing, count)
             seconds.append((time.perf_counter() - start) / len(batch))
     finally:
         faiss.omp_set_num_threads(threads)
     return float(np.median(seconds[1:] or seconds) * 1e6)
+
+
+def _as_served(index: ItemIndex, count: int) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Returns the search of ``index``: exact search is served in its compiled form, where there is one."""
+    kernels = library()
+    if kernels is None or not isinstance(index, ExactIndex) or index.compiled is None:
+        return index.search
+    nobody = SeenItems(np.zeros(2, np.int64), np.empty(0, np.int32), index.catalogue_size)
+    tables = {**nobody.tables(), **index.compiled, "candidates": count}
+    stages = NativeStages(kernels, ["retrieval"], tables, {"candidate_index", "retrieval_score"})
+
+    def search(query: np.ndarray, excluded: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+        unknown = np.full((len(query), 1), -1, dtype=np.int32)
+        tensors: dict[str, Any] = {"query": query, "user_row": unknown, "history_index": unknown}
+        stages.run(tensors)
+        return tensors["candidate_index"], tensors["retrieval_score"]
+
+    return search
