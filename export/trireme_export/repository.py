@@ -32,7 +32,6 @@ from trireme_export.triton_config import (
 from trireme_runtime.bundle import CONFIG, MANIFEST, PERF_INPUT, Artifact, Manifest, describe_file, read_version
 from trireme_runtime.schema import CHAINS, ENTRY, FUSED, MODELS, STEPS, Dims
 from trireme_runtime.stages.chain import Funnel
-from trireme_runtime.stages.stage import stage_inputs
 from trireme_runtime.titles import TITLES, write_titles
 
 __all__ = ["KEPT_VERSIONS", "Plan", "RealRequests", "authored_repository", "serve_version", "write_repository"]
@@ -223,21 +222,13 @@ def _write_configs(
     settings: ServingSettings,
     requests: RealRequests,
 ) -> None:
-    tensors = _trace(funnel, requests)
+    tensors = funnel.staged(user_id=requests.user_id[:1])  # of one real user with their stored history
     for name, authored in names.items():
         config = parse_config(authored_repository() / authored / "config.pbtxt")
         inputs = {tensor.name: tensors[tensor.name] for tensor in MODELS[authored].inputs if tensor.name in tensors}
         warmup = () if authored == ENTRY else _write_warmup(repository / name, version, inputs)
         config = specialise(config, name, version, dims, settings, warmup)
         (repository / name / str(version) / CONFIG).write_text(print_config(config))
-
-
-def _trace(funnel: Funnel, requests: RealRequests) -> dict[str, np.ndarray]:
-    """Returns every tensor of the pipeline for one real user with their stored history."""
-    tensors: dict[str, Any] = {"user_id": requests.user_id[:1]}
-    for stage in funnel.stages:
-        tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())
-    return tensors
 
 
 def _write_warmup(model: Path, version: int, inputs: Mapping[str, np.ndarray]) -> list[WarmupSample]:

@@ -16,7 +16,7 @@ from trireme_runtime.native import library
 from trireme_runtime.native.binding import NativeStages
 from trireme_runtime.stages.chain import Funnel
 from trireme_runtime.stages.ranking import Ranking
-from trireme_runtime.stages.stage import EXCLUDED, Stage, stage_inputs
+from trireme_runtime.stages.stage import EXCLUDED, Stage
 from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["choose_compiled"]
@@ -62,7 +62,7 @@ def choose_compiled(funnel: Funnel, users: np.ndarray) -> tuple[Funnel, dict[str
     users = users[:USERS]
     largest = 0.0
     for inputs in _requests(funnel, users):
-        largest = max(largest, _compare(funnel, staged(funnel, inputs)))
+        largest = max(largest, _compare(funnel, funnel.staged(**inputs)))
     costs = [_measure(funnel, users, batch, calls) for batch, calls in ROUNDS.items()]
     if costs[0].compiled_us >= costs[0].staged_us:
         funnel = _without(funnel)
@@ -72,15 +72,6 @@ def choose_compiled(funnel: Funnel, users: np.ndarray) -> tuple[Funnel, dict[str
         "score_difference": largest,
         "costs": [asdict(cost) for cost in costs],
     }
-
-
-def staged(funnel: Funnel, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all tensors of a batch, stage by stage in Python and ONNX Runtime."""
-    tensors = dict(inputs)
-    for stage in funnel.stages:
-        outputs = stage(**stage_inputs(stage.name, tensors))
-        tensors.update(outputs._asdict())
-    return tensors
 
 
 def _requests(funnel: Funnel, users: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -169,9 +160,9 @@ def _measure(funnel: Funnel, users: np.ndarray, batch: int, calls: int) -> Cost:
             first = call * batch % max(1, len(users) - batch + 1)
             asked = users[first : first + batch]
             inputs = {"user_id": asked, "history": None}
-            for times, run in zip(spent, (lambda i: staged(funnel, i), lambda i: funnel.run(**i)), strict=True):
+            for times, run in zip(spent, (funnel.staged, funnel.run), strict=True):
                 start = time.perf_counter()
-                run(inputs)
+                run(**inputs)
                 times.append((time.perf_counter() - start) / len(asked))
     return Cost(batch, *(statistics.median(times[1:]) * 1e6 for times in spent))
 

@@ -144,6 +144,13 @@ class Chain:
                 raise StageFailedError(part.names[0], (*times, time.perf_counter_ns() - start), error) from error
         return Run(tuple(tensors[tensor.name] for tensor in self._answered), times)
 
+    def staged(self, **inputs: Any) -> dict[str, Any]:
+        """Returns all tensors of a batch by name, stage by stage in Python and ONNX Runtime; ``inputs`` as of ``run``."""
+        tensors: dict[str, Any] = dict(inputs)
+        for stage in self.stages:
+            tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())
+        return tensors
+
 
 class Funnel(Chain):
     """All five stages. The fused plan serves it, offline evaluation calls it."""
