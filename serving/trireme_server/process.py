@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -169,9 +169,15 @@ class TritonServer:
 
     def wait(self) -> int:
         """Blocks until the server has ended; its exit code (negative: the signal that killed it)."""
-        if self._guardian is None:
+        process = self._guardian
+        if process is None:
             raise ServerError("this server is not started")
-        code = self._guardian.wait()
+        # Looks again and again: Python handles a signal that came just before a blocking call only after that call.
+        # And it looks from outside: a signal's exception inside Popen.poll can leave its lock taken.
+        with suppress(ChildProcessError):  # a stop in another thread was first
+            while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                time.sleep(POLL_S)
+        code = process.wait()
         assert self._output is not None
         self._output.finish()
         return guardian.SIGNAL_BASE - code if code > guardian.SIGNAL_BASE else code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -197,6 +198,16 @@ def test_a_stop_signal_ends_every_process(serving: subprocess.Popen[str], reposi
     assert "error: " not in errors
     assert processes_of(repository) == []
     assert shared_memory_of(serving.pid) == []
+
+
+def test_a_stop_signal_that_interrupts_no_system_call_is_seen(serving: subprocess.Popen[str]) -> None:
+    """As one does that comes just before a call that blocks; here another thread of the process takes it."""
+    tasks = [int(task.name) for task in Path(f"/proc/{serving.pid}/task").iterdir()]
+    other = next(task for task in tasks if task != serving.pid)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.tgkill(serving.pid, other, signal.SIGTERM) == 0
+    _, errors = serving.communicate(timeout=30)
+    assert serving.returncode == 0, errors
 
 
 def test_serving_writes_no_file(serving: subprocess.Popen[str], temporary: Path) -> None:
