@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
+from numpy.typing import NDArray
 
 from trireme_client import ANONYMOUS, Client, Coalescing, Recommendations, Telemetry
 from trireme_perf.ab.variants import Variant
@@ -23,8 +24,8 @@ __all__ = ["Asker", "connect"]
 OUTPUTS = ("item_id", "score", "rung")
 TIMEOUT_S = 60.0
 THREADS = 32
-#: Answers in which items are looked for, and items of a history.
-SAMPLED, HISTORY = 16, 50
+#: The fewest and the most answers in which items are looked for, items of a history, and choices of items to ask with.
+FEWEST, MOST, HISTORY, CHOICES = 16, 200, 50, 256
 
 
 class Asker:
@@ -60,21 +61,35 @@ async def connect(stack: AsyncExitStack, variant: Variant, url: str, telemetry: 
 
 
 async def _with_items(opened: ClientConnection, variant: Variant) -> Callable[..., Awaitable[Answer]]:
-    """Asks with histories and exclusions of items that the server itself has recommended; a user always has the same ones."""
-    known: set[int] = set()
-    for size in range(SAMPLED):  # the history of one answer leads to other items
-        history = sorted(known)[:size] or None
-        answer = await opened.ask(None if history else ANONYMOUS, history=history)
-        known.update(answer.item_id[answer.item_id >= 0].tolist())
-    items = np.array(sorted(known))
+    """Asks with histories and exclusions of items that the server itself has recommended; a user always has the same ones.
+
+    They are chosen beforehand, since a caller has them: choosing 1,000 takes a good part of a request.
+    """
+    rng = np.random.default_rng(0)
+    items = await _recommended(opened, variant.exclude, rng)
+    choices = [rng.permutation(items) for _ in range(CHOICES)]
+    histories = [chosen[:HISTORY].tolist() for chosen in choices]
+    excluded = [np.resize(chosen, variant.exclude).tolist() or None for chosen in choices]
+    asks_with_history = rng.random(CHOICES) < variant.history
 
     async def ask(user_id: int, *, ledger: bool) -> Answer:
-        rng = np.random.default_rng(user_id)
-        history = rng.permutation(items)[:HISTORY].tolist() if rng.random() < variant.history else None
-        exclude = np.resize(rng.permutation(items), variant.exclude).tolist()
-        return await opened.ask(user_id, ledger=ledger, history=history, exclude=exclude)
+        place = user_id % CHOICES
+        history = histories[place] if asks_with_history[place] else None
+        return await opened.ask(user_id, ledger=ledger, history=history, exclude=excluded[place])
 
     return ask
+
+
+async def _recommended(opened: ClientConnection, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Returns at least ``wanted`` items, if so many come up in ``MOST`` answers."""
+    known: set[int] = set()
+    for asked in range(MOST):
+        if asked >= FEWEST and len(known) >= wanted:
+            break
+        history = rng.permutation(sorted(known))[: 1 + asked % 4].tolist() or None  # of other items, other answers
+        answer = await opened.ask(None if history else ANONYMOUS, history=history)
+        known.update(answer.item_id[answer.item_id >= 0].tolist())
+    return np.array(sorted(known))
 
 
 async def _plain(url: str, model: str) -> Asker:

@@ -101,7 +101,7 @@ class ClientConnection:
         *,
         ledger: bool = False,
         history: Sequence[int] | None = None,
-        exclude: Sequence[int] = (),
+        exclude: Sequence[int] | None = None,
     ) -> Answer:
         """Asks as ``AsyncClient.recommend``. ``ledger``: the answer's ledger is requested too, and dropped."""
         answer = await self._client.recommend(
