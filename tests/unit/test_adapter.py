@@ -19,6 +19,7 @@ class Recorder:
 
     signature = STAGES["user_tower"]
     item_ids = None
+    compiles = False
 
     def __init__(self) -> None:
         self.batches: list[int] = []

@@ -152,20 +152,21 @@ class NativeStages:
         self._batch.history = None  # unless it is given
         ctypes.memset(self._times, 0, ctypes.sizeof(self._times))
         for start in range(0, rows, BATCH):
-            self._run(read, start, min(rows, start + BATCH), tensors.get("excluded"))
+            self._run(read, start, min(rows, start + BATCH), tensors.get("excluded"), rows == 1)
         return tuple(self._times)
 
-    def _run(self, arrays: Sequence[tuple[str, np.ndarray]], start: int, stop: int, excluded: Pairs | None) -> None:
+    def _run(
+        self, arrays: Sequence[tuple[str, np.ndarray]], start: int, stop: int, excluded: Pairs | None, lone: bool
+    ) -> None:
         """Runs the stages on some rows."""
         batch = self._batch
         batch.rows, batch.excluded = stop - start, 0
         for name, array in arrays:
             setattr(batch, name, _address(array) + start * array.strides[0])
         if excluded is not None:
-            row, item = _ascending(*excluded)
-            first, last = np.searchsorted(row, (start, stop))
-            row = np.ascontiguousarray(row[first:last] - start, np.int64)
-            item = np.ascontiguousarray(item[first:last], np.int32)
+            # Those of a lone user need no order.
+            row, item = excluded if lone else _of_rows(*excluded, start, stop)
+            row, item = np.ascontiguousarray(row, np.int64), np.ascontiguousarray(item, np.int32)
             batch.excluded, batch.excluded_row, batch.excluded_item = len(row), _address(row), _address(item)
         wrong = self._library.trireme_run(
             self._funnel, self._batch_address, self._first, self._first + len(self.names), self._times
@@ -212,12 +213,13 @@ def _declared(library: ctypes.PyDLL) -> ctypes.PyDLL:
     return library
 
 
-def _ascending(row: np.ndarray, item: np.ndarray) -> Pairs:
-    """Pairs in the order of their rows, as requests have them."""
-    if (row[1:] >= row[:-1]).all():
-        return row, item
-    order = np.argsort(row, kind="stable")
-    return row[order], item[order]
+def _of_rows(row: np.ndarray, item: np.ndarray, start: int, stop: int) -> Pairs:
+    """The pairs of these rows, counted from ``start``, in their order."""
+    if not (row[1:] >= row[:-1]).all():
+        order = np.argsort(row, kind="stable")
+        row, item = row[order], item[order]
+    first, last = np.searchsorted(row, (start, stop))
+    return row[first:last] - start, item[first:last]
 
 
 def _address(array: np.ndarray) -> int:

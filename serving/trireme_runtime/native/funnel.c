@@ -8,7 +8,7 @@
 #include "vector.h"
 
 /* Raised with every change of what Python calls or hands over, together with VERSION in __init__.py. */
-#define VERSION 1
+#define VERSION 2
 #define PUBLIC __attribute__((visibility("default")))
 #define LINE 64
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from trireme_runtime.arrays import Pairs, lookup
+from trireme_runtime.arrays import Pairs
+from trireme_runtime.native import library
 from trireme_runtime.schema import ITEM_ID, LEDGER, STORED, Tensor
 from trireme_runtime.stages.chain import Chain, StageFailedError
-from trireme_runtime.triton.parameters import InvalidRequestError, Parameters, read_exclusions, read_parameters
+from trireme_runtime.triton.parameters import Exclusions, InvalidRequestError, Parameters, read_parameters
 
 if TYPE_CHECKING:
     from trireme_runtime.triton.tracing import StageTracer
@@ -36,13 +37,13 @@ RUNS_PER_HALVING = 4
 
 
 class Entry(NamedTuple):
-    """A request of a batch: its position, its inputs, its parameters, what it excludes (row of the request int64 [m], item id
-    int64 [m]), and its trace context."""
+    """A request of a batch: its position, its inputs, its parameters, what it excludes, by rows of the
+    request, and its trace context."""
 
     position: int
     inputs: dict[str, np.ndarray]
     parameters: Parameters
-    excluded: tuple[np.ndarray, np.ndarray] | None = None
+    excluded: Pairs | None = None
     context: str | None = None
 
 
@@ -100,7 +101,8 @@ class Adapter:
         self._note = note
         self._tracer = tracer
         self._answered = [(tensor.name, tensor.dim == ITEM_ID.dim) for tensor in chain.signature.answered]
-        self._item_ids = chain.item_ids
+        compiled = library() if chain.compiles else None
+        self._exclusions = None if chain.item_ids is None else Exclusions(chain.item_ids, compiled)
         self._has_ledger = LEDGER in chain.signature.outputs
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -123,8 +125,8 @@ class Adapter:
     def _entry(self, position: int, request: Any) -> Entry:
         """Raises: InvalidRequestError."""
         inputs, parameters, excluded = self._read(request), read_parameters(request.parameters()), None
-        if parameters.exclude is not None and self._item_ids is not None:
-            excluded = read_exclusions(parameters.exclude, _rows(inputs))
+        if parameters.exclude is not None and self._exclusions is not None:
+            excluded = self._exclusions.read(parameters.exclude, _rows(inputs))
         return Entry(position, inputs, parameters, excluded, self._context(request) if self._tracer else None)
 
     def _answers(self, group: Group) -> list[tuple[int, Any]]:
@@ -197,7 +199,7 @@ class Adapter:
 
     def _run(self, group: Group, batch: Inputs, began: int) -> list[tuple[int, Any]]:
         """Runs the chain once on the requests of ``group``. Raises: StageFailedError."""
-        outputs, times = self._chain.run(**batch, excluded=self._excluded(group))
+        outputs, times = self._chain.run(**batch, excluded=_excluded(group))
         self._note(times, outputs)
         if self._tracer is not None:
             self._trace(lambda tracer: tracer.record(_traced(group), began, times, outputs))
@@ -236,20 +238,6 @@ class Adapter:
                 )
         return batch
 
-    def _excluded(self, group: Group) -> Pairs | None:
-        """What the requests exclude, as rows of the batch and item indices; None if they all exclude nothing."""
-        if self._item_ids is None or not any(entry.excluded for entry in group):
-            return None
-        rows, ids, start = [], [], 0
-        for entry in group:
-            if entry.excluded is not None:
-                rows.append(entry.excluded[0] + start)
-                ids.append(entry.excluded[1])
-            start += _rows(entry.inputs)
-        index = lookup(self._item_ids, np.concatenate(ids))
-        known = index >= 0
-        return np.concatenate(rows)[known], index[known]
-
     def _failed(self, group: Group, began: int, failure: StageFailedError) -> list[tuple[int, Any]]:
         """The error responses to the requests of ``group``."""
         error = failure.cause
@@ -282,6 +270,21 @@ class Adapter:
 
 def _rows(inputs: dict[str, np.ndarray]) -> int:
     return int(next(iter(inputs.values())).shape[0])
+
+
+def _excluded(group: Group) -> Pairs | None:
+    """What the requests exclude, by rows of the batch; None if they all exclude nothing."""
+    if len(group) == 1:
+        return group[0].excluded
+    parts, start = [], 0
+    for entry in group:
+        if entry.excluded is not None:
+            parts.append((entry.excluded[0] + start, entry.excluded[1]))
+        start += _rows(entry.inputs)
+    if not parts:
+        return None
+    rows, items = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(items)
 
 
 def _traced(group: Group) -> list[tuple[str | None, int]]:

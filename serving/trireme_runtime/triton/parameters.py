@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from trireme_runtime.arrays import Pairs, lookup
+from trireme_runtime.native.exclusions import NativeExclusions
 from trireme_runtime.schema import EXCLUDE, LEDGER, K
 
-__all__ = ["MOST_EXCLUDED", "InvalidRequestError", "Parameters", "read_exclusions", "read_parameters"]
+__all__ = ["MOST_EXCLUDED", "Exclusions", "InvalidRequestError", "Parameters", "read_parameters"]
 
 #: Items that a user may exclude.
 MOST_EXCLUDED = 1000
@@ -24,7 +27,7 @@ class InvalidRequestError(Exception):
 
 
 class Parameters(NamedTuple):
-    """k: how many items of each list are wanted, None for all. exclude: for ``read_exclusions``, None for nothing. ledger:
+    """k: how many items of each list are wanted, None for all. exclude: for ``Exclusions``, None for nothing. ledger:
     whether the ledger is wanted."""
 
     k: int | None = None
@@ -47,15 +50,35 @@ def read_parameters(text: str) -> Parameters:
     return Parameters(_read_k(given.get(K)), given.get(EXCLUDE), bool(given.get(LEDGER.name)))
 
 
-def read_exclusions(value: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the parameter ``exclude`` of a request with so many users.
+class Exclusions:
+    """Reads the parameter ``exclude``.
 
-    Returns:
-        ``(row of the request int64 [m], item id int64 [m])``.
-
-    Raises:
-        InvalidRequestError: it is not of the form "12,15;;7", or holds too much.
+    Args:
+        item_ids: int64 [items], ascending, from 0.
+        library: see ``native.library``; None reads in Python.
     """
+
+    def __init__(self, item_ids: np.ndarray, library: ctypes.PyDLL | None) -> None:
+        self._item_ids = item_ids
+        self._native = NativeExclusions(library, item_ids) if library is not None and item_ids.size else None
+
+    def read(self, value: Any, rows: int) -> Pairs:
+        """Returns the items that a request with so many users excludes, by its rows, without those that are unknown.
+
+        Raises:
+            InvalidRequestError: it is not of the form "12,15;;7", or holds too much.
+        """
+        if self._native is not None and isinstance(value, str):
+            pairs = self._native.read(value, rows, MOST_EXCLUDED)
+            if pairs is not None:
+                return pairs
+        row, ids = _read_exclusions(value, rows)  # says what is wrong
+        index = lookup(self._item_ids, ids)
+        return row[index >= 0], index[index >= 0]
+
+
+def _read_exclusions(value: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ``(row of the request int64 [m], item id int64 [m])``."""
     if not isinstance(value, str):
         raise InvalidRequestError(f'parameter {EXCLUDE} is {_short(value)}, allowed is a text such as "12,15;;7"')
     if (users := value.count(";") + 1) > rows:
