@@ -1,6 +1,6 @@
 """A stage's files on disk: npy arrays, memory-mapped on load, described by one ``stage.json``.
 
-No pickle: arrays are npy, parameters are JSON, models are ONNX and indexes are Faiss files.
+No pickle: arrays are npy, parameters are JSON, and models are ONNX.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -24,9 +23,8 @@ CONSTANTS = "model.data"
 
 
 def one_thread() -> None:
-    """Hold BLAS, OpenMP and Faiss in this process to one thread each: instances are the parallelism, one per core."""
+    """Hold BLAS and OpenMP in this process to one thread each: instances are the parallelism, one per core."""
     threadpool_limits(1)
-    faiss.omp_set_num_threads(1)
 
 
 def process_age_s() -> float:

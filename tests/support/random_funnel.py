@@ -10,10 +10,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from trireme_export.exporters.inverted_file import inverted_file
 from trireme_export.exporters.native import item_codes, ranker_tables, tower_tables
 from trireme_export.models import ModelShape, Ranker, TwoTower
 from trireme_runtime.features.seen import SeenItems
-from trireme_runtime.index import ExactIndex
+from trireme_runtime.index import ExactIndex, ItemIndex, IvfIndex
 from trireme_runtime.schema import STAGES, STORED
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
@@ -39,6 +40,8 @@ SIZES = {
     "rank_history": st.integers(1, 5),
     "rank_heads": st.integers(1, 3),
     "candidates": st.sampled_from([1, 2, 3, 8, 30]),
+    "lists": st.sampled_from([0, 0, 1, 3, 7, 40]),
+    "margin": st.sampled_from([0.05, 0.3, 1e9]),
     "popular_length": st.integers(0, 9),
 }
 
@@ -132,10 +135,18 @@ def random_stages(s: Mapping[str, Any]) -> list[Stage]:
     return [
         FeatureTransform(user_ids, item_ids, history, category, number),
         UserTower(Module(tower, "user_tower"), tower_tables(tower)),
-        Retrieval(ExactIndex(Product(vectors), items, item_codes(vectors)), seen, candidates, item_ids),
+        Retrieval(_index(rng, vectors, s.get("lists", 0), s.get("margin", 0.0)), seen, candidates, item_ids),
         Ranking(Module(ranker, "ranking"), ranker_tables(ranker)),
         Reranking(item_ids, popular, popular_score, seen, int(rng.integers(1, candidates + 1)), column),
     ]
+
+
+def _index(rng: np.random.Generator, vectors: np.ndarray, lists: int, margin: float) -> ItemIndex:
+    """Exact search; an inverted file if there are lists."""
+    if not lists:
+        return ExactIndex(Product(vectors), len(vectors), item_codes(vectors))
+    held = inverted_file(vectors, min(lists, len(vectors)))
+    return IvfIndex({**held, "bonus": rng.random(held["lists"], dtype=np.float32)}, margin)
 
 
 def random_request(stages: list[Stage], rows: int, seed: int, history: bool, excluding: bool) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def test_an_approximate_index_reaches_its_recall_with_exact_scores(ivf: tuple[Iv
     wanted, _ = best()
     recall = np.array([np.isin(row, right).mean() for row, right in zip(item, wanted, strict=True)])
     assert recall.mean() >= 0.95
-    # Every second query is measured; the others teach the index where to look.
-    assert record["chosen"]["recall"] == pytest.approx(recall[1::2].mean(), abs=1e-3)
+    # Every fourth query is measured; the others teach the index which lists are promising, and how far to look.
+    assert record["chosen"]["recall"] == pytest.approx(recall[3::4].mean(), abs=1e-3)
     assert record["target_recall"] == 0.95
     np.testing.assert_allclose(score, np.einsum("qd,qkd->qk", queries, vectors[item]), rtol=1e-4, atol=1e-5)
 
@@ -106,9 +106,10 @@ def test_an_index_survives_saving_and_loading(kind: str, ivf: tuple[IvfIndex, di
 
 def test_a_damaged_index_is_named(ivf: tuple[IvfIndex, dict], tmp_path: Path) -> None:
     ivf[0].save(tmp_path)
-    (tmp_path / "codes.faiss").write_bytes(b"not this")
-    with pytest.raises(ArtifactError, match=r"codes\.faiss: cannot be read by Faiss"):
+    (tmp_path / "codes.npy").write_bytes(b"not this")
+    with pytest.raises(ArtifactError, match=r"codes\.npy: cannot be read as an npy array"):
         load_index(tmp_path)
+    ivf[0].save(tmp_path)
     description = tmp_path / "stage.json"
     description.write_text(description.read_text().replace('"ivf"', '"tree"'))
     with pytest.raises(ArtifactError, match="kind 'tree', allowed: 'exact', 'ivf'"):
@@ -149,12 +150,13 @@ class TestChoice:
         chosen = record["chosen"]
         assert (chosen["kind"], chosen["us_alone"], chosen["us_per_query"]) == ("ivf", 10.0, 100.0)
 
-    def test_a_recall_that_is_not_reached_is_said(self, tmp_path: Path) -> None:
+    def test_where_lists_tell_nothing_all_of_them_are_searched(self, tmp_path: Path) -> None:
         noise = np.random.default_rng(1).standard_normal((2000, 64)).astype(np.float32)
-        with pytest.raises(
-            ExportError, match=r"reaches a recall of 0\.\d+, allowed by gate\.index_recall: at least 1\.0"
-        ):
-            tune_index(noise, noise[:512], IndexTarget("ivf", 2, 1.0), tmp_path)
+        index, record = tune_index(noise, noise[:512], IndexTarget("ivf", 2, 1.0), tmp_path)
+        assert record["chosen"]["recall"] == 1.0
+        widest = IvfIndex(index.compiled or {}, index_tuning.EVERYTHING)
+        found = [np.sort(one.search(noise[:9], NOTHING, 50)[0]) for one in (widest, exact_index(noise, tmp_path))]
+        assert found[0].tolist() == found[1].tolist()
 
     def test_too_few_items_for_lists(self, tmp_path: Path) -> None:
         vectors, queries = catalogue()

@@ -100,16 +100,17 @@ def same_lists(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def ambiguous(stages: list[Stage], tensors: dict[str, Any]) -> np.ndarray:
-    """The rows in which the last candidate and the best of the others are about equal, so that either may be one."""
+    """The rows in which the last candidate and the best of the others are about equal, so that either may be one, or in which
+    rounding decides whether a list of an inverted file is looked into."""
     search: Any = stages[2]
-    score = tensors["query"].astype(np.float64) @ search.index.compiled["vectors"].T.astype(np.float64)
-    score[search.seen.pairs(tensors["user_row"], tensors["history_index"], tensors["excluded"])] = -np.inf
-    score = np.maximum(-np.sort(-score, axis=1), -1e30)
-    if score.shape[1] <= search.candidates:
-        return np.zeros(len(score), bool)
-    last, next_ = score[:, search.candidates - 1], score[:, search.candidates]
+    query, every = tensors["query"], np.arange(search.index.catalogue_size)
+    excluded = search.seen.pairs(tensors["user_row"], tensors["history_index"], tensors["excluded"])
+    found, score = search.index.search(query, excluded, search.candidates + 1)
+    score = -np.sort(-np.where(found >= 0, score.astype(np.float64), -1e30), axis=1)
+    last, next_ = score[:, -2], score[:, -1]
     about = last < next_ + TOLERANCE * np.maximum(1, np.abs(last))
-    return (next_ > -1e30) & (last != next_) & about
+    borderline = np.array([search.index.borderline(one, every).any() for one in query], dtype=bool)
+    return ((next_ > -1e30) & (last != next_) & about) | borderline
 
 
 class TestEveryStage:

@@ -132,8 +132,8 @@ def _difference(
         # Those whose scores are equal to the last one's may be left out for each other.
         last, held = min(one.values()) + TOLERANCE * scale, one | other
         if alone := sorted(key for key in one.keys() ^ other.keys() if held[key] > last):
-            searched = keys == "item_id" and "retrieval" in part.names
-            worst = np.max([worst, _margin(funnel, expected, row, alone) if searched else np.inf])
+            margin = _margin(funnel, expected, row, keys, alone) if "retrieval" in part.names else np.inf
+            worst = np.max([worst, margin])
     return float(worst)
 
 
@@ -145,12 +145,15 @@ def _span(scores: np.ndarray, valid: np.ndarray) -> np.ndarray:
     )
 
 
-def _margin(funnel: Funnel, expected: Mapping[str, Any], row: int, items: list[int]) -> float:
-    """How far items that only one of two lists holds are from being the last candidate."""
+def _margin(funnel: Funnel, expected: Mapping[str, Any], row: int, keys: str, alone: list[int]) -> float:
+    """How far items that only one of two lists holds are from being the last candidate, or from not being looked at."""
     features, _, search, *_ = cast("tuple[Any, ...]", funnel.stages)
-    retrieved = search.index.compiled["vectors"][np.searchsorted(features.item_ids, items)] @ expected["query"][row]
+    query, index = expected["query"][row], np.array(alone)
+    items = index if keys == "candidate_index" else np.searchsorted(features.item_ids, index)
+    items = items[~search.index.borderline(query, items)]
     candidates = expected["retrieval_score"][row][expected["candidate_index"][row] >= 0]
-    return float(np.abs(retrieved - candidates.min()).max() / max(1, np.ptp(candidates)))
+    apart = np.abs(search.index.vectors(items) @ query - candidates.min())
+    return float(apart.max(initial=0) / max(1, np.ptp(candidates)))
 
 
 def _measure(funnel: Funnel, users: np.ndarray, batch: int, calls: int) -> Cost:

@@ -13,17 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from trireme_export.errors import ExportError
+from trireme_export.exporters.inverted_file import inverted_file
 from trireme_export.exporters.product import exact_index
 from trireme_runtime.features.seen import SeenItems
 from trireme_runtime.index import ExactIndex, ItemIndex, IvfIndex
-from trireme_runtime.index.ivf import lengthened
+from trireme_runtime.index.ivf import LEADER
 from trireme_runtime.native import library
 from trireme_runtime.native.binding import NativeStages
+from trireme_runtime.native.tables import Tables
 
 __all__ = ["IndexTarget", "tune_index"]
 
@@ -31,18 +32,17 @@ __all__ = ["IndexTarget", "tune_index"]
 SMALLEST = 8_000
 #: What an approximate index must save of the time of exact search.
 SAVING = 0.2
-#: Half of them teach the index which lists are promising, the other half measure it.
-QUERIES = 512
+#: Half of them teach the index which lists are promising, a quarter how far to look, and a quarter measures it.
+QUERIES = 1024
 BATCH = 32
 #: Queries that are timed one by one.
 ALONE = 64
 #: Queries whose inner products with all items are held at a time.
 TAUGHT_AT_ONCE = 16
-#: Vectors per list that the coarse quantiser is trained on.
-TRAINING_VECTORS = 64
-ITERATIONS = 10
-DEPTHS = (1.5, 2, 3, 4, 6, 8, 12)
-"""Items that are refined, per candidate."""
+#: Of the candidates of the queries that set the margin; 1 stands for all lists, which lose nothing.
+SHARES = (0.9, 0.95, 0.98, 0.985, 0.99, 0.995, 0.999, 1)
+EVERYTHING = 1e9
+"""A margin that leaves no list out."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Point:
 
     kind: str
     lists: int
-    probes: int
-    depth: int
+    margin: float
+    """See ``IvfIndex``."""
     recall: float
     us_alone: float | None
     """Time of a query that is searched alone, µs, by which the choice is made; None where the recall is not reached."""
@@ -82,23 +82,23 @@ def tune_index(
 
     Returns:
         The index, and ``{"target_recall", "queries", "chosen": point, "curve": [point, …]}`` with a point as
-        ``{"kind", "lists", "probes", "depth", "recall", "us_alone", "us_per_query"}``.
+        ``{"kind", "lists", "margin", "recall", "us_alone", "us_per_query"}``.
 
     Raises:
-        ExportError: ``target.kind`` is ivf and no setting reaches the recall, or the catalogue is too small for it.
+        ExportError: ``target.kind`` is ivf and the catalogue is too small for it.
     """
     queries = queries[:QUERIES]
     taught, queries = (queries[::2], queries[1::2]) if len(queries) > 1 else (queries, queries)
     vectors = np.ascontiguousarray(vectors)
     exact = exact_index(vectors, folder)
-    curve = [Point("exact", 0, 0, 0, 1.0, *_costs(exact, queries, target.candidates))]
+    curve = [Point("exact", 0, 0.0, 1.0, *_costs(exact, queries, target.candidates))]
     best: tuple[ItemIndex, Point] = exact, curve[0]
     if target.kind == "ivf" or (target.kind == "auto" and len(vectors) >= SMALLEST):
         if len(vectors) < max(256, 2 * target.candidates):
             raise ExportError(f"serving.index is 'ivf', but {len(vectors)} items are too few for lists; allowed: exact")
         settings = list(_settings(vectors, exact, taught, queries, target))
         curve += [point for _, point in settings]
-        best = _cheapest(settings, target) if target.kind == "ivf" else _clearly_cheaper(settings, best)
+        best = _cheapest(settings, None if target.kind == "ivf" else best)
     record = {
         "target_recall": target.recall,
         "queries": len(queries),
@@ -108,25 +108,12 @@ def tune_index(
     return best[0], record
 
 
-def _cheapest(settings: Sequence[tuple[ItemIndex, Point]], target: IndexTarget) -> tuple[ItemIndex, Point]:
-    """Returns the cheapest of the settings that reach the recall."""
-    fast = [entry for entry in settings if entry[1].us_alone is not None]
-    if not fast:
-        reached = max(point.recall for _, point in settings)
-        raise ExportError(
-            f"serving.index is 'ivf' and reaches a recall of {reached:.3f}, "
-            f"allowed by gate.index_recall: at least {target.recall}"
-        )
-    return min(fast, key=lambda entry: _cost(entry[1]))
-
-
-def _clearly_cheaper(
-    settings: Sequence[tuple[ItemIndex, Point]], exact: tuple[ItemIndex, Point]
+def _cheapest(
+    settings: Sequence[tuple[IvfIndex, Point]], exact: tuple[ItemIndex, Point] | None
 ) -> tuple[ItemIndex, Point]:
-    """Returns the cheapest of the settings if it saves ``SAVING`` of the cost of ``exact``, else ``exact``."""
-    allowed = (1 - SAVING) * _cost(exact[1])
-    fast = [entry for entry in settings if entry[1].us_alone is not None and _cost(entry[1]) < allowed]
-    return min(fast, key=lambda entry: _cost(entry[1]), default=exact)
+    """Returns the cheapest of the settings that reach the recall; ``exact``, unless that saves ``SAVING`` of its cost."""
+    best = min((entry for entry in settings if entry[1].us_alone is not None), key=lambda entry: _cost(entry[1]))
+    return exact if exact and _cost(best[1]) >= (1 - SAVING) * _cost(exact[1]) else best
 
 
 def _cost(point: Point) -> float:
@@ -137,27 +124,23 @@ def _cost(point: Point) -> float:
 def _settings(
     vectors: np.ndarray, exact: ExactIndex, taught: np.ndarray, queries: np.ndarray, target: IndexTarget
 ) -> Iterator[tuple[IvfIndex, Point]]:
-    """Yields, for every number of lists and every depth, the fewest probes that reach the recall, or all there are."""
+    """Yields, for every number of lists, margins that found these shares of the candidates of every second query; the other
+    queries measure them."""
+    tuned, measured = queries[::2], queries[1::2]
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
-    truth = exact.search(queries, nothing, target.candidates)[0]
-    catalogue_size = len(vectors)
-    for lists in _list_counts(catalogue_size):
-        codes = _train(vectors, lists)
-        means, bonus = _promise(codes, vectors, exact, taught)
-        waiting = {min(catalogue_size, int(target.candidates * factor)) for factor in DEPTHS}
-        for probes in _probe_counts(lists):
-            widest = IvfIndex(codes, vectors, means, bonus, probes, max(waiting))
-            recalls = _recalls(widest, queries, truth, sorted(waiting))
-            last = probes == lists
-            for depth, recall in recalls.items():
-                if recall >= target.recall or last:
-                    waiting.discard(depth)
-                    index = IvfIndex(codes, vectors, means, bonus, probes, depth)
-                    reached = recall >= target.recall
-                    costs = _costs(index, queries, target.candidates) if reached else (None, None)
-                    yield index, Point("ivf", lists, probes, depth, recall, *costs)
-            if not waiting:
-                break
+    truth = [exact.search(part, nothing, target.candidates)[0] for part in (tuned, measured)]
+    for lists in _list_counts(len(vectors)):
+        held = inverted_file(vectors, lists)
+        held = {**held, "bonus": _bonus(held, taught)}
+        index = IvfIndex(held, 0.0)
+        needed = np.sort(_margins(index, held, tuned, truth[0]).ravel())
+        depths = _margins(index, held, measured, truth[1])
+        for share in SHARES:
+            margin = EVERYTHING if share == 1 else max(0.0, float(needed[int(share * (needed.size - 1))]))
+            index, recall = IvfIndex(held, margin), float((depths <= margin).mean())
+            reached = recall >= target.recall
+            costs = _costs(index, measured, target.candidates) if reached else (None, None)
+            yield index, Point("ivf", held["lists"], margin, recall, *costs)
 
 
 def _list_counts(catalogue_size: int) -> list[int]:
@@ -165,65 +148,28 @@ def _list_counts(catalogue_size: int) -> list[int]:
     return [1 << max(4, round(np.log2(factor * np.sqrt(catalogue_size)))) for factor in (1, 4)]
 
 
-def _probe_counts(lists: int) -> list[int]:
-    """Returns powers of two and the numbers halfway between them, up to all lists (a power of two itself)."""
-    return [
-        count for power in range(2, lists.bit_length()) for count in (1 << power, 3 << (power - 1)) if count <= lists
-    ]
+def _margins(index: IvfIndex, held: Tables, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Returns the margin at which a query looks into the list of an item: float32 [batch, n] for items int [batch, n]."""
+    promise = index.promise(queries)
+    lists = np.searchsorted(held["first"], held["place"][items], "right") - 1
+    leader = min(LEADER, promise.shape[1])
+    leading = -np.partition(-promise, leader - 1, axis=1)[:, leader - 1 : leader]
+    length = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-30)
+    margins: np.ndarray = (leading - np.take_along_axis(promise, lists, axis=1)) / length
+    return margins
 
 
-def _train(vectors: np.ndarray, lists: int) -> Any:
-    """Returns a Faiss index that holds all ``vectors``; equal vectors give an equal one."""
-    catalogue_size, width = vectors.shape
-    longest = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max()))
-    size = width + 1 + (width + 1) % 2  # two dimensions per code
-    quantizer = faiss.IndexFlatL2(size)
-    codes = faiss.IndexIVFPQFastScan(quantizer, size, lists, size // 2, 4, faiss.METRIC_INNER_PRODUCT)
-    codes.by_residual = False  # one table of distances per query instead of one per list
-    codes.cp.niter = ITERATIONS
-    codes.cp.spherical = False  # lists are by distance, whatever the codes estimate
-    codes.cp.max_points_per_centroid = TRAINING_VECTORS
-    rows = np.random.default_rng(0).permutation(catalogue_size)[: TRAINING_VECTORS * lists]
-    codes.train(lengthened(vectors[np.sort(rows)], longest, size))
-    for start in range(0, catalogue_size, 1 << 17):
-        codes.add(lengthened(vectors[start : start + (1 << 17)], longest, size))
-    return codes
-
-
-def _promise(codes: Any, vectors: np.ndarray, exact: ExactIndex, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ``means`` and ``bonus`` of the lists, see ``IvfIndex``; an empty list promises nothing."""
-    members = [
-        faiss.rev_swig_ptr(codes.invlists.get_ids(number), codes.invlists.list_size(number)).copy()
-        for number in range(codes.nlist)
-    ]
-    means = np.zeros((codes.nlist, vectors.shape[1]), dtype=np.float32)
-    bonus = np.full(codes.nlist, -np.inf, dtype=np.float32)
-    filled = np.array([number for number, items in enumerate(members) if items.size])
-    for number in filled:
-        means[number] = vectors[members[number]].mean(axis=0)
-    order = np.concatenate(members)
-    first = np.cumsum([0, *(members[number].size for number in filled[:-1])])
-    above = np.zeros(filled.size)
+def _bonus(held: Tables, queries: np.ndarray) -> np.ndarray:
+    """Returns how much the best item of each list was above its mean for these queries, as a share of their length."""
+    length = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-30)
+    above = np.zeros(held["lists"])
     for start in range(0, len(queries), TAUGHT_AT_ONCE):
         part = queries[start : start + TAUGHT_AT_ONCE]
-        best = np.maximum.reduceat(exact.product({"query": part})[:, order], first, axis=1)
-        above += (best - part @ means[filled].T).sum(axis=0)
-    bonus[filled] = above / len(queries)
-    return means, bonus
-
-
-def _recalls(index: IvfIndex, queries: np.ndarray, truth: np.ndarray, depths: list[int]) -> dict[int, float]:
-    """Returns the recall by depth, from one search to the greatest depth."""
-    found = index.nearest(queries, depths[-1], index.probes)
-    score = np.where(found >= 0, index.inner_products(queries, found), -np.inf)
-    count = truth.shape[1]
-    recalls = {}
-    for depth in depths:
-        order = np.argsort(-score[:, :depth], axis=1, kind="stable")[:, :count]
-        best = np.take_along_axis(found, order, axis=1)
-        hits = [np.isin(row, wanted).sum() for row, wanted in zip(best, truth, strict=True)]
-        recalls[depth] = float(np.mean(hits) / count)
-    return recalls
+        score = part @ held["vectors"].T
+        score[:, held["item"] < 0] = -np.inf
+        best = np.maximum.reduceat(score, held["first"][:-1], axis=1)
+        above += ((best - part @ held["mean"].T) / length[start : start + TAUGHT_AT_ONCE]).sum(axis=0)
+    return (above / len(queries)).astype(np.float32)
 
 
 def _costs(index: ItemIndex, queries: np.ndarray, count: int) -> tuple[float, float]:
@@ -237,26 +183,21 @@ def _microseconds(index: ItemIndex, queries: np.ndarray, count: int, size: int) 
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
     search = _as_served(index, count)
     batches = [queries[start : start + size] for start in range(0, len(queries), size)]
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        seconds = []
-        for batch in batches:
-            start = time.perf_counter()
-            search(batch, nothing, count)
-            seconds.append((time.perf_counter() - start) / len(batch))
-    finally:
-        faiss.omp_set_num_threads(threads)
+    seconds = []
+    for batch in batches:
+        start = time.perf_counter()
+        search(batch, nothing, count)
+        seconds.append((time.perf_counter() - start) / len(batch))
     return float(np.median(seconds[1:] or seconds) * 1e6)
 
 
 def _as_served(index: ItemIndex, count: int) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Returns the search of ``index``: exact search is served in its compiled form, where there is one."""
-    kernels = library()
-    if kernels is None or not isinstance(index, ExactIndex) or index.compiled is None:
+    """Returns the search of ``index`` as it is served: in its compiled form, where there is one."""
+    kernels, compiled = library(), index.compiled
+    if kernels is None or compiled is None:
         return index.search
     nobody = SeenItems(np.zeros(2, np.int64), np.empty(0, np.int32), index.catalogue_size)
-    tables = {**nobody.tables(), **index.compiled, "candidates": count}
+    tables = {**nobody.tables(), **compiled, "candidates": count}
     stages = NativeStages(kernels, ["retrieval"], tables, {"candidate_index", "retrieval_score"})
 
     def search(query: np.ndarray, excluded: Any, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from trireme_export.models.features import CategoryEncoder
 from trireme_export.models.ranker import GROUPS, RankerCore, ServingRanker
 from trireme_export.models.two_tower import NEWEST, ServingTower, UserTower
 
-__all__ = ["item_codes", "panels", "ranker_tables", "tower_tables"]
+__all__ = ["EIGHT", "item_codes", "panels", "ranker_tables", "tower_tables"]
 
 #: Outputs of a layer that lie side by side.
 PAD = 16
@@ -20,6 +20,8 @@ PAD = 16
 EIGHT = 8
 #: The share of values of a dimension that codes represent without clipping the steps of the others.
 COMMON = 0.99
+#: Items that those ranges are taken from, and items whose codes are made at a time.
+SAMPLE, AT_ONCE = 1 << 16, 1 << 16
 
 
 def panels(weight: np.ndarray) -> np.ndarray:
@@ -115,31 +117,38 @@ def ranker_tables(module: nn.Module) -> dict[str, Any] | None:
 
 
 def item_codes(vectors: np.ndarray) -> dict[str, Any]:
-    """Returns what exact search reads of ``vectors`` float32 (N, Q) before it reads some of them in full.
+    """Returns what search reads of ``vectors`` float32 (N, Q) before it reads some of them in full.
 
     Every dimension is divided by its range, so that a step of a code means about as much in each.
     """
     centre = vectors.mean(axis=0)
-    centred = vectors - centre
-    span = np.quantile(np.abs(centred), COMMON, axis=0)
-    span[span <= 0] = np.maximum(np.abs(centred).max(axis=0), 1e-30)[span <= 0]
-    scaled = centred / span
-    step = np.maximum(np.abs(scaled).max(axis=1), 1e-30) / 127
-    codes = np.rint(scaled / step[:, None])
-    error = np.linalg.norm(scaled - codes * step[:, None], axis=1)
+    centred = np.abs(vectors[:: max(1, len(vectors) // SAMPLE)] - centre)
+    span = np.quantile(centred, COMMON, axis=0)
+    span[span <= 0] = np.maximum(centred.max(axis=0), 1e-30)[span <= 0]
+    parts = [_codes((vectors[start : start + AT_ONCE] - centre) / span) for start in range(0, len(vectors), AT_ONCE)]
+    codes, step, error, length = (np.concatenate(column) for column in zip(*parts, strict=True))
     return {
         "vectors": vectors,
-        "codes": _interleaved(codes.astype(np.int8)),
-        "step": np.pad(step.astype(np.float32), (0, -len(step) % EIGHT)),
+        "codes": _interleaved(codes),
+        "step": np.pad(step, (0, -len(step) % EIGHT)),
         # The bounds count on it, so it is rounded up.
-        "error": np.nextafter(error.astype(np.float32), np.float32(np.inf)),
+        "error": np.pad(np.nextafter(error, np.float32(np.inf)), (0, -len(error) % EIGHT)),
         "centre": centre.astype(np.float32),
         "range": span.astype(np.float32),
         "items": len(vectors),
         "dim": vectors.shape[1],
         "longest": float(np.linalg.norm(vectors, axis=1).max()),
-        "longest_code": float(np.linalg.norm(scaled, axis=1).max()),
+        "longest_code": float(length.max()),
     }
+
+
+def _codes(scaled: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns codes int8 (n, Q) of rows, what their unit stands for, what they leave out, and the lengths, float32 (n)."""
+    step = np.maximum(np.abs(scaled).max(axis=1), 1e-30) / 127
+    codes = np.rint(scaled / step[:, None])
+    error = np.linalg.norm(scaled - codes * step[:, None], axis=1)
+    length = np.linalg.norm(scaled, axis=1)
+    return codes.astype(np.int8), *(value.astype(np.float32) for value in (step, error, length))
 
 
 def _interleaved(codes: np.ndarray) -> np.ndarray:

@@ -15,9 +15,6 @@ from trireme_runtime.onnx_model import OnnxModel
 
 __all__ = ["exact_index"]
 
-#: Larger catalogues are searched in an inverted file; making codes of all their items would take the memory of several copies.
-CODED = 1 << 18
-
 
 def exact_index(vectors: np.ndarray, folder: Path) -> ExactIndex:
     """Returns an index over ``vectors`` (float32 [N, Q]) and writes its graph to ``folder``."""
@@ -32,4 +29,4 @@ def exact_index(vectors: np.ndarray, folder: Path) -> ExactIndex:
     add_constant(model.graph, "vectors", vectors.T)
     folder.mkdir(parents=True, exist_ok=True)
     save_graph(model, folder)
-    return ExactIndex(OnnxModel(folder), catalogue_size, item_codes(vectors) if catalogue_size <= CODED else None)
+    return ExactIndex(OnnxModel(folder), catalogue_size, item_codes(vectors))

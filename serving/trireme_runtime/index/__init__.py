@@ -11,7 +11,7 @@ from trireme_runtime.artifacts import load_stage
 from trireme_runtime.errors import ArtifactError
 from trireme_runtime.index.exact import ExactIndex
 from trireme_runtime.index.ivf import IvfIndex
-from trireme_runtime.native.tables import load_tables
+from trireme_runtime.native.tables import Tables, load_tables
 from trireme_runtime.onnx_model import OnnxModel
 
 __all__ = ["ExactIndex", "ItemIndex", "IvfIndex", "load_index"]
@@ -19,6 +19,13 @@ __all__ = ["ExactIndex", "ItemIndex", "IvfIndex", "load_index"]
 
 class ItemIndex(Protocol):
     """Finds the items with the largest inner products with a query."""
+
+    catalogue_size: int
+
+    @property
+    def compiled(self) -> Tables | None:
+        """What the compiled form reads; None if there is none."""
+        ...
 
     def search(
         self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
@@ -36,6 +43,14 @@ class ItemIndex(Protocol):
         """
         ...
 
+    def vectors(self, item: np.ndarray) -> np.ndarray:
+        """float32 [n, Q] of the items int [n]; only where there is a compiled form."""
+        ...
+
+    def borderline(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Whether an item may or may not be a candidate, as rounding will have it: bool [n], for a query [Q] and items [n]."""
+        ...
+
     def save(self, path: Path) -> None: ...
 
 
@@ -46,5 +61,5 @@ def load_index(path: Path) -> ItemIndex:
         compiled = load_tables(path, "index")
         return ExactIndex(OnnxModel(path, lazily=compiled is not None), parameters["items"], compiled)
     if kind == IvfIndex.kind:
-        return IvfIndex.load(path, arrays, parameters)
+        return IvfIndex.load(arrays, parameters)
     raise ArtifactError(f"{path}: the index is of kind {kind!r}, allowed: {ExactIndex.kind!r}, {IvfIndex.kind!r}")

@@ -55,6 +55,16 @@ class ExactIndex:
             return parts[0]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
+    def vectors(self, item: np.ndarray) -> np.ndarray:
+        """See ``ItemIndex.vectors``."""
+        assert self.compiled is not None
+        found: np.ndarray = self.compiled["vectors"][item]
+        return found
+
+    def borderline(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """See ``ItemIndex.borderline``: all items are looked at."""
+        return np.zeros(item.shape, dtype=bool)
+
     def save(self, path: Path) -> None:
         save_stage(path, "index", {}, {"kind": self.kind, "items": self.catalogue_size})
         self.product.save(path)

@@ -1,12 +1,10 @@
-"""Approximate search: an inverted file with 4-bit product-quantised codes, and exact refinement of what it finds.
+"""Approximate search: an inverted file that looks, exactly, into the lists that promise most.
 
-The coarse quantiser and the codes are Faiss's IVF with fast scan (Douze et al., "The Faiss library", arXiv:2401.08281;
-André et al., "Cache locality is not enough", VLDB 2015). Items are put into lists by their distance after one more dimension
-has given all of them the same length (Bachrach et al., RecSys 2014): lists of neighbours are then lists of what scores alike.
-Codes estimate inner products, in which that dimension counts nothing, because queries have a 0 there. A query looks into the
-lists whose best item promises most: the inner product with the list's mean, and what the best item of the list had above it
-for other users. The best ``depth`` items get their exact inner products from the memory-mapped vectors: the scores of
-candidates are those of exact search.
+Items are put into lists by their distance after one more dimension has given all of them the same length (Bachrach et al.,
+RecSys 2014): lists of neighbours are then lists of what scores alike. A list promises its mean's product with the query, and
+what its best item had above that for other users, as a share of their length. A query looks into the lists whose promise is at
+most ``margin`` of its length below the ``LEADER``-th best: many where the query's best items are spread, few where they lie
+together. Candidates are the best items of those lists, with their exact inner products.
 """
 
 from __future__ import annotations
@@ -15,129 +13,106 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import faiss
 import numpy as np
 
-from trireme_runtime.arrays import contains, pairs_of_rows
 from trireme_runtime.artifacts import save_stage
-from trireme_runtime.errors import ArtifactError
+from trireme_runtime.native import library
+from trireme_runtime.native.tables import Tables
 from trireme_runtime.select import top_columns
 
-__all__ = ["IvfIndex", "lengthened"]
+__all__ = ["IvfIndex"]
 
-CODES = "codes.faiss"
-#: Of Faiss's fast-scan loops the one that takes several queries at a time and keeps a reservoir of results: for these depths the
-#: fastest on one thread, and, unlike the automatic choice, the same whatever the number of threads.
-ALGORITHM = 13
+#: As in native/lists.c: the margin is counted from the promise of the list of this rank, since the very best one may be one of a
+#: single outstanding item.
+LEADER = 4
 #: For a user who ran short: how many times as many lists every further search looks into.
 WIDENING = 4
-
-
-def lengthened(vectors: np.ndarray, longest: float | None, size: int) -> np.ndarray:
-    """float32 [n, size]: the vectors with one dimension more, so that every length is ``longest``, and zeros.
-
-    Queries (``longest`` None) get a 0 there: their distance to an item then falls as their inner product rises.
-    """
-    n, width = vectors.shape
-    longer = np.zeros((n, size), dtype=np.float32)
-    longer[:, :width] = vectors
-    if longest is not None:
-        longer[:, width] = np.sqrt(np.maximum(longest**2 - np.einsum("nd,nd->n", vectors, vectors), 0))
-    return longer
+#: How far the rounding of two programs may move a promise, as a share of the lengths.
+ROUNDING = 1e-5
 
 
 class IvfIndex:
-    """Looks into the ``probes`` most promising lists of the inverted file.
+    """Looks into the lists that promise enough.
 
     Args:
-        codes: trained Faiss IVF index over ``lengthened`` vectors.
-        vectors: float32 [items, Q], C-contiguous; may be memory-mapped.
-        means: float32 [lists, Q], mean vector of every list.
-        bonus: float32 [lists], mean over users of the inner product with the best item of the list, less that with its mean.
-        probes: lists to look into.
-        depth: items per query that are scored exactly, at least the number of candidates.
+        tables: the lists, and the vectors, codes and items in their order, see ``Bundle`` in native/funnel.h.
+        margin: how far below the leading lists' promise a list may lie, as a share of the query's length; at least 0.
     """
 
     kind: ClassVar[str] = "ivf"
 
-    def __init__(
-        self, codes: Any, vectors: np.ndarray, means: np.ndarray, bonus: np.ndarray, probes: int, depth: int
-    ) -> None:
-        self.codes = codes
-        self.vectors = vectors
-        self.means = means
-        self.bonus = bonus
-        self.probes = probes
-        self.depth = depth
-        codes.implem = ALGORITHM
+    def __init__(self, tables: Tables, margin: float) -> None:
+        self.margin = margin
+        self.catalogue_size = int(tables["items"])
+        self._tables = tables
+        self._reach = float(np.linalg.norm(tables["mean"], axis=1).max() + np.abs(tables["bonus"]).max())
+
+    @property
+    def compiled(self) -> Tables | None:
+        """The tables of the compiled form; None where it cannot be used."""
+        return None if library() is None else {**self._tables, "margin": self.margin}
 
     def search(
         self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """See ``ItemIndex.search``."""
-        index, score = self._search(query, excluded, count, self.depth, self.probes)
-        # A user who has seen many of their best items runs short; only their search is repeated, deeper and in more lists.
-        widths = [self.probes]
-        while widths[-1] < self.codes.nlist:
-            widths.append(min(widths[-1] * WIDENING, self.codes.nlist))
-        for probes in widths:
-            short = np.flatnonzero(index[:, -1] < 0)
-            if not short.size:
-                break
-            mine = pairs_of_rows(excluded, short, len(query))
-            depth = self.depth + int(np.bincount(mine[0], minlength=1).max())
-            if (depth, probes) == (self.depth, self.probes):
-                continue  # that was done above
-            index[short], score[short] = self._search(query[short], mine, count, depth, probes)
+        index = np.full((len(query), count), -1, dtype=np.int32)
+        score = np.zeros((len(query), count), dtype=np.float32)
+        row, item = excluded
+        for user, promise in enumerate(self.promise(query)):
+            least: float = self._least(query[user], promise)
+            while True:
+                lists = np.flatnonzero(~(promise < least))  # all, where there is no number
+                index[user], score[user] = self._best(query[user], lists, item[row == user], count)
+                if index[user, -1] >= 0 or lists.size == promise.size:
+                    break
+                # A user who has seen many of their best items runs short; their search is repeated in more lists.
+                wider = lists.size * WIDENING
+                least = float(np.partition(promise, -wider)[-wider]) if wider < promise.size else -np.inf
         return index, score
 
-    def _search(
-        self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int, depth: int, probes: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        found = self.nearest(query, min(depth, len(self.vectors)), probes)
-        keep = (found >= 0) & ~contains(*excluded, found, len(self.vectors))
-        score = np.where(keep, self.inner_products(query, found), np.float32(-np.inf))
-        column, value = top_columns(score, count)
-        index = np.where(column >= 0, np.take_along_axis(found, column, axis=1), -1)
-        return index.astype(np.int32), value
+    def promise(self, query: np.ndarray) -> np.ndarray:
+        """float32 [batch, lists] of the queries float32 [batch, Q]."""
+        length = np.linalg.norm(query, axis=1, keepdims=True)
+        promised: np.ndarray = query @ self._tables["mean"].T + length * self._tables["bonus"]
+        return promised
 
-    def nearest(self, query: np.ndarray, depth: int, probes: int) -> np.ndarray:
-        """Item index int64 [batch, depth] by the codes alone, nearest first; −1 where the probed lists hold no more."""
-        promise = query @ self.means.T + self.bonus
-        lists = np.argpartition(promise, -probes, axis=1)[:, -probes:].astype(np.int64)
-        self.codes.nprobe = probes
-        # No list's distance is needed: codes are not relative to its centroid.
-        distance = np.zeros(lists.shape, dtype=np.float32)
-        padded = lengthened(query, None, self.codes.d)
-        found: np.ndarray = self.codes.search_preassigned(padded, depth, lists, distance)[1]
+    def vectors(self, item: np.ndarray) -> np.ndarray:
+        """float32 [n, Q] of the items int [n]."""
+        found: np.ndarray = self._tables["vectors"][self._tables["place"][item]]
         return found
 
-    def inner_products(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """float32 [batch, n] of the items int64 [batch, n], read where they lie; anything at −1."""
-        score = np.zeros(item.shape, dtype=np.float32)
-        query = np.ascontiguousarray(query)  # held by a name until Faiss has read it: a pointer keeps nothing alive
-        faiss.fvec_inner_products_by_idx(  # type: ignore[attr-defined]  # its stubs miss it
-            faiss.swig_ptr(score),
-            faiss.swig_ptr(query),
-            faiss.swig_ptr(self.vectors),
-            faiss.swig_ptr(item),
-            self.vectors.shape[1],
-            *item.shape,
-        )
-        return score
+    def borderline(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Whether rounding decides if the list of an item is looked into: bool [n], for a query [Q] and items int [n]."""
+        promise = self.promise(query[None])[0]
+        lists = np.searchsorted(self._tables["first"], self._tables["place"][item], "right") - 1
+        tolerance = ROUNDING * self._reach * np.linalg.norm(query)
+        near: np.ndarray = np.abs(promise[lists] - self._least(query, promise)) <= tolerance
+        return near
+
+    def _least(self, query: np.ndarray, promise: np.ndarray) -> float:
+        leader = min(LEADER, promise.size)
+        return float(np.partition(promise, -leader)[-leader] - np.float32(self.margin) * np.linalg.norm(query))
+
+    def _best(
+        self, query: np.ndarray, lists: np.ndarray, excluded: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        tables = self._tables
+        spans = [
+            slice(*span) for span in np.stack([tables["first"][lists], tables["first"][lists + 1]], axis=1).tolist()
+        ]
+        item = np.concatenate([tables["item"][span] for span in spans])
+        score = np.concatenate([tables["vectors"][span] @ query for span in spans])
+        score[(item < 0) | np.isin(item, excluded)] = -np.inf
+        column, value = top_columns(score[None], count)
+        return np.where(column >= 0, item[column], -1)[0], value[0]
 
     def save(self, path: Path) -> None:
-        arrays = {"vectors": self.vectors, "means": self.means, "bonus": self.bonus}
-        save_stage(path, "index", arrays, {"kind": self.kind, "probes": self.probes, "depth": self.depth})
-        faiss.write_index(self.codes, str(path / CODES))
+        arrays = {name: value for name, value in self._tables.items() if isinstance(value, np.ndarray)}
+        sizes = {name: value for name, value in self._tables.items() if name not in arrays}
+        save_stage(path, "index", arrays, {"kind": self.kind, "margin": self.margin, "sizes": sizes})
 
     @classmethod
-    def load(cls, path: Path, arrays: Mapping[str, np.ndarray], parameters: Mapping[str, Any]) -> IvfIndex:
-        """Raises: ArtifactError."""
-        try:
-            codes = faiss.read_index(str(path / CODES))
-        except RuntimeError as error:
-            raise ArtifactError(f"{path / CODES}: cannot be read by Faiss ({error})") from None
-        return cls(
-            codes, arrays["vectors"], arrays["means"], arrays["bonus"], parameters["probes"], parameters["depth"]
-        )
+    def load(cls, arrays: Mapping[str, np.ndarray], parameters: Mapping[str, Any]) -> IvfIndex:
+        """The index whose arrays and parameters ``save`` wrote."""
+        return cls({**arrays, **parameters["sizes"]}, parameters["margin"])

@@ -28,10 +28,13 @@ _TABLES = {
     "seen_offsets": "int64",
     "seen_items": "int32",
     "codes": "int8",
+    "first": "int64",
+    "item": "int32",
+    "place": "int32",
     "rank_first": "int64",
     "popular": "int32",
 }
-_FLOATS = ("longest", "longest_code")
+_FLOATS = ("margin", "longest", "longest_code")
 
 #: The fields of ``Bundle`` in funnel.h, in its order: tables, then sizes, stage by stage.
 _BUNDLE = (
@@ -41,7 +44,8 @@ _BUNDLE = (
     *("*mix", "*mix_bias", "*query", "*query_bias"),
     *("tower_values", "latent", "heads", "key_width", "newest", "category_width", "hidden", "dim"),
     *("*seen_offsets", "*seen_items", "*vectors", "*codes", "*step", "*error", "*centre", "*range"),
-    *("candidates", "longest", "longest_code"),
+    *("*mean", "*bonus", "*first", "*item", "*place"),
+    *("lists", "places", "candidates", "margin", "longest", "longest_code"),
     *("*item_half", "*item_vector", "*recency", "*rank_category", "*rank_first", "*rank_norm"),
     *("*user_half", "*user_half_bias", "*user_vector", "*user_vector_bias"),
     *("*interaction", "*cross", "*cross_bias", "*output"),

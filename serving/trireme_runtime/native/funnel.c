@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "vector.h"
+#include "codes.h"
 
 /* Raised with every change of what Python calls or hands over, together with VERSION in __init__.py. */
-#define VERSION 2
+#define VERSION 3
 #define PUBLIC __attribute__((visibility("default")))
 #define LINE 64
 
@@ -41,7 +41,7 @@ static void lay_out(Funnel *funnel, Arena *arena) {
     const int64_t width = PADDED(pooled + user + b->rank_width), latent = PADDED(b->latent);
     const int64_t wide = PADDED(b->rank_heads + b->groups + b->rank_history);
     const int64_t layer = most(PADDED(b->rank_hidden), wide);
-    const int64_t list = most(b->candidates, b->list_length);
+    const int64_t list = most(b->candidates, b->list_length), searched = b->lists ? b->places : b->items;
 #define FLOATS(count) take(arena, (count) + PAD, sizeof(float))
     funnel->gathered = FLOATS(most(b->length * latent, width));
     funnel->weights = FLOATS(b->length);
@@ -52,12 +52,16 @@ static void lay_out(Funnel *funnel, Arena *arena) {
     funnel->features = FLOATS(b->batch * width);
     funnel->hidden = FLOATS(width);
     funnel->turned = FLOATS(most(b->batch * PADDED(b->dim), latent));
-    funnel->estimate = FLOATS(4 * (b->items + 8));
-    funnel->lower = FLOATS(b->items);
-    funnel->sample = FLOATS(b->items);
-    funnel->found = FLOATS(b->items);
-    funnel->quantised = take(arena, 4 * PADDED(b->dim), sizeof(int16_t));
-    funnel->kept = take(arena, most(b->items, b->list_length) + 1, sizeof(int32_t));
+    funnel->lower = FLOATS(b->lists ? searched : USERS * ROOM(searched));
+    funnel->upper = FLOATS(b->lists ? searched : USERS * ROOM(searched));
+    funnel->sample = FLOATS(searched);
+    funnel->found = FLOATS(searched);
+    funnel->promise = FLOATS(b->lists);
+    funnel->ordered = FLOATS(b->lists);
+    funnel->shift = take(arena, b->lists, sizeof(int64_t));
+    funnel->places = take(arena, b->lists ? searched : 0, sizeof(int32_t));
+    funnel->quantised = take(arena, USERS * PADDED(b->dim), sizeof(int16_t));
+    funnel->kept = take(arena, most(searched, b->list_length) + 1, sizeof(int32_t));
     funnel->candidate = FLOATS(b->candidates * b->rank_width);
     funnel->reading = FLOATS(b->rank_history * b->rank_width);
     funnel->compared = FLOATS(wide * b->rank_width);

@@ -41,10 +41,16 @@ typedef struct {
     const float *vectors;  /* [items, dim] */
     const int8_t *codes;   /* [items / 8, PADDED(dim) / 2, 8, 2], zeros at the end */
     const float *step;     /* [items, with those that fill up the last eight], what a unit of a code stands for */
-    const float *error;    /* [items], length of what the code leaves out */
+    const float *error;    /* the same, length of what the code leaves out */
     const float *centre;   /* [dim], mean vector */
     const float *range;    /* [dim], a dimension of a code is the vector's, less the mean, divided by this */
-    int64_t candidates;
+    const float *mean;     /* [lists, dim], of an inverted file: then `places` stands for `items` in the tables above */
+    const float *bonus;    /* [lists], see lists.c */
+    const int64_t *first;  /* [lists + 1], first place of each list */
+    const int32_t *item;   /* [places], -1 where a list is filled up */
+    const int32_t *place;  /* [items] */
+    int64_t lists, places, candidates; /* no lists: all items are searched, and lie at their own places */
+    float margin;
     float longest;      /* of the vectors */
     float longest_code; /* of the vectors that codes stand for */
 
@@ -100,9 +106,10 @@ typedef struct Funnel Funnel;
 struct Funnel {
     Bundle bundle;
     float *gathered, *weights, *newest, *context, *question, *pooled, *features, *hidden, *turned; /* user_tower */
-    float *estimate, *lower, *sample, *found;                                                       /* retrieval */
+    float *lower, *upper, *sample, *found, *promise, *ordered; /* retrieval */
     int16_t *quantised;
-    int32_t *kept;
+    int32_t *kept, *places;
+    int64_t *shift;
     float *candidate, *reading, *compared, *between, *first, *gate, *half, *vector; /* ranking */
     uint64_t *keys;                                                                 /* reranking */
     uint8_t *marked;

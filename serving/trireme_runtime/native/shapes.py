@@ -54,6 +54,8 @@ def verify(stages: Iterable[str], tables: Tables) -> None:
             raise ArtifactError(f"compiled {stage}: there is no {error.args[0]}; export again") from None
         for name in counts.keys() & _RANGES.keys():
             _within(stage, name, tables[name], _RANGES[name](tables))
+        if "first" in counts:
+            _ordered(stage, tables["first"], tables["places"])
 
 
 def _within(stage: str, name: str, table: np.ndarray, allowed: tuple[int, int]) -> None:
@@ -62,6 +64,11 @@ def _within(stage: str, name: str, table: np.ndarray, allowed: tuple[int, int]) 
         raise ArtifactError(
             f"compiled {stage}: {name} holds {table.min()} to {table.max()}, allowed: {least} to {end - 1}"
         )
+
+
+def _ordered(stage: str, first: np.ndarray, places: int) -> None:
+    if first[0] != 0 or first[-1] != places or (np.diff(first) < 0).any() or (first % 8).any():
+        raise ArtifactError(f"compiled {stage}: first is no order of lists of whole groups of 8 up to {places}")
 
 
 def _padded(width: int, by: int = 16) -> int:
@@ -99,13 +106,16 @@ def _user_tower(s: Sizes) -> Counts:
 
 
 def _retrieval(s: Sizes) -> Counts:
-    items, dim = s["items"], s["dim"]
+    dim, lists = s["dim"], s.get("lists", 0)
+    places = s["places"] if lists else s["items"]
+    inverted = {"mean": lists * dim, "bonus": lists, "first": lists + 1, "item": places, "place": s["items"]}
     return {
         **_seen(s),
-        "vectors": items * dim,
-        "codes": _padded(items, 8) * _padded(dim),
-        "step": _padded(items, 8),
-        "error": items,
+        **(inverted if lists else {}),
+        "vectors": places * dim,
+        "codes": _padded(places, 8) * _padded(dim),
+        "step": _padded(places, 8),
+        "error": _padded(places, 8),
         "centre": dim,
         "range": dim,
     }
@@ -163,6 +173,8 @@ _RANGES: Mapping[str, Callable[[Tables], tuple[int, int]]] = {
     "tower_first": lambda s: (0, s["tower_values"]),
     "rank_first": lambda s: (0, s["rank_values"]),
     "popular": lambda s: (-1, s["items"]),
+    "item": lambda s: (-1, s["items"]),
+    "place": lambda s: (0, s["places"]),
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from trireme_runtime.arrays import Pairs
 from trireme_runtime.artifacts import load_stage, save_stage
 from trireme_runtime.features.seen import SeenItems
-from trireme_runtime.index import ExactIndex, ItemIndex, load_index
+from trireme_runtime.index import ItemIndex, load_index
 from trireme_runtime.native.tables import Tables
 
 __all__ = ["Candidates", "Retrieval"]
@@ -64,9 +64,10 @@ class Retrieval:
 
     def tables(self) -> Tables | None:
         """What the compiled form reads, if the index has one."""
-        if not isinstance(self.index, ExactIndex) or self.index.compiled is None:
+        compiled = self.index.compiled
+        if compiled is None:
             return None
-        return {**self.seen.tables(), **self.index.compiled, "candidates": self.candidates}
+        return {**self.seen.tables(), **compiled, "candidates": self.candidates}
 
     def save(self, path: Path) -> None:
         save_stage(path, self.name, {"item_ids": self.item_ids}, {"candidates": self.candidates})

@@ -1,0 +1,98 @@
+/* Search in an inverted file: exact, by codes, among the items of the lists that promise most.
+ *
+ * Lists lie one behind the other, each filled up to whole groups of items, and vectors, codes and items lie at the same places. A
+ * list promises its mean's product with the query, and what its best item had above that for other users, as a share of their
+ * length. A query looks into the lists whose promise is not further than a margin, a share of its length, below the `LEADER`-th
+ * best. */
+#include "codes.h"
+#include "order.h"
+
+/* Whose promise the margin is counted from: the very best one says less, as a list of one outstanding item. */
+#define LEADER 4
+/* For a user who ran short: how many times as many lists every further search looks into. */
+#define WIDENING 4
+
+static void promises(const Bundle *bundle, const float *query, float length, float *out) {
+    const int64_t dim = bundle->dim, whole = dim / 8 * 8;
+    for (int64_t list = 0; list < bundle->lists; list++) {
+        const float *mean = bundle->mean + list * dim;
+        float total = dot(query, mean, whole);
+        for (int64_t at = whole; at < dim; at++) total += query[at] * mean[at];
+        out[list] = total + length * bundle->bonus[list];
+    }
+}
+
+static float nth_largest(const Funnel *funnel, int64_t n) {
+    const int64_t lists = funnel->bundle.lists;
+    memcpy(funnel->ordered, funnel->promise, (size_t)lists * sizeof(float));
+    return kth_largest(funnel->ordered, lists, n < lists ? n : lists);
+}
+
+/* Where the bounds of the lists that are looked into lie: at a place less its list's `shift`, or nowhere, if that is negative. */
+typedef struct {
+    const Funnel *funnel;
+    int64_t lists, count;
+} Probed;
+
+static void leave_out(void *context, int32_t item) {
+    const Probed *probed = context;
+    const Funnel *funnel = probed->funnel;
+    const int64_t place = funnel->bundle.place[item];
+    int64_t low = 0, high = funnel->bundle.lists;
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+        if (funnel->bundle.first[middle] <= place)
+            low = middle;
+        else
+            high = middle;
+    }
+    if (funnel->shift[low] < 0) return;
+    const int64_t at = place - funnel->shift[low];
+    funnel->lower[at] = funnel->upper[at] = -INFINITY;
+}
+
+/* Bounds of all items of the lists that promise at least so much, behind each other. */
+static Probed probe(const Funnel *funnel, const Scaled *scaled, float least) {
+    const Bundle *bundle = &funnel->bundle;
+    Probed probed = {funnel, 0, 0};
+    for (int64_t list = 0; list < bundle->lists; list++) {
+        const int64_t first = bundle->first[list], last = bundle->first[list + 1];
+        funnel->shift[list] = -1;
+        if (funnel->promise[list] < least) continue; /* a number or not: all, where sums overflow */
+        float *lower = funnel->lower + probed.count, *upper = funnel->upper + probed.count;
+        bounds(bundle, funnel->quantised, scaled, 1, first, last, lower, upper, 0);
+        for (int64_t place = first; place < last; place++) funnel->places[probed.count + place - first] = (int32_t)place;
+        for (int64_t place = last - 1; place >= first && bundle->item[place] < 0; place--)
+            lower[place - first] = upper[place - first] = -INFINITY;
+        funnel->shift[list] = first - probed.count;
+        probed.count += last - first;
+        probed.lists++;
+    }
+    return probed;
+}
+
+void search_lists(const Funnel *funnel, const Batch *batch, int64_t row) {
+    const Bundle *bundle = &funnel->bundle;
+    const float *query = batch->query + row * bundle->dim;
+    int32_t *index = batch->candidate_index + row * bundle->candidates;
+    float *score = batch->retrieval_score + row * bundle->candidates;
+    const Scaled scaled = quantise(bundle, query, funnel->quantised);
+    float square = 0.0f;
+    for (int64_t at = 0; at < bundle->dim; at++) square += query[at] * query[at];
+    const float length = sqrtf(square);
+    promises(bundle, query, length, funnel->promise);
+    float least = nth_largest(funnel, LEADER) - bundle->margin * length;
+    int64_t found;
+    for (;;) {
+        Probed probed = probe(funnel, &scaled, least);
+        for_excluded(funnel, batch, row, leave_out, &probed);
+        found = choose(funnel, query, &scaled, funnel->lower, funnel->upper, probed.count, funnel->places, index, score);
+        if (found == bundle->candidates || probed.lists == bundle->lists) break;
+        least = probed.lists * WIDENING < bundle->lists ? nth_largest(funnel, probed.lists * WIDENING) : -INFINITY;
+    }
+    for (int64_t at = 0; at < found; at++) index[at] = bundle->item[index[at]];
+    for (; found < bundle->candidates; found++) {
+        index[found] = -1;
+        score[found] = 0.0f;
+    }
+}
