@@ -12,6 +12,8 @@
 /* Beyond these, steps and bounds lose their precision, squares of what is not much larger first. */
 #define TINY 1e-20f
 #define HUGE_SLACK 1e30f
+/* Vectors that are fetched while one is read. */
+#define AHEAD 4
 
 typedef int8_t v16b __attribute__((vector_size(16), aligned(1)));
 typedef int16_t v16s __attribute__((vector_size(32)));
@@ -48,20 +50,31 @@ INLINE v8i add_products(v8i total, v16s codes, int32_t pair) {
 #endif
 }
 
+INLINE void fetch(const void *from, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += LINE) __builtin_prefetch((const char *)from + at);
+}
+
 INLINE void bounds_of(const Bundle *bundle, const int16_t *quantised, const Scaled *scaled, const int users, int64_t first,
-                      int64_t last, float *lower, float *upper, int64_t stride) {
+                      int64_t last, int64_t next, float *lower, float *upper, int64_t stride) {
     const int64_t width = PADDED(bundle->dim);
     const int8_t *code = bundle->codes + first * width;
-    for (int64_t item = first; item < last; item += ITEMS) {
-        v8i total[USERS] = {0};
-        for (int64_t at = 0; at < width; at += 2, code += 2 * ITEMS) {
-            const v16s codes = __builtin_convertvector(*(const v16b *)code, v16s);
-            for (int user = 0; user < users; user++) {
-                int32_t pair;
-                memcpy(&pair, quantised + user * width + at, sizeof pair);
-                total[user] = add_products(total[user], codes, pair);
-            }
+    for (int64_t item = first; item < last; item += ITEMS, next += ITEMS) {
+        if (next < bundle->places) {
+            fetch(bundle->codes + next * width, ITEMS * width);
+            fetch(bundle->step + next, LINE);
+            fetch(bundle->error + next, LINE);
         }
+        v8i total[USERS] = {0};
+        for (int64_t from = 0; from < width; from += PAD)
+#pragma GCC unroll 8
+            for (int64_t at = from; at < from + PAD; at += 2, code += 2 * ITEMS) {
+                const v16s codes = __builtin_convertvector(*(const v16b *)code, v16s);
+                for (int user = 0; user < users; user++) {
+                    int32_t pair;
+                    memcpy(&pair, quantised + user * width + at, sizeof pair);
+                    total[user] = add_products(total[user], codes, pair);
+                }
+            }
         const v8 step = load(bundle->step + item), error = load(bundle->error + item);
         for (int user = 0; user < users; user++) {
             const v8 estimate =
@@ -74,11 +87,11 @@ INLINE void bounds_of(const Bundle *bundle, const int16_t *quantised, const Scal
 }
 
 void bounds(const Bundle *bundle, const int16_t *quantised, const Scaled *scaled, int users, int64_t first, int64_t last,
-            float *lower, float *upper, int64_t stride) {
+            int64_t next, float *lower, float *upper, int64_t stride) {
     if (users == USERS)
-        bounds_of(bundle, quantised, scaled, USERS, first, last, lower, upper, stride);
+        bounds_of(bundle, quantised, scaled, USERS, first, last, next, lower, upper, stride);
     else
-        bounds_of(bundle, quantised, scaled, 1, first, last, lower, upper, stride);
+        bounds_of(bundle, quantised, scaled, 1, first, last, next, lower, upper, stride);
 }
 
 /* Inner product of rows of any width. */
@@ -89,20 +102,35 @@ static float product(const float *one, const float *other, int64_t width) {
     return total;
 }
 
+/* Replaces ascending positions among the bounds by the places that they are of. */
+static void to_places(const Span *span, int32_t *kept, int64_t count) {
+    for (int64_t at = 0; at < count; at++) {
+        while (kept[at] >= span[1].start) span++;
+        kept[at] = (int32_t)(kept[at] - span->start + span->first);
+    }
+}
+
 int64_t choose(const Funnel *funnel, const float *query, const Scaled *scaled, float *lower, const float *upper, int64_t count,
-               const int32_t *places, int32_t *place, float *score) {
+               const Span *spans, int32_t *place, float *score) {
     const Bundle *bundle = &funnel->bundle;
     const int64_t wanted = bundle->candidates;
     const float bound = bound_of_best(lower, count, wanted, funnel->sample, funnel->found) - 2.0f * scaled->slack;
     float *exact = lower;
     int32_t *kept = funnel->kept;
     int64_t left = 0;
-    for (int64_t at = 0; at < count; at++) {
-        kept[left] = (int32_t)at;
-        left += upper[at] > -INFINITY && !(upper[at] < bound);
+    for (int64_t at = 0; at < count;) {
+        if (at + ITEMS <= count && !any(~(load(upper + at) < splat(bound)))) {
+            at += ITEMS;
+            continue;
+        }
+        for (const int64_t end = at + ITEMS < count ? at + ITEMS : count; at < end; at++) {
+            kept[left] = (int32_t)at;
+            left += upper[at] > -INFINITY && !(upper[at] < bound);
+        }
     }
+    if (spans) to_places(spans, kept, left);
     for (int64_t at = 0; at < left; at++) {
-        if (places) kept[at] = places[kept[at]];
+        if (at + AHEAD < left) fetch(bundle->vectors + kept[at + AHEAD] * bundle->dim, bundle->dim * (int64_t)sizeof(float));
         exact[at] = product(query, bundle->vectors + kept[at] * bundle->dim, bundle->dim);
     }
     float least = -INFINITY;

@@ -28,14 +28,15 @@ typedef struct {
 Scaled quantise(const Bundle *bundle, const float *query, int16_t *out);
 
 /* Bounds of the items of the places first .. last - 1, multiples of ITEMS, for 1 or USERS users: their integers lie behind each
- * other, their bounds `stride` apart. */
+ * other, their bounds `stride` apart. Meanwhile, memory fetches what the places from `next` on need, as many at most. */
 void bounds(const Bundle *bundle, const int16_t *quantised, const Scaled *scaled, int users, int64_t first, int64_t last,
-            float *lower, float *upper, int64_t stride);
+            int64_t next, float *lower, float *upper, int64_t stride);
 
-/* Chooses the best of `count` bounds by the products of the query with the vectors at their places (null: in order). Writes the
- * places and the products of as many as are wanted, and returns how many there are. `lower` is overwritten. */
+/* Chooses the best of `count` bounds by the products of the query with the vectors at their places: those of the spans, the last
+ * of which starts at `count`, or all in order, if there are none. Writes the places and the products of as many as are wanted, and
+ * returns how many there are. `lower` is overwritten. */
 int64_t choose(const Funnel *funnel, const float *query, const Scaled *scaled, float *lower, const float *upper, int64_t count,
-               const int32_t *places, int32_t *place, float *score);
+               const Span *spans, int32_t *place, float *score);
 
 /* Calls `leave_out(context, item)` for all that the user of a row has seen or excludes. */
 typedef void LeaveOut(void *context, int32_t item);

@@ -10,7 +10,6 @@
 /* Raised with every change of what Python calls or hands over, together with VERSION in __init__.py. */
 #define VERSION 3
 #define PUBLIC __attribute__((visibility("default")))
-#define LINE 64
 
 typedef void Stage(const Funnel *, const Batch *);
 static Stage *const STAGES[] = {
@@ -59,7 +58,7 @@ static void lay_out(Funnel *funnel, Arena *arena) {
     funnel->promise = FLOATS(b->lists);
     funnel->ordered = FLOATS(b->lists);
     funnel->shift = take(arena, b->lists, sizeof(int64_t));
-    funnel->places = take(arena, b->lists ? searched : 0, sizeof(int32_t));
+    funnel->spans = take(arena, b->lists + 1, sizeof(Span));
     funnel->quantised = take(arena, USERS * PADDED(b->dim), sizeof(int16_t));
     funnel->kept = take(arena, most(searched, b->list_length) + 1, sizeof(int32_t));
     funnel->candidate = FLOATS(b->candidates * b->rank_width);

@@ -100,6 +100,11 @@ typedef struct {
     uint8_t *reason;         /* [rows] */
 } Batch;
 
+/* Places of an inverted file that lie side by side: what is kept of them starts at `start`, they start at `first`. */
+typedef struct {
+    int64_t start, first;
+} Span;
+
 /* A bundle with the memory that a batch needs. */
 typedef struct Funnel Funnel;
 
@@ -108,8 +113,9 @@ struct Funnel {
     float *gathered, *weights, *newest, *context, *question, *pooled, *features, *hidden, *turned; /* user_tower */
     float *lower, *upper, *sample, *found, *promise, *ordered; /* retrieval */
     int16_t *quantised;
-    int32_t *kept, *places;
+    int32_t *kept;
     int64_t *shift;
+    Span *spans;
     float *candidate, *reading, *compared, *between, *first, *gate, *half, *vector; /* ranking */
     uint64_t *keys;                                                                 /* reranking */
     uint8_t *marked;

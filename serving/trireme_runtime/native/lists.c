@@ -51,23 +51,28 @@ static void leave_out(void *context, int32_t item) {
     funnel->lower[at] = funnel->upper[at] = -INFINITY;
 }
 
+/* The next list that promises at least so much; a number or not: all, where sums overflow. */
+static int64_t promising(const Funnel *funnel, int64_t list, float least) {
+    while (list < funnel->bundle.lists && funnel->promise[list] < least) funnel->shift[list++] = -1;
+    return list;
+}
+
 /* Bounds of all items of the lists that promise at least so much, behind each other. */
 static Probed probe(const Funnel *funnel, const Scaled *scaled, float least) {
     const Bundle *bundle = &funnel->bundle;
     Probed probed = {funnel, 0, 0};
-    for (int64_t list = 0; list < bundle->lists; list++) {
+    for (int64_t list = promising(funnel, 0, least), next; list < bundle->lists; list = next) {
+        next = promising(funnel, list + 1, least);
         const int64_t first = bundle->first[list], last = bundle->first[list + 1];
-        funnel->shift[list] = -1;
-        if (funnel->promise[list] < least) continue; /* a number or not: all, where sums overflow */
         float *lower = funnel->lower + probed.count, *upper = funnel->upper + probed.count;
-        bounds(bundle, funnel->quantised, scaled, 1, first, last, lower, upper, 0);
-        for (int64_t place = first; place < last; place++) funnel->places[probed.count + place - first] = (int32_t)place;
+        bounds(bundle, funnel->quantised, scaled, 1, first, last, bundle->first[next], lower, upper, 0);
         for (int64_t place = last - 1; place >= first && bundle->item[place] < 0; place--)
             lower[place - first] = upper[place - first] = -INFINITY;
         funnel->shift[list] = first - probed.count;
+        funnel->spans[probed.lists++] = (Span){probed.count, first};
         probed.count += last - first;
-        probed.lists++;
     }
+    funnel->spans[probed.lists].start = probed.count;
     return probed;
 }
 
@@ -86,7 +91,7 @@ void search_lists(const Funnel *funnel, const Batch *batch, int64_t row) {
     for (;;) {
         Probed probed = probe(funnel, &scaled, least);
         for_excluded(funnel, batch, row, leave_out, &probed);
-        found = choose(funnel, query, &scaled, funnel->lower, funnel->upper, probed.count, funnel->places, index, score);
+        found = choose(funnel, query, &scaled, funnel->lower, funnel->upper, probed.count, funnel->spans, index, score);
         if (found == bundle->candidates || probed.lists == bundle->lists) break;
         least = probed.lists * WIDENING < bundle->lists ? nth_largest(funnel, probed.lists * WIDENING) : -INFINITY;
     }

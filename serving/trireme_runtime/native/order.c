@@ -37,10 +37,16 @@ float kth_largest(float *values, int64_t count, int64_t k) {
 }
 
 static int64_t collect(const float *values, int64_t count, float bound, float *found) {
-    int64_t size = 0;
-    for (int64_t at = 0; at < count; at++) {
-        found[size] = values[at];
-        size += values[at] >= bound;
+    int64_t size = 0, at = 0;
+    while (at < count) {
+        if (at + 8 <= count && !any(load(values + at) >= splat(bound))) {
+            at += 8;
+            continue;
+        }
+        for (const int64_t end = at + 8 < count ? at + 8 : count; at < end; at++) {
+            found[size] = values[at];
+            size += values[at] >= bound;
+        }
     }
     return size;
 }

@@ -24,7 +24,7 @@ static void search_all(const Funnel *funnel, const Batch *batch, int64_t row, in
     Scaled scaled[USERS];
     for (int user = 0; user < users; user++)
         scaled[user] = quantise(bundle, batch->query + (row + user) * dim, funnel->quantised + user * PADDED(dim));
-    bounds(bundle, funnel->quantised, scaled, users, 0, room, funnel->lower, funnel->upper, room);
+    bounds(bundle, funnel->quantised, scaled, users, 0, room, INT64_MAX, funnel->lower, funnel->upper, room);
     for (int user = 0; user < users; user++) {
         Bounds of_user = {funnel->lower + user * room, funnel->upper + user * room};
         const int64_t at = row + user;

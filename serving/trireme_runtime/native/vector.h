@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Bytes that memory hands out at a time. */
+#define LINE 64
 #define INLINE static inline __attribute__((always_inline))
 /* Rows of scratch memory are multiples of so many floats, and zero beyond their width. */
 #define PAD 16
@@ -33,6 +35,13 @@ INLINE v8 larger(v8 one, v8 other) {
 INLINE v8 smaller(v8 one, v8 other) {
     const v8i mask = one > other;
     return (v8)(((v8i)other & mask) | ((v8i)one & ~mask));
+}
+
+/* Whether any of eight comparisons is true. */
+INLINE int any(v8i mask) {
+    uint64_t parts[4];
+    memcpy(parts, &mask, sizeof parts);
+    return ((parts[0] | parts[1]) | (parts[2] | parts[3])) != 0;
 }
 
 INLINE float sum(v8 value) {
