@@ -144,8 +144,8 @@ def _settings(
 
 
 def _list_counts(catalogue_size: int) -> list[int]:
-    """Returns the powers of two near √N and 4 √N."""
-    return [1 << max(4, round(np.log2(factor * np.sqrt(catalogue_size)))) for factor in (1, 4)]
+    """Returns the powers of two near √N, 4 √N and 16 √N: few items to a list, where the best ones are spread over many."""
+    return [1 << max(4, round(np.log2(factor * np.sqrt(catalogue_size)))) for factor in (1, 4, 16)]
 
 
 def _margins(index: IvfIndex, held: Tables, queries: np.ndarray, items: np.ndarray) -> np.ndarray:

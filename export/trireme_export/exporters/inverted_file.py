@@ -7,12 +7,12 @@ from typing import Any
 import faiss
 import numpy as np
 
-from trireme_export.exporters.native import EIGHT, item_codes
+from trireme_export.exporters.native import EIGHT, interleaved, item_codes, quantised
 
 __all__ = ["inverted_file"]
 
 #: Vectors per list that the coarse quantiser is trained on.
-TRAINING_VECTORS = 64
+TRAINING_VECTORS = 32
 ITERATIONS = 10
 AT_ONCE = 1 << 17
 
@@ -34,9 +34,14 @@ def inverted_file(vectors: np.ndarray, lists: int) -> dict[str, Any]:
     laid = vectors[item]
     laid[item < 0] = 0
     mean = np.add.reduceat(laid, first[:-1], axis=0) / sizes[:, None]
+    held = item_codes(laid)
+    codes, step, *_ = quantised((mean - held["centre"]) / held["range"])
     return {
-        **item_codes(laid),
-        "mean": mean.astype(np.float32),
+        **held,
+        # What the codes stand for, which the reference reads.
+        "mean": (codes * step[:, None] * held["range"] + held["centre"]).astype(np.float32),
+        "mean_codes": interleaved(codes),
+        "mean_step": np.pad(step, (0, -len(step) % EIGHT)),
         "first": first.astype(np.int64),
         "item": item,
         "place": place,

@@ -12,7 +12,7 @@ from trireme_export.models.features import CategoryEncoder
 from trireme_export.models.ranker import GROUPS, RankerCore, ServingRanker
 from trireme_export.models.two_tower import NEWEST, ServingTower, UserTower
 
-__all__ = ["EIGHT", "item_codes", "panels", "ranker_tables", "tower_tables"]
+__all__ = ["EIGHT", "interleaved", "item_codes", "panels", "quantised", "ranker_tables", "tower_tables"]
 
 #: Outputs of a layer that lie side by side.
 PAD = 16
@@ -125,11 +125,11 @@ def item_codes(vectors: np.ndarray) -> dict[str, Any]:
     centred = np.abs(vectors[:: max(1, len(vectors) // SAMPLE)] - centre)
     span = np.quantile(centred, COMMON, axis=0)
     span[span <= 0] = np.maximum(centred.max(axis=0), 1e-30)[span <= 0]
-    parts = [_codes((vectors[start : start + AT_ONCE] - centre) / span) for start in range(0, len(vectors), AT_ONCE)]
+    parts = [quantised((vectors[start : start + AT_ONCE] - centre) / span) for start in range(0, len(vectors), AT_ONCE)]
     codes, step, error, length = (np.concatenate(column) for column in zip(*parts, strict=True))
     return {
         "vectors": vectors,
-        "codes": _interleaved(codes),
+        "codes": interleaved(codes),
         "step": np.pad(step, (0, -len(step) % EIGHT)),
         # The bounds count on it, so it is rounded up.
         "error": np.pad(np.nextafter(error, np.float32(np.inf)), (0, -len(error) % EIGHT)),
@@ -142,8 +142,8 @@ def item_codes(vectors: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _codes(scaled: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns codes int8 (n, Q) of rows, what their unit stands for, what they leave out, and the lengths, float32 (n)."""
+def quantised(scaled: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns codes int8 (n, Q) of rows (n, Q), what their unit stands for, what they leave out, and the lengths, float32 (n)."""
     step = np.maximum(np.abs(scaled).max(axis=1), 1e-30) / 127
     codes = np.rint(scaled / step[:, None])
     error = np.linalg.norm(scaled - codes * step[:, None], axis=1)
@@ -151,7 +151,7 @@ def _codes(scaled: np.ndarray) -> tuple[np.ndarray, ...]:
     return codes.astype(np.int8), *(value.astype(np.float32) for value in (step, error, length))
 
 
-def _interleaved(codes: np.ndarray) -> np.ndarray:
+def interleaved(codes: np.ndarray) -> np.ndarray:
     """Returns codes int8 (N, Q) as (N / 8, Q / 2, 8, 2), with zeros where eight items or sixteen dimensions are not full."""
     codes = np.pad(codes, [(0, -codes.shape[0] % EIGHT), (0, -codes.shape[1] % PAD)])
     pairs = codes.reshape(-1, EIGHT, codes.shape[1] // 2, 2)

@@ -22,13 +22,13 @@ from trireme_runtime.select import top_columns
 
 __all__ = ["IvfIndex"]
 
-#: As in native/lists.c: the margin is counted from the promise of the list of this rank, since the very best one may be one of a
-#: single outstanding item.
-LEADER = 4
+#: As in native/lists.c: the margin is counted from the promise of the list of this rank, since the very best ones may be lists of
+#: single outstanding items.
+LEADER = 16
 #: For a user who ran short: how many times as many lists every further search looks into.
 WIDENING = 4
-#: How far the rounding of two programs may move a promise, as a share of the lengths.
-ROUNDING = 1e-5
+#: How far the rounding of two programs, one of which has a query of 16 bits, may move a promise, as a share of the lengths.
+ROUNDING = 1e-4
 
 
 class IvfIndex:

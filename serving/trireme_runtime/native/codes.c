@@ -54,10 +54,37 @@ INLINE void fetch(const void *from, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += LINE) __builtin_prefetch((const char *)from + at);
 }
 
+/* Products in integers with the next eight vectors, whose codes start at `code`. */
+INLINE void products(const int8_t *code, const int16_t *quantised, int64_t width, const int users, v8i *total) {
+    for (int64_t from = 0; from < width; from += PAD)
+#pragma GCC unroll 8
+        for (int64_t at = from; at < from + PAD; at += 2, code += 2 * ITEMS) {
+            const v16s codes = __builtin_convertvector(*(const v16b *)code, v16s);
+            for (int user = 0; user < users; user++) {
+                int32_t pair;
+                memcpy(&pair, quantised + user * width + at, sizeof pair);
+                total[user] = add_products(total[user], codes, pair);
+            }
+        }
+}
+
+INLINE v8 estimate(const Scaled *scaled, v8 step, v8i total) {
+    return splat(scaled->base) + splat(scaled->step) * step * __builtin_convertvector(total, v8);
+}
+
+void estimates(const Bundle *bundle, const int8_t *codes, const float *step, const int16_t *quantised, const Scaled *scaled,
+               int64_t count, float *out) {
+    const int64_t width = PADDED(bundle->dim);
+    for (int64_t at = 0; at < count; at += ITEMS) {
+        v8i total[USERS] = {0};
+        products(codes + at * width, quantised, width, 1, total);
+        store(out + at, estimate(scaled, load(step + at), total[0]));
+    }
+}
+
 INLINE void bounds_of(const Bundle *bundle, const int16_t *quantised, const Scaled *scaled, const int users, int64_t first,
                       int64_t last, int64_t next, float *lower, float *upper, int64_t stride) {
     const int64_t width = PADDED(bundle->dim);
-    const int8_t *code = bundle->codes + first * width;
     for (int64_t item = first; item < last; item += ITEMS, next += ITEMS) {
         if (next < bundle->places) {
             fetch(bundle->codes + next * width, ITEMS * width);
@@ -65,23 +92,12 @@ INLINE void bounds_of(const Bundle *bundle, const int16_t *quantised, const Scal
             fetch(bundle->error + next, LINE);
         }
         v8i total[USERS] = {0};
-        for (int64_t from = 0; from < width; from += PAD)
-#pragma GCC unroll 8
-            for (int64_t at = from; at < from + PAD; at += 2, code += 2 * ITEMS) {
-                const v16s codes = __builtin_convertvector(*(const v16b *)code, v16s);
-                for (int user = 0; user < users; user++) {
-                    int32_t pair;
-                    memcpy(&pair, quantised + user * width + at, sizeof pair);
-                    total[user] = add_products(total[user], codes, pair);
-                }
-            }
+        products(bundle->codes + item * width, quantised, width, users, total);
         const v8 step = load(bundle->step + item), error = load(bundle->error + item);
         for (int user = 0; user < users; user++) {
-            const v8 estimate =
-                splat(scaled[user].base) + splat(scaled[user].step) * step * __builtin_convertvector(total[user], v8);
-            const v8 off = splat(scaled[user].reach) * error;
-            store(lower + user * stride + item - first, estimate - off);
-            store(upper + user * stride + item - first, estimate + off);
+            const v8 middle = estimate(scaled + user, step, total[user]), off = splat(scaled[user].reach) * error;
+            store(lower + user * stride + item - first, middle - off);
+            store(upper + user * stride + item - first, middle + off);
         }
     }
 }

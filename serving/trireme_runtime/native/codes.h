@@ -27,6 +27,10 @@ typedef struct {
  * bound either: then every item is scored in full. */
 Scaled quantise(const Bundle *bundle, const float *query, int16_t *out);
 
+/* Estimates for one user of the products with `count` vectors, of which all that lie in their groups are written. */
+void estimates(const Bundle *bundle, const int8_t *codes, const float *step, const int16_t *quantised, const Scaled *scaled,
+               int64_t count, float *out);
+
 /* Bounds of the items of the places first .. last - 1, multiples of ITEMS, for 1 or USERS users: their integers lie behind each
  * other, their bounds `stride` apart. Meanwhile, memory fetches what the places from `next` on need, as many at most. */
 void bounds(const Bundle *bundle, const int16_t *quantised, const Scaled *scaled, int users, int64_t first, int64_t last,

@@ -56,7 +56,6 @@ static void lay_out(Funnel *funnel, Arena *arena) {
     funnel->sample = FLOATS(searched);
     funnel->found = FLOATS(searched);
     funnel->promise = FLOATS(b->lists);
-    funnel->ordered = FLOATS(b->lists);
     funnel->shift = take(arena, b->lists, sizeof(int64_t));
     funnel->spans = take(arena, b->lists + 1, sizeof(Span));
     funnel->quantised = take(arena, USERS * PADDED(b->dim), sizeof(int16_t));

@@ -44,8 +44,9 @@ typedef struct {
     const float *error;    /* the same, length of what the code leaves out */
     const float *centre;   /* [dim], mean vector */
     const float *range;    /* [dim], a dimension of a code is the vector's, less the mean, divided by this */
-    const float *mean;     /* [lists, dim], of an inverted file: then `places` stands for `items` in the tables above */
-    const float *bonus;    /* [lists], see lists.c */
+    const int8_t *mean_codes; /* of an inverted file, as `codes` with lists for items: `places` then stands for `items` above */
+    const float *mean_step;   /* as `step` */
+    const float *bonus;       /* [lists], see lists.c */
     const int64_t *first;  /* [lists + 1], first place of each list */
     const int32_t *item;   /* [places], -1 where a list is filled up */
     const int32_t *place;  /* [items] */
@@ -111,7 +112,7 @@ typedef struct Funnel Funnel;
 struct Funnel {
     Bundle bundle;
     float *gathered, *weights, *newest, *context, *question, *pooled, *features, *hidden, *turned; /* user_tower */
-    float *lower, *upper, *sample, *found, *promise, *ordered; /* retrieval */
+    float *lower, *upper, *sample, *found, *promise; /* retrieval */
     int16_t *quantised;
     int32_t *kept;
     int64_t *shift;

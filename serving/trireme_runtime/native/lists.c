@@ -1,31 +1,25 @@
 /* Search in an inverted file: exact, by codes, among the items of the lists that promise most.
  *
  * Lists lie one behind the other, each filled up to whole groups of items, and vectors, codes and items lie at the same places. A
- * list promises its mean's product with the query, and what its best item had above that for other users, as a share of their
- * length. A query looks into the lists whose promise is not further than a margin, a share of its length, below the `LEADER`-th
- * best. */
+ * list promises the product of the query with its mean, which is a code, too, and what its best item had above that for other
+ * users, as a share of their length. A query looks into the lists whose promise is not further than a margin, a share of its
+ * length, below the `LEADER`-th best. */
 #include "codes.h"
 #include "order.h"
 
-/* Whose promise the margin is counted from: the very best one says less, as a list of one outstanding item. */
-#define LEADER 4
+/* Whose promise the margin is counted from: the very best ones say less, as lists of single outstanding items. */
+#define LEADER 16
 /* For a user who ran short: how many times as many lists every further search looks into. */
 #define WIDENING 4
 
-static void promises(const Bundle *bundle, const float *query, float length, float *out) {
-    const int64_t dim = bundle->dim, whole = dim / 8 * 8;
-    for (int64_t list = 0; list < bundle->lists; list++) {
-        const float *mean = bundle->mean + list * dim;
-        float total = dot(query, mean, whole);
-        for (int64_t at = whole; at < dim; at++) total += query[at] * mean[at];
-        out[list] = total + length * bundle->bonus[list];
-    }
+static void promises(const Bundle *bundle, const int16_t *quantised, const Scaled *scaled, float length, float *out) {
+    estimates(bundle, bundle->mean_codes, bundle->mean_step, quantised, scaled, bundle->lists, out);
+    for (int64_t list = 0; list < bundle->lists; list++) out[list] += length * bundle->bonus[list];
 }
 
-static float nth_largest(const Funnel *funnel, int64_t n) {
+static float nth_promise(const Funnel *funnel, int64_t n) {
     const int64_t lists = funnel->bundle.lists;
-    memcpy(funnel->ordered, funnel->promise, (size_t)lists * sizeof(float));
-    return kth_largest(funnel->ordered, lists, n < lists ? n : lists);
+    return bound_of_best(funnel->promise, lists, n < lists ? n : lists, funnel->sample, funnel->found);
 }
 
 /* Where the bounds of the lists that are looked into lie: at a place less its list's `shift`, or nowhere, if that is negative. */
@@ -85,15 +79,16 @@ void search_lists(const Funnel *funnel, const Batch *batch, int64_t row) {
     float square = 0.0f;
     for (int64_t at = 0; at < bundle->dim; at++) square += query[at] * query[at];
     const float length = sqrtf(square);
-    promises(bundle, query, length, funnel->promise);
-    float least = nth_largest(funnel, LEADER) - bundle->margin * length;
+    promises(bundle, funnel->quantised, &scaled, length, funnel->promise);
+    /* A query without codes is looked for in all lists. */
+    float least = isfinite(scaled.reach) ? nth_promise(funnel, LEADER) - bundle->margin * length : -INFINITY;
     int64_t found;
     for (;;) {
         Probed probed = probe(funnel, &scaled, least);
         for_excluded(funnel, batch, row, leave_out, &probed);
         found = choose(funnel, query, &scaled, funnel->lower, funnel->upper, probed.count, funnel->spans, index, score);
         if (found == bundle->candidates || probed.lists == bundle->lists) break;
-        least = probed.lists * WIDENING < bundle->lists ? nth_largest(funnel, probed.lists * WIDENING) : -INFINITY;
+        least = probed.lists * WIDENING < bundle->lists ? nth_promise(funnel, probed.lists * WIDENING) : -INFINITY;
     }
     for (int64_t at = 0; at < found; at++) index[at] = bundle->item[index[at]];
     for (; found < bundle->candidates; found++) {

@@ -108,7 +108,14 @@ def _user_tower(s: Sizes) -> Counts:
 def _retrieval(s: Sizes) -> Counts:
     dim, lists = s["dim"], s.get("lists", 0)
     places = s["places"] if lists else s["items"]
-    inverted = {"mean": lists * dim, "bonus": lists, "first": lists + 1, "item": places, "place": s["items"]}
+    inverted = {
+        "mean_codes": _padded(lists, 8) * _padded(dim),
+        "mean_step": _padded(lists, 8),
+        "bonus": lists,
+        "first": lists + 1,
+        "item": places,
+        "place": s["items"],
+    }
     return {
         **_seen(s),
         **(inverted if lists else {}),
