@@ -55,7 +55,14 @@ def _assign(vectors: np.ndarray, lists: int) -> np.ndarray:
     """Returns the list of every item, int64 [N]."""
     longer = lengthened(vectors)
     rows = np.sort(np.random.default_rng(0).permutation(len(vectors))[: TRAINING_VECTORS * lists])
-    means = faiss.Kmeans(longer.shape[1], lists, niter=ITERATIONS, max_points_per_centroid=TRAINING_VECTORS, seed=0)
+    means = faiss.Kmeans(
+        longer.shape[1],
+        lists,
+        niter=ITERATIONS,
+        min_points_per_centroid=1,  # fewer than it likes are no reason for a warning
+        max_points_per_centroid=TRAINING_VECTORS,
+        seed=0,
+    )
     means.train(longer[rows])
     parts = [means.index.search(longer[at : at + AT_ONCE], 1)[1][:, 0] for at in range(0, len(longer), AT_ONCE)]
     return np.concatenate(parts)
