@@ -294,6 +294,35 @@ class TestFaults:
         score = np.sort(expected.retrieval_score, axis=1)
         np.testing.assert_allclose(np.sort(found["retrieval_score"], axis=1), score, rtol=1e-4, atol=size * 1e-3)
 
+    @pytest.mark.parametrize("lists", [0, 7])
+    def test_products_that_overflow_to_no_number_are_no_candidates(self, kernels: ctypes.PyDLL, lists: int) -> None:
+        stages = random_stages({**PLAIN, "items": 700, "candidates": 2, "lists": lists, "margin": 1e9})
+        tensors = staged(stages, random_request(stages, 40, 2, history=True, excluding=True))
+        search: Any = stages[2]
+        vectors = search.index.compiled["vectors"]
+        vectors[::2] = 0
+        vectors[1::2, 0], vectors[1::2, 1] = 1e9, -1e9
+        tensors["query"] = np.full_like(tensors["query"], 1e30)
+        found = alone(kernels, stages, "retrieval", tensors)
+        assert np.isfinite(found["retrieval_score"]).all()
+        place = search.index.compiled["place"] if lists else np.arange(700)
+        candidates = found["candidate_index"][found["candidate_index"] >= 0]
+        assert candidates.size > 40
+        assert (place[candidates] % 2 == 0).all()
+
+    def test_lists_whose_promise_overflows_to_no_number_are_looked_into(self, kernels: ctypes.PyDLL) -> None:
+        stages = random_stages({**PLAIN, "items": 700, "candidates": 2, "lists": 40, "margin": 0.0})
+        tensors = staged(stages, random_request(stages, 40, 2, history=True, excluding=True))
+        search: Any = stages[2]
+        mean = search.index.compiled["mean"]
+        mean[::3, 0], mean[::3, 1] = 1e21, -1e21
+        tensors["query"] = (tensors["query"] * 1e17).astype(np.float32)
+        tensors["query"][:, :2] = 1e18
+        with np.errstate(invalid="ignore", over="ignore"):
+            expected = search(**stage_inputs("retrieval", tensors))
+        found = alone(kernels, stages, "retrieval", tensors)
+        np.testing.assert_array_equal(found["candidate_index"], expected.candidate_index)
+
     def test_the_order_of_retrieval_stands_in_for_scores_that_are_no_numbers(self, kernels: ctypes.PyDLL) -> None:
         stages, tensors = self.tensors()
         tensors["history_index"][:] = np.arange(5)

@@ -75,6 +75,7 @@ class IvfIndex:
         """float32 [batch, lists] of the queries float32 [batch, Q]."""
         length = np.linalg.norm(query, axis=1, keepdims=True)
         promised: np.ndarray = query @ self._tables["mean"].T + length * self._tables["bonus"]
+        promised[np.isnan(promised)] = np.inf  # sums that overflow have no order: such a list is looked into
         return promised
 
     def vectors(self, item: np.ndarray) -> np.ndarray:
@@ -103,7 +104,7 @@ class IvfIndex:
         ]
         item = np.concatenate([tables["item"][span] for span in spans])
         score = np.concatenate([tables["vectors"][span] @ query for span in spans])
-        score[(item < 0) | np.isin(item, excluded)] = -np.inf
+        score[(item < 0) | np.isin(item, excluded) | np.isnan(score)] = -np.inf
         column, value = top_columns(score[None], count)
         return np.where(column >= 0, item[column], -1)[0], value[0]
 

@@ -147,7 +147,8 @@ int64_t choose(const Funnel *funnel, const float *query, const Scaled *scaled, f
     if (spans) to_places(spans, kept, left);
     for (int64_t at = 0; at < left; at++) {
         if (at + AHEAD < left) fetch(bundle->vectors + kept[at + AHEAD] * bundle->dim, bundle->dim * (int64_t)sizeof(float));
-        exact[at] = product(query, bundle->vectors + kept[at] * bundle->dim, bundle->dim);
+        const float value = product(query, bundle->vectors + kept[at] * bundle->dim, bundle->dim);
+        exact[at] = isnan(value) ? -INFINITY : value; /* sums that overflow may be no number, and have no order then */
     }
     float least = -INFINITY;
     int64_t equal = 0;

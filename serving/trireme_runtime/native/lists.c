@@ -14,7 +14,10 @@
 
 static void promises(const Bundle *bundle, const int16_t *quantised, const Scaled *scaled, float length, float *out) {
     estimates(bundle, bundle->mean_codes, bundle->mean_step, quantised, scaled, bundle->lists, out);
-    for (int64_t list = 0; list < bundle->lists; list++) out[list] += length * bundle->bonus[list];
+    for (int64_t list = 0; list < bundle->lists; list++) {
+        const float promise = out[list] + length * bundle->bonus[list];
+        out[list] = isnan(promise) ? INFINITY : promise; /* no number has no order: such a list is looked into */
+    }
 }
 
 static float nth_promise(const Funnel *funnel, int64_t n) {
@@ -45,7 +48,7 @@ static void leave_out(void *context, int32_t item) {
     funnel->lower[at] = funnel->upper[at] = -INFINITY;
 }
 
-/* The next list that promises at least so much; a number or not: all, where sums overflow. */
+/* The next list that promises at least so much; all, where that is no number. */
 static int64_t promising(const Funnel *funnel, int64_t list, float least) {
     while (list < funnel->bundle.lists && funnel->promise[list] < least) funnel->shift[list++] = -1;
     return list;
