@@ -116,6 +116,15 @@ def test_a_damaged_index_is_named(ivf: tuple[IvfIndex, dict], tmp_path: Path) ->
         load_index(tmp_path)
 
 
+@pytest.mark.parametrize("parameter", ["margin", "sizes", "items"])
+def test_a_parameter_that_is_missing_is_named(parameter: str, ivf: tuple[IvfIndex, dict], tmp_path: Path) -> None:
+    ivf[0].save(tmp_path)
+    description = tmp_path / "stage.json"
+    description.write_text(description.read_text().replace(f'"{parameter}":', '"other":'))
+    with pytest.raises(ArtifactError, match=f"^inverted file: there is no {parameter}; export again$"):
+        load_index(tmp_path)
+
+
 class TestChoice:
     def test_a_small_catalogue_is_searched_exactly(self, tmp_path: Path) -> None:
         vectors, queries = catalogue()

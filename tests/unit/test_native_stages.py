@@ -449,8 +449,9 @@ class TestTables:
             Funnel([*one[:3], other[3], one[4]])
 
     @pytest.mark.parametrize("stage", range(5))
-    def test_a_table_that_is_too_short_is_named(self, kernels: ctypes.PyDLL, stage: int) -> None:
-        made = random_stages(PLAIN)[stage]
+    @pytest.mark.parametrize("lists", [0, 7])
+    def test_a_table_that_is_too_short_is_named(self, kernels: ctypes.PyDLL, lists: int, stage: int) -> None:
+        made = random_stages({**PLAIN, "lists": lists})[stage]
         for name, table in (made.tables() or {}).items():
             if isinstance(table, np.ndarray) and name != "seen_offsets":
                 tables = {**(made.tables() or {}), name: table.ravel()[:-1]}
@@ -465,6 +466,50 @@ class TestTables:
             tables = {key: value for key, value in (made.tables() or {}).items() if key != name}
             with pytest.raises(ArtifactError, match=f"^compiled {made.name}: there is no {name}; export again$"):
                 NativeStages(kernels, [made.name], tables, set())
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"first": lambda first: first[[0, 2, 1, *range(3, first.size)]]}, "first is no order of lists"),
+            ({"first": lambda first: first[[0, 2, 1, *range(3, first.size)]].astype("uint64")}, "first is no order"),
+            ({"first": lambda first: first + 8}, "first is no order of lists of whole groups of 8 up to "),
+            ({"first": lambda first: first - 1}, "first is no order of lists"),
+            ({"first": lambda first: first.astype("float32")}, "first is float32, needed: int64"),
+            ({"item": lambda item: np.where(item == 5, 41, item)}, "item holds -1 to 41, allowed: -1 to 40"),
+            ({"item": lambda item: np.where(item == 5, -2, item)}, "item holds -2 to 40, allowed: -1 to 40"),
+            ({"item": lambda item: np.where(item == 5, 6, item)}, "item and place are not the inverse"),
+            ({"item": lambda item: np.where(item < 0, 6, item)}, "item and place are not the inverse"),
+            ({"item": lambda item: item.astype(str)}, "item is str.*, needed: int32"),
+            ({"place": lambda place: place - place.max() - 1}, r"place holds -\d+ to -1, allowed: 0 to"),
+            ({"place": lambda place: place + 1000}, "place holds .* allowed: 0 to"),
+            ({"place": lambda place: place[::-1]}, "item and place are not the inverse"),
+            ({"place": np.zeros_like}, "item and place are not the inverse"),
+            ({"lists": lambda lists: lists + 1}, "mean has .* values, needed"),
+            ({"lists": lambda lists: -lists}, "mean has .* values, needed"),
+            ({"places": lambda places: places + 8}, "item has .* values, needed"),
+            ({"margin": lambda margin: -1.0}, "margin is -1.0, allowed: 0 and more"),
+            ({"margin": lambda margin: np.nan}, "margin is nan, allowed: 0 and more"),
+            ({"codes": lambda codes: codes.astype("float32")}, "codes is float32, needed: int8"),
+        ],
+    )
+    def test_an_inverted_file_that_is_inconsistent_is_refused(
+        self, kernels: ctypes.PyDLL, changes: dict[str, Any], message: str
+    ) -> None:
+        made = random_stages({**PLAIN, "lists": 7, "margin": 0.3})[2]
+        tables = made.tables() or {}
+        NativeStages(kernels, ["retrieval"], tables, set())
+        tables = {**tables, **{name: change(tables[name]) for name, change in changes.items()}}
+        with pytest.raises(ArtifactError, match=f"^compiled retrieval: {message}"):
+            NativeStages(kernels, ["retrieval"], tables, set())
+
+    def test_padding_before_the_end_of_a_list_is_refused(self, kernels: ctypes.PyDLL) -> None:
+        tables = random_stages({**PLAIN, "lists": 7, "margin": 0.3})[2].tables() or {}
+        item, place = tables["item"].copy(), tables["place"].copy()
+        end = int(np.flatnonzero(item < 0)[0])
+        item[end - 1], item[end] = item[end], item[end - 1]
+        place[item[end]] = end
+        with pytest.raises(ArtifactError, match="item has padding before the end of a list"):
+            NativeStages(kernels, ["retrieval"], {**tables, "item": item, "place": place}, set())
 
     def test_popular_items_out_of_range_are_refused(self, kernels: ctypes.PyDLL) -> None:
         stages = random_stages(PLAIN)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from trireme_runtime.artifacts import save_stage
+from trireme_runtime.errors import ArtifactError
 from trireme_runtime.native import library
 from trireme_runtime.native.tables import Tables
 from trireme_runtime.select import top_columns
@@ -45,7 +46,6 @@ class IvfIndex:
         self.margin = margin
         self.catalogue_size = int(tables["items"])
         self._tables = tables
-        self._reach = float(np.linalg.norm(tables["mean"], axis=1).max() + np.abs(tables["bonus"]).max())
 
     @property
     def compiled(self) -> Tables | None:
@@ -87,7 +87,8 @@ class IvfIndex:
         """Whether rounding decides if the list of an item is looked into: bool [n], for a query [Q] and items int [n]."""
         promise = self.promise(query[None])[0]
         lists = np.searchsorted(self._tables["first"], self._tables["place"][item], "right") - 1
-        tolerance = ROUNDING * self._reach * np.linalg.norm(query)
+        largest = np.linalg.norm(self._tables["mean"], axis=1).max() + np.abs(self._tables["bonus"]).max()
+        tolerance = ROUNDING * largest * np.linalg.norm(query)
         near: np.ndarray = np.abs(promise[lists] - self._least(query, promise)) <= tolerance
         return near
 
@@ -115,5 +116,12 @@ class IvfIndex:
 
     @classmethod
     def load(cls, arrays: Mapping[str, np.ndarray], parameters: Mapping[str, Any]) -> IvfIndex:
-        """The index whose arrays and parameters ``save`` wrote."""
-        return cls({**arrays, **parameters["sizes"]}, parameters["margin"])
+        """The index whose arrays and parameters ``save`` wrote.
+
+        Raises:
+            ArtifactError: a parameter is missing.
+        """
+        try:
+            return cls({**arrays, **parameters["sizes"]}, parameters["margin"])
+        except KeyError as error:
+            raise ArtifactError(f"inverted file: there is no {error.args[0]}; export again") from None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trireme_runtime.arrays import Pairs
-from trireme_runtime.native.shapes import verify
+from trireme_runtime.native.shapes import DTYPES, verify
 from trireme_runtime.native.tables import Tables
 from trireme_runtime.schema import STAGES
 
@@ -18,23 +18,6 @@ __all__ = ["BATCH", "NativeStages"]
 #: Rows that are computed at a time; a call may have more.
 BATCH = 64
 
-_TABLES = {
-    "user_ids": "int64",
-    "item_ids": "int64",
-    "history": "int32",
-    "category": "int32",
-    "number": "float32",
-    "tower_first": "int64",
-    "seen_offsets": "int64",
-    "seen_items": "int32",
-    "codes": "int8",
-    "mean_codes": "int8",
-    "first": "int64",
-    "item": "int32",
-    "place": "int32",
-    "rank_first": "int64",
-    "popular": "int32",
-}
 _FLOATS = ("margin", "longest", "longest_code")
 
 #: The fields of ``Bundle`` in funnel.h, in its order: tables, then sizes, stage by stage.
@@ -188,7 +171,7 @@ class NativeStages:
         bundle = Bundle(batch=BATCH)
         for name, value in sizes.items():
             if isinstance(value, np.ndarray):
-                sizes[name] = array = np.require(value, _TABLES.get(name, "float32"), ["C", "ALIGNED"])
+                sizes[name] = array = np.require(value, DTYPES.get(name, "float32"), ["C", "ALIGNED"])
                 value = _address(array)
             setattr(bundle, name, value)
         self._inputs, self._outputs = ([self._form(name) for name in names] for names in (self._read, self.answered))

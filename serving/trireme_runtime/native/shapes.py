@@ -10,11 +10,30 @@ import numpy as np
 from trireme_runtime.errors import ArtifactError
 from trireme_runtime.native.tables import Tables
 
-__all__ = ["joined", "verify"]
+__all__ = ["DTYPES", "joined", "verify"]
 
 Sizes = Mapping[str, int]
 #: The values of tables by name, and how many they are.
 Counts = dict[str, int]
+
+#: The types of tables; others hold float32.
+DTYPES = {
+    "user_ids": "int64",
+    "item_ids": "int64",
+    "history": "int32",
+    "category": "int32",
+    "number": "float32",
+    "tower_first": "int64",
+    "seen_offsets": "int64",
+    "seen_items": "int32",
+    "codes": "int8",
+    "mean_codes": "int8",
+    "first": "int64",
+    "item": "int32",
+    "place": "int32",
+    "rank_first": "int64",
+    "popular": "int32",
+}
 
 
 def joined(tables: Mapping[str, Tables]) -> dict[str, Any]:
@@ -50,12 +69,13 @@ def verify(stages: Iterable[str], tables: Tables) -> None:
             for name, count in counts.items():
                 if tables[name].size != count:
                     raise ArtifactError(f"compiled {stage}: {name} has {tables[name].size} values, needed: {count}")
+                _of_type(stage, name, tables[name])
         except KeyError as error:
             raise ArtifactError(f"compiled {stage}: there is no {error.args[0]}; export again") from None
         for name in counts.keys() & _RANGES.keys():
             _within(stage, name, tables[name], _RANGES[name](tables))
         if "first" in counts:
-            _ordered(stage, tables["first"], tables["places"])
+            _inverted(stage, tables)
 
 
 def _within(stage: str, name: str, table: np.ndarray, allowed: tuple[int, int]) -> None:
@@ -66,9 +86,24 @@ def _within(stage: str, name: str, table: np.ndarray, allowed: tuple[int, int]) 
         )
 
 
-def _ordered(stage: str, first: np.ndarray, places: int) -> None:
-    if first[0] != 0 or first[-1] != places or (np.diff(first) < 0).any() or (first % 8).any():
-        raise ArtifactError(f"compiled {stage}: first is no order of lists of whole groups of 8 up to {places}")
+def _of_type(stage: str, name: str, table: np.ndarray) -> None:
+    needed = DTYPES.get(name, "float32")
+    if not np.can_cast(table.dtype, needed, "same_kind"):
+        raise ArtifactError(f"compiled {stage}: {name} is {table.dtype.name}, needed: {needed}")
+
+
+def _inverted(stage: str, tables: Tables) -> None:
+    """Holds an inverted file to its form: search reads by ``first`` and ``place``, and answers what ``item`` says."""
+    first, item, place = (tables[name].ravel() for name in ("first", "item", "place"))
+    if first[0] != 0 or first[-1] != item.size or (first[1:] < first[:-1]).any() or (first % 8).any():
+        raise ArtifactError(f"compiled {stage}: first is no order of lists of whole groups of 8 up to {item.size}")
+    if (item[place] != np.arange(place.size)).any() or np.count_nonzero(item >= 0) != place.size:
+        raise ArtifactError(f"compiled {stage}: item and place are not the inverse of each other")
+    after_padding = np.flatnonzero((item[:-1] < 0) & (item[1:] >= 0)) + 1
+    if not np.isin(after_padding, first).all():
+        raise ArtifactError(f"compiled {stage}: item has padding before the end of a list")
+    if not tables["margin"] >= 0:
+        raise ArtifactError(f"compiled {stage}: margin is {tables['margin']}, allowed: 0 and more")
 
 
 def _padded(width: int, by: int = 16) -> int:
