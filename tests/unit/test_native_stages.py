@@ -152,6 +152,31 @@ class TestEveryStage:
         found = alone(kernels, stages, "ranking", tensors)["ranking_score"]
         close(found[listed], tensors["ranking_score"][listed])
 
+    def test_a_user_who_runs_short_is_searched_in_more_lists(self, kernels: ctypes.PyDLL) -> None:
+        stages = random_stages({**PLAIN, "items": 700, "candidates": 30, "lists": 40, "margin": 0.0, "users": 0})
+        search: Any = stages[2]
+        tensors = staged(stages, random_request(stages, 6, 1, history=False, excluding=False))
+        nothing = np.empty(0, np.int64), np.empty(0, np.int32)
+        best, _ = search.index.search(tensors["query"], nothing, 650)
+        for leave in (30, 29):  # as many as are asked for, and one less
+            # All but the worst are excluded for every second user: these lie in the last lists that are looked into.
+            kept = np.stack([np.setdiff1d(np.arange(700), row)[:leave] for row in best[::2]])
+            left_out = [
+                (row, item)
+                for row, own in zip(range(0, 6, 2), kept, strict=True)
+                for item in range(700)
+                if item not in own
+            ]
+            tensors["excluded"] = tuple(np.array(left_out).T)
+            found = alone(kernels, stages, "retrieval", tensors)
+            expected = search(**stage_inputs("retrieval", tensors))
+            np.testing.assert_array_equal(found["candidate_index"], expected.candidate_index)
+            close(found["retrieval_score"], expected.retrieval_score)
+            for row, own in zip(found["candidate_index"][::2], kept, strict=True):
+                assert sorted(row[row >= 0].tolist()) == own.tolist()
+                assert (row[leave:] == -1).all()
+            assert (found["candidate_index"][1::2] >= 0).all()
+
     @examples
     @given(sizes=sizes(), **requests)
     def test_reranking_answers_the_same(self, kernels: ctypes.PyDLL, sizes: dict[str, Any], **request: Any) -> None:
@@ -217,8 +242,9 @@ class TestTheFunnel:
         length = reranking.list_length
         assert [output.shape for output in outputs] == [(0, length), (0, length), (0, 1), (0, 1), (0, 1)]
 
-    def test_answers_do_not_depend_on_the_batch(self, kernels: ctypes.PyDLL) -> None:
-        stages = random_stages({**PLAIN, "items": 700, "candidates": 30})
+    @pytest.mark.parametrize("lists", [0, 7, 40])
+    def test_answers_do_not_depend_on_the_batch(self, kernels: ctypes.PyDLL, lists: int) -> None:
+        stages = random_stages({**PLAIN, "items": 700, "candidates": 30, "lists": lists, "margin": 0.05})
         asked = random_request(stages, 2 * BATCH + 3, 1, history=True, excluding=True)
         row, item = asked["excluded"]
         funnel = Funnel(stages)
