@@ -49,8 +49,10 @@ class IvfIndex:
 
     @property
     def compiled(self) -> Tables | None:
-        """The tables of the compiled form; None where it cannot be used."""
-        return None if library() is None else {**self._tables, "margin": self.margin}
+        """The tables of the compiled form, which has its means as codes; None where it cannot be used."""
+        if library() is None:
+            return None
+        return {**{name: value for name, value in self._tables.items() if name != "mean"}, "margin": self.margin}
 
     def search(
         self, query: np.ndarray, excluded: tuple[np.ndarray, np.ndarray], count: int
