@@ -20,6 +20,7 @@ from trireme_runtime import native
 from trireme_runtime.errors import ArtifactError
 from trireme_runtime.native import binding, cpu_flags, load, variants
 from trireme_runtime.native.binding import BATCH, NativeStages
+from trireme_runtime.native.shapes import joined
 from trireme_runtime.schema import STAGES, STEPS
 from trireme_runtime.stages import chain
 from trireme_runtime.stages.chain import Chain, Funnel, StageFailedError
@@ -510,10 +511,7 @@ class TestTables:
             ({"place": lambda place: place[::-1]}, "item and place are not the inverse"),
             ({"place": np.zeros_like}, "item and place are not the inverse"),
             ({"lists": lambda lists: lists + 1}, "bonus has .* values, needed"),
-            ({"lists": lambda lists: -lists}, "mean_codes has .* values, needed"),
             ({"places": lambda places: places + 8}, "item has .* values, needed"),
-            ({"margin": lambda margin: -1.0}, "margin is -1.0, allowed: 0 and more"),
-            ({"margin": lambda margin: np.nan}, "margin is nan, allowed: 0 and more"),
             ({"codes": lambda codes: codes.astype("float32")}, "codes is float32, needed: int8"),
         ],
     )
@@ -525,6 +523,23 @@ class TestTables:
         NativeStages(kernels, ["retrieval"], tables, set())
         tables = {**tables, **{name: change(tables[name]) for name, change in changes.items()}}
         with pytest.raises(ArtifactError, match=f"^compiled retrieval: {message}"):
+            NativeStages(kernels, ["retrieval"], tables, set())
+
+    @pytest.mark.parametrize(
+        ("name", "value", "needed"),
+        [
+            *(("candidates", value, "a whole number from 1") for value in (0, -5, 8.0, "8", None)),
+            *(("lists", value, "a whole number from 0") for value in (-7, 7.0, [7])),
+            *(("margin", value, "a number from 0") for value in (-1, np.nan, "0.3", None)),
+            ("longest", np.nan, "a number from 0"),
+        ],
+    )
+    def test_a_size_that_is_none_is_refused(self, kernels: ctypes.PyDLL, name: str, value: Any, needed: str) -> None:
+        stages = random_stages({**PLAIN, "lists": 7, "margin": 0.3})
+        tables = joined({"retrieval": {**(stages[2].tables() or {}), name: value}})
+        with pytest.raises(
+            ArtifactError, match=rf"^compiled stages: {name} is {re.escape(repr(value))}, needed: {needed}$"
+        ):
             NativeStages(kernels, ["retrieval"], tables, set())
 
     def test_padding_before_the_end_of_a_list_is_refused(self, kernels: ctypes.PyDLL) -> None:

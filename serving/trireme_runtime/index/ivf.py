@@ -44,7 +44,7 @@ class IvfIndex:
 
     def __init__(self, tables: Tables, margin: float) -> None:
         self.margin = margin
-        self.catalogue_size = int(tables["items"])
+        self.catalogue_size = tables["items"]
         self._tables = tables
 
     @property

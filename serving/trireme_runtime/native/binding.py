@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trireme_runtime.arrays import Pairs
-from trireme_runtime.native.shapes import DTYPES, verify
+from trireme_runtime.native.shapes import DTYPES, FLOATS, verify
 from trireme_runtime.native.tables import Tables
 from trireme_runtime.schema import STAGES
 
@@ -17,8 +17,6 @@ __all__ = ["BATCH", "NativeStages"]
 
 #: Rows that are computed at a time; a call may have more.
 BATCH = 64
-
-_FLOATS = ("margin", "longest", "longest_code")
 
 #: The fields of ``Bundle`` in funnel.h, in its order: tables, then sizes, stage by stage.
 _BUNDLE = (
@@ -44,7 +42,7 @@ class Bundle(ctypes.Structure):
     """``Bundle`` of funnel.h."""
 
     _fields_ = tuple(
-        (name.lstrip("*"), ctypes.c_void_p if name[0] == "*" else ctypes.c_float if name in _FLOATS else ctypes.c_int64)
+        (name.lstrip("*"), ctypes.c_void_p if name[0] == "*" else ctypes.c_float if name in FLOATS else ctypes.c_int64)
         for name in _BUNDLE
     )
 

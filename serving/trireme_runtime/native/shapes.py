@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from trireme_runtime.errors import ArtifactError
 from trireme_runtime.native.tables import Tables
 
-__all__ = ["DTYPES", "joined", "verify"]
+__all__ = ["DTYPES", "FLOATS", "joined", "verify"]
 
 Sizes = Mapping[str, int]
 #: The values of tables by name, and how many they are.
@@ -35,6 +36,11 @@ DTYPES = {
     "popular": "int32",
 }
 
+#: The sizes that are no whole numbers.
+FLOATS = ("margin", "longest", "longest_code")
+#: The least value of sizes that may not be 0.
+LEAST = {"candidates": 1, "list_length": 1}
+
 
 def joined(tables: Mapping[str, Tables]) -> dict[str, Any]:
     """Returns the tables of several stages, by their names, as one.
@@ -47,7 +53,7 @@ def joined(tables: Mapping[str, Tables]) -> dict[str, Any]:
     for stage, own in tables.items():
         for name, value in own.items():
             other: Any = held.setdefault(name, value)
-            if np.shape(value) != np.shape(other) or (np.ndim(value) == 0 and value != other):
+            if other is not value and (np.shape(value) != np.shape(other) or (np.ndim(value) == 0 and value != other)):
                 raise ArtifactError(
                     f"compiled stages: {name} is {_short(other)} in {said_by[name]} and {_short(value)} in {stage}"
                 )
@@ -59,8 +65,10 @@ def verify(stages: Iterable[str], tables: Tables) -> None:
     """Holds the tables of ``stages`` to their sizes, and small ones that are indices to their range.
 
     Raises:
-        ArtifactError: names the table.
+        ArtifactError: names the table or the size.
     """
+    for name, value in tables.items():
+        _number(name, value)
     for stage in stages:
         try:
             counts = _COUNTS[stage](tables)
@@ -76,6 +84,15 @@ def verify(stages: Iterable[str], tables: Tables) -> None:
             _within(stage, name, tables[name], _RANGES[name](tables))
         if "first" in counts:
             _inverted(stage, tables)
+
+
+def _number(name: str, value: Any) -> None:
+    """Holds what is no array to a size."""
+    least, real = LEAST.get(name, 0), name in FLOATS
+    of_kind = isinstance(value, Real if real else Integral)
+    if not isinstance(value, np.ndarray) and not (of_kind and value >= least):
+        kind = "a number" if real else "a whole number"
+        raise ArtifactError(f"compiled stages: {name} is {value!r}, needed: {kind} from {least}")
 
 
 def _within(stage: str, name: str, table: np.ndarray, allowed: tuple[int, int]) -> None:
@@ -102,8 +119,6 @@ def _inverted(stage: str, tables: Tables) -> None:
     after_padding = np.flatnonzero((item[:-1] < 0) & (item[1:] >= 0)) + 1
     if not np.isin(after_padding, first).all():
         raise ArtifactError(f"compiled {stage}: item has padding before the end of a list")
-    if not tables["margin"] >= 0:
-        raise ArtifactError(f"compiled {stage}: margin is {tables['margin']}, allowed: 0 and more")
 
 
 def _padded(width: int, by: int = 16) -> int:
