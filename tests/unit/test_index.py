@@ -172,3 +172,10 @@ class TestChoice:
         vectors, queries = catalogue()
         with pytest.raises(ExportError, match="90 items are too few for lists; allowed: exact"):
             tune_index(vectors[:90], queries, IndexTarget("ivf", COUNT, 0.9), tmp_path)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+    def test_vectors_that_cannot_be_searched(self, value: float, tmp_path: Path) -> None:
+        vectors, queries = catalogue()
+        vectors[7, 3] = value
+        with pytest.raises(ExportError, match=r"^item vectors are no numbers, or too long to be searched$"):
+            tune_index(vectors, queries, IndexTarget("ivf", COUNT, 0.9), tmp_path)

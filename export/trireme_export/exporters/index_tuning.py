@@ -85,8 +85,10 @@ def tune_index(
         ``{"kind", "lists", "margin", "recall", "us_alone", "us_per_query"}``.
 
     Raises:
-        ExportError: ``target.kind`` is ivf and the catalogue is too small for it.
+        ExportError: ``target.kind`` is ivf and the catalogue is too small for it; or vectors are no numbers or too long.
     """
+    if not np.isfinite(np.einsum("nd,nd->n", vectors, vectors)).all():
+        raise ExportError("item vectors are no numbers, or too long to be searched")  # Faiss would end the process
     queries = queries[:QUERIES]
     taught, queries = (queries[::2], queries[1::2]) if len(queries) > 1 else (queries, queries)
     vectors = np.ascontiguousarray(vectors)
