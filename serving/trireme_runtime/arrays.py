@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["Pairs", "contains", "lookup", "pairs_of_rows", "ragged_rows", "stable_partition"]
+__all__ = ["Pairs", "address", "contains", "lookup", "pairs_of_rows", "ragged_rows", "stable_partition"]
 
 #: Items of the rows of a batch: row of the batch int64 [m], item index int32 [m].
 Pairs = tuple[np.ndarray, np.ndarray]
+
+
+def address(array: np.ndarray) -> int:
+    """Where its values lie, for C."""
+    return int(array.__array_interface__["data"][0])
 
 
 def lookup(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:

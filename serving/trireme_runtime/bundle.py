@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 #: Of bundles: what their models answer, and with which files. 2: `feature_age_s`, and the item ids in retrieval.
+#: 3: an inverted file of our own, and codes of whole groups.
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 #: File of a repository with users to ask, in the format of perf_analyzer's `--input-data`.

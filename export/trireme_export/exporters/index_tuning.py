@@ -21,7 +21,6 @@ from trireme_export.exporters.inverted_file import inverted_file
 from trireme_export.exporters.product import exact_index
 from trireme_runtime.features.seen import SeenItems
 from trireme_runtime.index import ExactIndex, ItemIndex, IvfIndex
-from trireme_runtime.index.ivf import LEADER
 from trireme_runtime.native import library
 from trireme_runtime.native.binding import NativeStages
 from trireme_runtime.native.tables import Tables
@@ -135,11 +134,11 @@ def _settings(
         held = inverted_file(vectors, lists)
         held = {**held, "bonus": _bonus(held, taught)}
         index = IvfIndex(held, 0.0)
-        needed = np.sort(_margins(index, held, tuned, truth[0]).ravel())
-        depths = _margins(index, held, measured, truth[1])
+        needed = np.sort(index.needed_margin(tuned, truth[0]).ravel())
+        margins = index.needed_margin(measured, truth[1])
         for share in SHARES:
             margin = EVERYTHING if share == 1 else max(0.0, float(needed[int(share * (needed.size - 1))]))
-            index, recall = IvfIndex(held, margin), float((depths <= margin).mean())
+            index, recall = IvfIndex(held, margin), float((margins <= margin).mean())
             reached = recall >= target.recall
             costs = _costs(index, measured, target.candidates) if reached else (None, None)
             yield index, Point("ivf", held["lists"], margin, recall, *costs)
@@ -148,17 +147,6 @@ def _settings(
 def _list_counts(catalogue_size: int) -> list[int]:
     """Returns the powers of two near √N, 4 √N and 16 √N: few items to a list, where the best ones are spread over many."""
     return [1 << max(4, round(np.log2(factor * np.sqrt(catalogue_size)))) for factor in (1, 4, 16)]
-
-
-def _margins(index: IvfIndex, held: Tables, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Returns the margin at which a query looks into the list of an item: float32 [batch, n] for items int [batch, n]."""
-    promise = index.promise(queries)
-    lists = np.searchsorted(held["first"], held["place"][items], "right") - 1
-    leader = min(LEADER, promise.shape[1])
-    leading = -np.partition(-promise, leader - 1, axis=1)[:, leader - 1 : leader]
-    length = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-30)
-    margins: np.ndarray = (leading - np.take_along_axis(promise, lists, axis=1)) / length
-    return margins
 
 
 def _bonus(held: Tables, queries: np.ndarray) -> np.ndarray:

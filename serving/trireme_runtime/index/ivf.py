@@ -87,16 +87,21 @@ class IvfIndex:
 
     def borderline(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Whether rounding decides if the list of an item is looked into: bool [n], for a query [Q] and items int [n]."""
-        promise = self.promise(query[None])[0]
-        lists = np.searchsorted(self._tables["first"], self._tables["place"][item], "right") - 1
         largest = np.linalg.norm(self._tables["mean"], axis=1).max() + np.abs(self._tables["bonus"]).max()
-        tolerance = ROUNDING * largest * np.linalg.norm(query)
-        near: np.ndarray = np.abs(promise[lists] - self._least(query, promise)) <= tolerance
+        near: np.ndarray = np.abs(self.needed_margin(query[None], item[None])[0] - self.margin) <= ROUNDING * largest
         return near
 
+    def needed_margin(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """The least margin at which a query looks into the list of an item: float32 [batch, n] for queries float32 [batch, Q]
+        and items int [batch, n]."""
+        promise = self.promise(query)
+        lists = np.searchsorted(self._tables["first"], self._tables["place"][item], "right") - 1
+        length = np.maximum(np.linalg.norm(query, axis=1, keepdims=True), 1e-30)
+        margin: np.ndarray = (_leading(promise)[:, None] - np.take_along_axis(promise, lists, axis=1)) / length
+        return margin
+
     def _least(self, query: np.ndarray, promise: np.ndarray) -> float:
-        leader = min(LEADER, promise.size)
-        return float(np.partition(promise, -leader)[-leader] - np.float32(self.margin) * np.linalg.norm(query))
+        return float(_leading(promise) - np.float32(self.margin) * np.linalg.norm(query))
 
     def _best(
         self, query: np.ndarray, lists: np.ndarray, excluded: np.ndarray, count: int
@@ -127,3 +132,10 @@ class IvfIndex:
             return cls({**arrays, **parameters["sizes"]}, parameters["margin"])
         except KeyError as error:
             raise ArtifactError(f"inverted file: there is no {error.args[0]}; export again") from None
+
+
+def _leading(promise: np.ndarray) -> np.ndarray:
+    """The promise [...] of the list of rank ``LEADER``, of promises [..., lists]."""
+    leader = min(LEADER, promise.shape[-1])
+    leading: np.ndarray = np.partition(promise, -leader, axis=-1)[..., -leader]
+    return leading

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trireme_runtime.arrays import Pairs
+from trireme_runtime.arrays import Pairs, address
 from trireme_runtime.native.shapes import DTYPES, FLOATS, verify
 from trireme_runtime.native.tables import Tables
 from trireme_runtime.schema import STAGES
@@ -148,12 +148,12 @@ class NativeStages:
         batch = self._batch
         batch.rows, batch.excluded = stop - start, 0
         for name, array in arrays:
-            setattr(batch, name, _address(array) + start * array.strides[0])
+            setattr(batch, name, address(array) + start * array.strides[0])
         if excluded is not None:
             # Those of a lone user need no order.
             row, item = excluded if lone else _of_rows(*excluded, start, stop)
             row, item = np.ascontiguousarray(row, np.int64), np.ascontiguousarray(item, np.int32)
-            batch.excluded, batch.excluded_row, batch.excluded_item = len(row), _address(row), _address(item)
+            batch.excluded, batch.excluded_row, batch.excluded_item = len(row), address(row), address(item)
         wrong = self._library.trireme_run(
             self._funnel, self._batch_address, self._first, self._first + len(self.names), self._times
         )
@@ -170,12 +170,12 @@ class NativeStages:
         for name, value in sizes.items():
             if isinstance(value, np.ndarray):
                 sizes[name] = array = np.require(value, DTYPES.get(name, "float32"), ["C", "ALIGNED"])
-                value = _address(array)
+                value = address(array)
             setattr(bundle, name, value)
         self._inputs, self._outputs = ([self._form(name) for name in names] for names in (self._read, self.answered))
         buffers = {name: np.empty((BATCH, width), dtype) for name, dtype, width in map(self._form, self._inner)}
         self._buffers = list(buffers.values())
-        self._batch = Batch(**{name: _address(array) for name, array in buffers.items()})
+        self._batch = Batch(**{name: address(array) for name, array in buffers.items()})
         self._batch_address = ctypes.addressof(self._batch)
         self._funnel = self._library.trireme_open(ctypes.byref(bundle))
         if not self._funnel:
@@ -206,7 +206,3 @@ def _of_rows(row: np.ndarray, item: np.ndarray, start: int, stop: int) -> Pairs:
         row, item = row[order], item[order]
     first, last = np.searchsorted(row, (start, stop))
     return row[first:last] - start, item[first:last]
-
-
-def _address(array: np.ndarray) -> int:
-    return int(array.__array_interface__["data"][0])

@@ -177,3 +177,10 @@ void for_excluded(const Funnel *funnel, const Batch *batch, int64_t row, LeaveOu
         if (history[at] >= 0) leave_out(context, history[at]);
     for (int64_t at = funnel->offsets[row]; at < funnel->offsets[row + 1]; at++) leave_out(context, batch->excluded_item[at]);
 }
+
+void pad(const Bundle *bundle, int64_t from, float score, int32_t *index, float *scores) {
+    for (int64_t at = from; at < bundle->candidates; at++) {
+        index[at] = -1;
+        scores[at] = score;
+    }
+}

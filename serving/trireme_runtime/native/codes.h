@@ -46,6 +46,9 @@ int64_t choose(const Funnel *funnel, const float *query, const Scaled *scaled, f
 typedef void LeaveOut(void *context, int32_t item);
 void for_excluded(const Funnel *funnel, const Batch *batch, int64_t row, LeaveOut *leave_out, void *context);
 
+/* Fills the candidates of a row up from `from` with padding of this score. */
+void pad(const Bundle *bundle, int64_t from, float score, int32_t *index, float *scores);
+
 /* The candidates of a row from an inverted file. */
 void search_lists(const Funnel *funnel, const Batch *batch, int64_t row);
 

@@ -6,7 +6,7 @@ import ctypes
 
 import numpy as np
 
-from trireme_runtime.arrays import Pairs
+from trireme_runtime.arrays import Pairs, address
 
 __all__ = ["NativeExclusions"]
 
@@ -35,7 +35,7 @@ class NativeExclusions:
         shift = max(0, span.bit_length() - int(self._ids.size).bit_length())
         buckets = (span >> shift) + 1
         self._starts = np.searchsorted((self._ids - self._ids[0]) >> shift, np.arange(buckets + 1)).astype(np.int32)
-        self._catalogue = _Catalogue(_address(self._ids), _address(self._starts), buckets, shift)
+        self._catalogue = _Catalogue(address(self._ids), address(self._starts), buckets, shift)
         self._read = library.trireme_exclusions
         self._read.argtypes = [
             *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64),
@@ -50,10 +50,6 @@ class NativeExclusions:
         room = len(encoded) // 2 + 1
         row, item = np.empty(room, np.int64), np.empty(room, np.int32)
         count = self._read(
-            ctypes.addressof(self._catalogue), encoded, len(encoded), users, most, _address(row), _address(item)
+            ctypes.addressof(self._catalogue), encoded, len(encoded), users, most, address(row), address(item)
         )
         return None if count < 0 else (row[:count], item[:count])
-
-
-def _address(array: np.ndarray) -> int:
-    return int(array.__array_interface__["data"][0])

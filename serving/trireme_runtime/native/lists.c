@@ -94,8 +94,5 @@ void search_lists(const Funnel *funnel, const Batch *batch, int64_t row) {
         least = probed.lists * WIDENING < bundle->lists ? nth_promise(funnel, probed.lists * WIDENING) : -INFINITY;
     }
     for (int64_t at = 0; at < found; at++) index[at] = bundle->item[index[at]];
-    for (; found < bundle->candidates; found++) {
-        index[found] = -1;
-        score[found] = 0.0f;
-    }
+    pad(bundle, found, 0.0f, index, score);
 }

@@ -7,8 +7,8 @@
 /* The k-th largest (k >= 1) of values[0 .. count), count >= k; their order changes. No value may be NaN. */
 float kth_largest(float *values, int64_t count, int64_t k);
 
-/* A bound that at least k of values[0 .. count) reach, close to the k-th largest if there are many; -inf if fewer than k are
- * finite. `sample` and `found` have room for `count` floats. */
+/* The k-th largest of values[0 .. count), whose order stays; -inf if fewer than k are finite. `sample` and `found` have room for
+ * `count` floats. */
 float bound_of_best(const float *values, int64_t count, int64_t k, float *sample, float *found);
 
 /* Sorts ascending. */

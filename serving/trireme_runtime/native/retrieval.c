@@ -10,13 +10,6 @@ static void leave_out(void *context, int32_t item) {
     bounds->lower[item] = bounds->upper[item] = -INFINITY;
 }
 
-static void pad(const Bundle *bundle, int64_t from, float score, int32_t *index, float *scores) {
-    for (int64_t at = from; at < bundle->candidates; at++) {
-        index[at] = -1;
-        scores[at] = score;
-    }
-}
-
 /* Candidates of 1 or USERS users, ascending by index, and padding. */
 static void search_all(const Funnel *funnel, const Batch *batch, int64_t row, int users) {
     const Bundle *bundle = &funnel->bundle;
