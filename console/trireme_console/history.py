@@ -183,7 +183,7 @@ def _ledger(before: Reading, after: Reading) -> Ledger | None:
     who = after.identity
     spent = between(before.published.stages, after.published.stages) if before.published and after.published else {}
     try:
-        return ledger_between(who.model, list(who.stages), who.budget, before.statistics, after.statistics, spent)
+        return ledger_between(who.model, who.stages, who.budget, before.statistics, after.statistics, spent)
     except PerfError:  # nothing was answered
         return None
 

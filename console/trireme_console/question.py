@@ -15,7 +15,7 @@ from trireme_console.elements import Classed, box, panel_title, text
 from trireme_console.figures import clock, rung_word
 from trireme_perf.errors import PerfError
 from trireme_perf.waterfall import Bar, Waterfall
-from trireme_runtime.schema import STEPS
+from trireme_runtime.schema import LAYOUTS
 
 __all__ = ["Question"]
 
@@ -128,7 +128,8 @@ def _place(bar: Bar, total_us: float) -> str:
 def _colours() -> dict[str, str]:
     """Returns the colours of parts that are stages, and of models that run stages: a strip in each stage's colour."""
     colours = dict(STAGE_COLOURS)
-    for model, stages in STEPS.items():
+    for model, runs in {**LAYOUTS["gpu"].models, **LAYOUTS["cpu"].models}.items():
+        stages = [name for name in runs if name in STAGE_COLOURS]
         edges = [100 * edge / len(stages) for edge in range(len(stages) + 1)]
         strips = (
             f"{STAGE_COLOURS[name]} {low}% {high}%" for name, (low, high) in zip(stages, pairwise(edges), strict=True)

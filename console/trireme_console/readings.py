@@ -40,8 +40,8 @@ class Identity:
     version: str
     """Version of the entry model, which is the number of the bundle."""
     server: str
-    stages: tuple[str, ...]
-    """The models that run the stages."""
+    stages: Mapping[str, tuple[str, ...]]
+    """By the model that runs them."""
     budget: Mapping[str, Any]
     """The ``budget:`` section of the bundle; empty where it has none."""
 
@@ -161,13 +161,14 @@ class _Connection:
         self._client = triton.InferenceServerClient(url)
         try:
             about = self._client.get_server_metadata(client_timeout=TIMEOUT_S)
+            stages = self._reader.stages
             self.identity = Identity(
                 url=url,
                 model=model,
-                plan="fused" if self._reader.stages == [model] else "ensemble",
+                plan="fused" if any({"user_tower", "ranking"} <= {*runs} for runs in stages.values()) else "ensemble",
                 version=self.version(),
                 server=f"{about.name} {about.version}",
-                stages=tuple(self._reader.stages),
+                stages=stages,
                 budget=self._reader.budget,
             )
         except BaseException:

@@ -56,10 +56,15 @@ class ServingConfig(Section):
     index: Literal["auto", "exact", "ivf"] = Field(
         "auto", description="how retrieval searches; auto = exact until an approximate index is clearly faster"
     )
-    precision: Literal["auto", "float32", "int8"] = Field(
+    precision: Literal["auto", "float32", "float16", "int8"] = Field(
         "auto",
-        description="precision of the ranker on a CPU; auto = float32 in compiled form, or, for an own ranker, int8 where it is "
-        "clearly faster and the gate accepts it",
+        description="of the models; auto = on a CPU, float32 in compiled form, or, for an own ranker, int8 where it is clearly "
+        "faster and the gate accepts it; for TensorRT, float16. int8 is for target cpu, float16 for target gpu",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="whether TensorRT replays its launches for batches of 1, half the largest and the largest; off because "
+        "releases of Triton answered with earlier requests' results (triton-inference-server/server issue 8550)",
     )
     instances: int | None = Field(
         None,

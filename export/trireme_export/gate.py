@@ -14,8 +14,7 @@ from trireme_export.checkpoint import Checkpoint
 from trireme_export.config import GateConfig
 from trireme_export.errors import ExportError, GateError
 from trireme_export.evaluation import evaluate_lists, evaluate_popularity
-from trireme_export.evaluation.funnel import Ask, offline_lists, served_lists
-from trireme_runtime.stages.chain import Funnel
+from trireme_export.evaluation.funnel import Answering, Ask, offline_lists, served_lists
 
 __all__ = ["FAULTS", "check_gate"]
 
@@ -26,7 +25,7 @@ LOSSES = {"ndcg_loss": "ndcg@10", "recall_loss": "recall@200"}
 FLOOR = "ndcg@10"
 
 
-def check_gate(checkpoint: Checkpoint, funnel: Funnel, waive: Collection[str] = ()) -> dict[str, Any]:
+def check_gate(checkpoint: Checkpoint, funnel: Answering, waive: Collection[str] = ()) -> dict[str, Any]:
     """Compares the exported funnel on the test users with the float32 models and exact search, and with popularity.
 
     Args:
@@ -60,7 +59,7 @@ def check_gate(checkpoint: Checkpoint, funnel: Funnel, waive: Collection[str] = 
     return record
 
 
-def _measure(checkpoint: Checkpoint, funnel: Funnel) -> dict[str, Any]:
+def _measure(checkpoint: Checkpoint, funnel: Answering) -> dict[str, Any]:
     if checkpoint.test is None:
         return {"users": 0}
     gate, serving, tables = checkpoint.config.gate, checkpoint.config.serving, checkpoint.tables
@@ -68,7 +67,7 @@ def _measure(checkpoint: Checkpoint, funnel: Funnel) -> dict[str, Any]:
     users = checkpoint.test.take(np.sort(chosen))
     lists = offline_lists(checkpoint.models, tables, users, serving.candidates, serving.list_length)
     expected = evaluate_lists(lists, users)
-    found = evaluate_lists(served_lists(_asker(funnel), tables, users), users)
+    found = evaluate_lists(served_lists(_asker(funnel, tables.history.shape[1]), tables, users), users)
     taken = np.bincount(tables.seen_items, minlength=tables.item_ids.size)
     return {
         "users": users.n_users,
@@ -117,13 +116,11 @@ def _faults(record: Mapping[str, Any], gate: GateConfig) -> Iterator[tuple[str, 
         )
 
 
-def _asker(funnel: Funnel) -> Ask:
-    length = funnel.stages[0].history.shape[1]  # type: ignore[attr-defined]  # the first stage is feature_transform
-
+def _asker(funnel: Answering, length: int) -> Ask:
     def ask(users: Sequence[int], histories: Sequence[np.ndarray] | None) -> np.ndarray:
         user_id = np.asarray(users, dtype=np.int64)[:, None]
         if histories is None:
-            return funnel(user_id).item_id
+            return funnel(user_id, None).item_id
         history = np.full((len(users), length), -1, dtype=np.int64)
         for row, given in zip(history, histories, strict=True):
             newest = given[-length:]

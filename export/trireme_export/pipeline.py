@@ -12,14 +12,13 @@ import numpy as np
 from trireme_export.checkpoint import Checkpoint, fingerprint
 from trireme_export.config import PipelineConfig
 from trireme_export.data import Dataset
-from trireme_export.errors import ExportError
-from trireme_export.exporters import bundle_dims, export_funnel
+from trireme_export.exporters import bundle_dims
 from trireme_export.gate import check_gate
-from trireme_export.memory import measure_memory
-from trireme_export.repository import Plan, RealRequests, write_repository
+from trireme_export.repository import Plan, RealRequests, ServingSettings, write_repository
 from trireme_export.tables import Tables, build_tables
+from trireme_export.targets import TARGETS
+from trireme_export.targets.built import Wanted
 from trireme_export.training import train
-from trireme_export.triton_config import ServingSettings
 from trireme_runtime.bundle import Manifest
 from trireme_runtime.cpu import cpu_model
 
@@ -44,7 +43,12 @@ def train_checkpoint(dataset: Dataset, config: PipelineConfig, progress: bool) -
 
 
 def export_bundle(
-    checkpoint: Checkpoint, out: Path, plan: Plan, target: str = "cpu", waive: Collection[str] = ()
+    checkpoint: Checkpoint,
+    out: Path,
+    plan: Plan,
+    target: str = "cpu",
+    waive: Collection[str] = (),
+    engine: str = "tensorrt",
 ) -> Manifest:
     """Writes the next version of the model repository ``out``.
 
@@ -52,15 +56,14 @@ def export_bundle(
         checkpoint: what to export.
         out: the repository, made if missing.
         plan: ensemble, fused or both.
-        target: cpu.
+        target: a key of ``TARGETS``.
         waive: faults that the gate records and lets through, see ``gate.FAULTS``.
+        engine: what computes the graphs of target gpu: tensorrt or onnxruntime.
 
     Raises:
-        ExportError: the target is not there yet, or an exported graph is not what was trained.
+        ExportError: an exported graph is not what was trained, or the target cannot have what the ``serving:`` section asks for.
         GateError: the gate refuses the funnel.
     """
-    if target != "cpu":
-        raise ExportError(f"target {target!r} (TensorRT) is not there yet; allowed: cpu")
     serving = checkpoint.config.serving
     settings = ServingSettings(
         serving.max_batch_size,
@@ -68,20 +71,20 @@ def export_bundle(
         serving.instances,
         checkpoint.config.budget.model_dump(),
         checkpoint.origin,
+        serving.cuda_graphs,
     )
     requests = _real_requests(checkpoint.tables)
     with tempfile.TemporaryDirectory(prefix="trireme-export-") as folder:
-        funnel, choices = export_funnel(checkpoint, Path(folder))
+        built = TARGETS[target](checkpoint, Wanted(plan, engine, Path(folder), requests.user_id))
         source: dict[str, Any] = {
             "data": checkpoint.data["name"],
             "cpu": cpu_model(),
-            **choices,
-            "gate": check_gate(checkpoint, funnel, waive),
-            "memory": measure_memory(funnel, requests.user_id),
+            **built.record,
+            **{key: check_gate(checkpoint, funnel, waive) for key, funnel in built.funnels.items()},
         }
         return write_repository(
             out,
-            funnel,
+            built.contents,
             bundle_dims(checkpoint),
             plan=plan,
             settings=settings,

@@ -18,6 +18,7 @@ __all__ = [
     "FORMAT_VERSION",
     "MANIFEST",
     "PERF_INPUT",
+    "SAMPLES",
     "Artifact",
     "Manifest",
     "describe_file",
@@ -28,12 +29,14 @@ __all__ = [
 ]
 
 #: Of bundles: what their models answer, and with which files. 2: `feature_age_s`, and the item ids in retrieval.
-#: 3: an inverted file of our own, and codes of whole groups.
-FORMAT_VERSION = 3
+#: 3: an inverted file of our own, and codes of whole groups. 4: configs name the stages, the number of items is a dimension.
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 #: File of a repository with users to ask, in the format of perf_analyzer's `--input-data`.
 PERF_INPUT = "perf_input.json"
 CONFIG = "config.pbtxt"
+#: File beside a graph: what it answered real users, ``in:NAME`` and ``out:NAME``.
+SAMPLES = "samples.npz"
 #: Where a config names the version that is served.
 SERVED_VERSION = re.compile(r"version_policy\s*{\s*specific\s*{\s*versions:\s*(\d+)")
 #: Keys of the manifest's `dims` that are not the names of fields: published bundles stay readable.

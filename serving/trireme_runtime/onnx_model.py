@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from trireme_runtime.errors import ArtifactError
 
-__all__ = ["CONSTANTS", "MODEL", "OnnxModel", "one_thread", "process_age_s"]
+__all__ = ["CONSTANTS", "MODEL", "GraphSignature", "GraphTensor", "OnnxModel", "one_thread", "process_age_s"]
 
 MODEL = "model.onnx"
 #: Large constants beside the graph: ONNX Runtime maps this file, so that instances share them.
@@ -34,8 +34,25 @@ def process_age_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(start) / os.sysconf("SC_CLK_TCK")
 
 
+class GraphTensor(NamedTuple):
+    """A tensor of a graph: its name, its element type as ONNX Runtime writes it, ``tensor(float)``, and its shape, −1 where a
+    dimension is dynamic."""
+
+    name: str
+    element: str
+    shape: tuple[int, ...]
+
+
+class GraphSignature(NamedTuple):
+    """What a graph takes, what it may be given instead of its own constants, and what it answers."""
+
+    inputs: tuple[GraphTensor, ...]
+    initializers: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
+
+
 class OnnxModel:
-    """The ONNX graph of a folder as an array function with one output.
+    """The ONNX graph of a folder as an array function: of one output where it is called, of several by ``run``.
 
     It is opened at once, or ``lazily`` when it is first called: where a compiled form serves, it is there to compare with.
     """
@@ -67,14 +84,36 @@ class OnnxModel:
     def inputs(self) -> tuple[str, ...]:
         return self._opened[1]
 
+    @property
+    def signature(self) -> GraphSignature:
+        session, _ = self._opened
+        return GraphSignature(
+            _tensors(session.get_inputs()),
+            _tensors(session.get_overridable_initializers()),
+            _tensors(session.get_outputs()),
+        )
+
     def __call__(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
         """Run on the inputs the graph asks for; others are ignored."""
         session, names = self._opened
         output: np.ndarray = session.run(None, {name: tensors[name] for name in names})[0]
         return output
 
+    def run(self, tensors: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """The named outputs, in that order, for exactly these inputs."""
+        found: list[np.ndarray] = self._opened[0].run(list(outputs), dict(tensors))
+        return found
+
     def save(self, folder: Path) -> None:
         """Copy the graph and its constants."""
         for file in (self.file, self.file.with_name(CONSTANTS)):
             if file.is_file() and file.parent != folder:
                 shutil.copyfile(file, folder / file.name)
+
+
+def _tensors(described: Iterable[Any]) -> tuple[GraphTensor, ...]:
+    # A dynamic dimension is a name, or None where it has none.
+    return tuple(
+        GraphTensor(one.name, one.type, tuple(size if isinstance(size, int) else -1 for size in one.shape))
+        for one in described
+    )

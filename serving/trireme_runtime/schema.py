@@ -13,23 +13,27 @@ import numpy as np
 __all__ = [
     "AUTO",
     "BUDGET",
-    "CHAINS",
     "ENTRY",
     "EXCLUDE",
     "FUSED",
     "INSTANCES",
+    "LAYOUTS",
     "LEDGER",
-    "MODELS",
     "ORIGIN",
     "OTLP_ENDPOINT",
+    "PARITY",
+    "RUNS",
+    "SIGNATURES",
     "STAGES",
-    "STEPS",
     "STORED",
     "TRANSPORT",
     "Dims",
     "K",
+    "Layout",
     "Signature",
     "Tensor",
+    "signature_of",
+    "stages_of",
 ]
 
 #: The time of a request outside of all stages: client, network, queues and the hops between models.
@@ -40,6 +44,10 @@ BUDGET = "budget"
 ORIGIN = "origin"
 #: Parameter of a model's config, and its value where the server decides how many instances it runs.
 INSTANCES, AUTO = "instances", "auto"
+#: Parameter of a model's config: the stages that it runs, separated by commas.
+RUNS = "stages"
+#: Parameter of a graph's config: how far its answers may be from those that the export saw, as JSON.
+PARITY = "parity"
 #: Environment variable of OpenTelemetry: where spans go. The stages send some only if it is set.
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
@@ -73,6 +81,8 @@ class Dims:
     """F, categorical features of a user, at least 1."""
     number: int
     """D, numerical features of a user; the last one is log1p(length of the history)."""
+    catalogue: int
+    """N, items."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -83,10 +93,15 @@ class Dims:
                 f"dims.list_length is {self.list_length}, must be at most dims.candidates {self.candidates}"
             )
 
+    @property
+    def catalogue_bytes(self) -> int:
+        """Bytes of a mask with a bit for every item."""
+        return -(-self.catalogue // 8)
+
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: ``dim`` names the field of ``Dims`` that is its length, or is a plain number."""
+    """One tensor: ``dim`` names the attribute of ``Dims`` that is its length, or is a plain number."""
 
     name: str
     dtype: str
@@ -155,32 +170,86 @@ STAGES: Mapping[str, Signature] = {
 #: requests in it, and the ns that each stage computed, in the order of the stages.
 LEDGER = Tensor("ledger", "int64", 2 + len(STAGES), optional=True)
 
-#: The steps of the ensemble, and the stages that each runs. A hop between two Triton models costs more than most stages, so
-#: neighbours share one where nothing is lost: retrieval stays alone, the others go with what they prepare or finish.
-STEPS: Mapping[str, tuple[str, ...]] = {
-    "features": ("feature_transform", "user_tower"),
-    "retrieval": ("retrieval",),
-    "ranking": ("ranking", "reranking"),
+#: A bit for every item, eight to a byte, the first one lowest: 1 for what the user has seen or the request excludes.
+EXCLUDED_ITEMS = Tensor("excluded_items", "uint8", "catalogue_bytes")
+
+#: The stages, and a sixth array function that only a graph of the whole funnel needs, which cannot look up who has seen what.
+SIGNATURES: Mapping[str, Signature] = {
+    **STAGES,
+    "exclusion": Signature((USER_ROW, HISTORY_INDEX), (EXCLUDED_ITEMS,)),
 }
 
-#: The stages that each Python model runs.
-CHAINS: Mapping[str, tuple[str, ...]] = {**STEPS, FUSED: tuple(STAGES)}
+
+@dataclass(frozen=True)
+class Layout:
+    """The Triton models of a target, in the order of a request, and the stages that each runs.
+
+    A plan of several models is chained by an ensemble; ``graphs`` are models that hold an ONNX graph, the others are Python's.
+    """
+
+    ensemble: Mapping[str, tuple[str, ...]]
+    fused: Mapping[str, tuple[str, ...]]
+    graphs: frozenset[str] = frozenset()
+
+    @property
+    def models(self) -> Mapping[str, tuple[str, ...]]:
+        """Those of both plans."""
+        return {**self.ensemble, **self.fused}
+
+    def names(self, plan: str) -> dict[str, str]:
+        """Returns the authored model by the name that it gets in a repository of ``plan``: ensemble, fused or both."""
+        ensemble = {name: name for name in (ENTRY, *self.ensemble)}
+        fused = {name: name for name in (FUSED, *self.fused)}
+        if plan == "fused":
+            return {ENTRY if name == FUSED else name: name for name in fused}
+        return ensemble if plan == "ensemble" else {**ensemble, **fused}
+
+    def signature(self, model: str) -> Signature:
+        """Inputs and outputs of a model of the target's authored repository."""
+        if model not in self.models:
+            return _ENTRY_SIGNATURE
+        signature = signature_of(self.models[model])
+        if model not in self.graphs:
+            return signature
+        # A graph cannot look up who has seen what.
+        inputs = (EXCLUDED_ITEMS if tensor == USER_ROW else tensor for tensor in signature.inputs)
+        return Signature(tuple(inputs), signature.outputs)
 
 
-def _chain_signature(stages: tuple[str, ...]) -> Signature:
-    """The inputs are what the stages do not make themselves, the outputs what other stages read."""
-    inside = [tensor for name in stages for tensor in STAGES[name].outputs]
-    read = [tensor for name in stages for tensor in STAGES[name].inputs]
+#: By target. On a CPU, a hop between two Triton models costs more than most stages, so neighbours share one where nothing is
+#: lost: retrieval stays alone, the others go with what they prepare or finish. A plan of TensorRT holds a graph and nothing
+#: else, so there the tower and the ranker stand alone; or they are one graph with the search between them.
+LAYOUTS: Mapping[str, Layout] = {
+    "cpu": Layout(
+        ensemble={
+            "features": ("feature_transform", "user_tower"),
+            "retrieval": ("retrieval",),
+            "ranking": ("ranking", "reranking"),
+        },
+        fused={FUSED: tuple(STAGES)},
+    ),
+    "gpu": Layout(
+        ensemble={stage: (stage,) for stage in STAGES},
+        fused={
+            "features": ("feature_transform", "exclusion"),
+            "funnel": ("user_tower", "retrieval", "ranking"),
+            "reranking": ("reranking",),
+        },
+        graphs=frozenset({"user_tower", "ranking", "funnel"}),
+    ),
+}
+
+
+def signature_of(stages: tuple[str, ...]) -> Signature:
+    """Returns what ``stages`` in a row need, and what they make for others; all of them together answer a ledger, too."""
+    inside = [tensor for name in stages for tensor in SIGNATURES[name].outputs]
+    read = [tensor for name in stages for tensor in SIGNATURES[name].inputs]
     others = [tensor for name in STAGES if name not in stages for tensor in STAGES[name].inputs]
-    outputs = [tensor for tensor in inside if tensor in others or tensor in _ENTRY_SIGNATURE.outputs]
+    wanted = {*others, *_ENTRY_SIGNATURE.outputs, EXCLUDED_ITEMS}
+    outputs = [*(tensor for tensor in inside if tensor in wanted), *([LEDGER] if stages == tuple(STAGES) else [])]
     return Signature(tuple(dict.fromkeys(tensor for tensor in read if tensor not in inside)), tuple(outputs))
 
 
-_FUSED_SIGNATURE = _chain_signature(CHAINS[FUSED])
-
-#: Every model of the authored repository.
-MODELS: Mapping[str, Signature] = {
-    ENTRY: _ENTRY_SIGNATURE,
-    **{name: _chain_signature(stages) for name, stages in STEPS.items()},
-    FUSED: Signature(_FUSED_SIGNATURE.inputs, (*_FUSED_SIGNATURE.outputs, LEDGER)),
-}
+def stages_of(runs: str) -> tuple[str, ...]:
+    """Returns the stages that a model runs, from the parameter ``RUNS`` of its config; all of them where it has none."""
+    return tuple(runs.split(",")) if runs else tuple(STAGES)

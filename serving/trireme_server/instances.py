@@ -9,11 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from trireme_runtime.bundle import CONFIG
 from trireme_runtime.schema import AUTO, INSTANCES
 from trireme_server.errors import RepositoryError
+
+#: Devices of NVIDIA's driver, which containers see, too.
+GPU_DEVICES = "nvidia[0-9]*"
+
+
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether a server started here would find a GPU of NVIDIA's."""
+    return any(devices.glob(GPU_DEVICES))
 
 
 def link_repository(repository: Path, folder: Path, cpus: int) -> dict[str, int]:
@@ -40,7 +48,9 @@ def link_repository(repository: Path, folder: Path, cpus: int) -> dict[str, int]
             raise RepositoryError(f"{file}: is not a configuration that Triton reads ({error})") from None
         if INSTANCES in config.parameters and config.parameters[INSTANCES].string_value == AUTO:
             for group in config.instance_group:
-                group.count = cpus
+                # On a GPU, one of them keeps it busy; where none is, AUTO means the CPU.
+                if group.kind == ModelInstanceGroup.KIND_CPU or not has_gpu():
+                    group.count = cpus
         if config.instance_group:
             counts[model.name] = sum(group.count for group in config.instance_group)
         (model / CONFIG).write_text(str(text_format.MessageToString(config)))

@@ -22,7 +22,7 @@ from tests.support.promtool import (
     server,
     stage,
 )
-from trireme_runtime.schema import ENTRY, FUSED, STAGES, STEPS
+from trireme_runtime.schema import ENTRY, FUSED, LAYOUTS, STAGES
 
 ROOT = RULES.parents[2]
 ALERTS = {
@@ -92,7 +92,7 @@ def test_a_slow_stage_is_named_and_the_others_are_quiet(tmp_path: Path) -> None:
 
 def test_stages_of_the_ensemble_are_compared_with_each_other_over_the_models(tmp_path: Path) -> None:
     series = healthy(END)
-    for model, names in STEPS.items():
+    for model, names in LAYOUTS["cpu"].ensemble.items():
         for each in names:
             series |= stage(each, then(0.001, 0.003 if each == "ranking" else 0.001), model=model)
     check_alerts(tmp_path, series, {BEFORE: [], LAST: unusual("ranking", "ranking")})

@@ -9,11 +9,17 @@ from tritonclient.grpc import model_config_pb2 as triton
 
 from trireme_client import model as client
 from trireme_export.repository import authored_repository
-from trireme_export.triton_config import parse_config
-from trireme_runtime.schema import CHAINS, ENTRY, EXCLUDE, LEDGER, MODELS, STAGES, STEPS, STORED, K, Tensor
+from trireme_export.repository.configs import parse_config
+from trireme_runtime.schema import ENTRY, EXCLUDE, LAYOUTS, LEDGER, STAGES, STORED, K, Tensor
 from trireme_runtime.triton.parameters import MOST_EXCLUDED
 
-CONFIGS = {name: parse_config(authored_repository() / name / "config.pbtxt") for name in MODELS}
+MODELS = [(target, name) for target, layout in LAYOUTS.items() for name in layout.names("both")]
+CONFIGS = {model: parse_config(authored_repository(model[0]) / model[1] / "config.pbtxt") for model in MODELS}
+PYTHON = [(target, name) for target, layout in LAYOUTS.items() for name in set(layout.models) - layout.graphs]
+GRAPHS = [(target, name) for target, layout in LAYOUTS.items() for name in layout.graphs]
+CPU = triton.ModelInstanceGroup.KIND_CPU
+ENSEMBLES = [model for model in MODELS if CONFIGS[model].HasField("ensemble_scheduling")]
+STEPS = [(*model, position) for model in ENSEMBLES for position in range(len(CONFIGS[model].ensemble_scheduling.step))]
 
 
 def describe(tensors: list) -> list[tuple]:
@@ -24,14 +30,16 @@ def expected(tensors: tuple[Tensor, ...]) -> list[tuple]:
     return [(t.name, t.triton_dtype, [t.dim] if isinstance(t.dim, int) else [-1], t.optional) for t in tensors]
 
 
-def test_the_authored_repository_holds_the_models_of_the_schema_and_no_others() -> None:
-    folders = {path.name for path in authored_repository().iterdir() if path.is_dir()}
-    assert folders == set(MODELS)
+@pytest.mark.parametrize("target", LAYOUTS)
+def test_the_authored_repository_holds_the_models_of_the_schema_and_no_others(target: str) -> None:
+    folders = {path.name for path in authored_repository(target).iterdir() if path.is_dir()}
+    assert folders == set(LAYOUTS[target].names("both"))
+    assert {path.name for path in authored_repository(target).parent.iterdir() if path.is_dir()} == set(LAYOUTS)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_config_has_the_tensors_of_the_schema(name: str) -> None:
-    config, signature = CONFIGS[name], MODELS[name]
+@pytest.mark.parametrize(("target", "name"), MODELS)
+def test_a_config_has_the_tensors_of_the_schema(target: str, name: str) -> None:
+    config, signature = CONFIGS[target, name], LAYOUTS[target].signature(name)
     assert config.name == name
     assert describe(config.input) == expected(signature.inputs)
     # Triton's configs have no word for an output that not every answer has.
@@ -52,38 +60,55 @@ def test_the_client_knows_the_ledger_as_the_server_writes_it() -> None:
     assert (client.LEDGER, LEDGER.dim) == (LEDGER.name, 2 + len(client.STAGES))
 
 
-@pytest.mark.parametrize("name", CHAINS)
-def test_a_python_model_batches_and_runs_on_the_cpu(name: str) -> None:
-    config = CONFIGS[name]
+@pytest.mark.parametrize(("target", "name"), PYTHON)
+def test_a_python_model_batches_and_runs_on_the_cpu(target: str, name: str) -> None:
+    config = CONFIGS[target, name]
     assert config.backend == "python"
     assert config.HasField("dynamic_batching")
-    assert [group.kind for group in config.instance_group] == [triton.ModelInstanceGroup.KIND_CPU]
+    # Retrieval uses a GPU where there is one.
+    kind = triton.ModelInstanceGroup.KIND_AUTO if (target, name) == ("gpu", "retrieval") else CPU
+    assert [group.kind for group in config.instance_group] == [kind]
 
 
-@pytest.mark.parametrize("name", CHAINS)
-def test_a_model_file_is_short(name: str) -> None:
-    assert len((authored_repository() / name / "1" / "model.py").read_text().splitlines()) <= 30
+@pytest.mark.parametrize(("target", "name"), GRAPHS)
+def test_a_graph_batches_and_loads_with_and_without_a_gpu(target: str, name: str) -> None:
+    config = CONFIGS[target, name]
+    assert config.platform == "tensorrt_plan"
+    assert config.HasField("dynamic_batching")
+    assert [group.kind for group in config.instance_group] == [triton.ModelInstanceGroup.KIND_AUTO]
+    assert not any(tensor.optional for tensor in config.input), "a plan has no optional inputs"
 
 
-class TestEnsemble:
-    steps = CONFIGS[ENTRY].ensemble_scheduling.step
+@pytest.mark.parametrize(("target", "name"), PYTHON)
+def test_a_model_file_is_short(target: str, name: str) -> None:
+    assert len((authored_repository(target) / name / "1" / "model.py").read_text().splitlines()) <= 30
 
-    def test_its_steps_run_the_stages_in_order(self) -> None:
-        assert [step.model_name for step in self.steps] == list(STEPS)
-        assert [stage for step in self.steps for stage in CHAINS[step.model_name]] == list(STAGES)
 
-    @pytest.mark.parametrize("position", range(len(STEPS)))
-    def test_a_step_maps_every_tensor_of_its_model(self, position: int) -> None:
-        step = self.steps[position]
-        signature = MODELS[step.model_name]
+class TestEnsembles:
+    @pytest.mark.parametrize(("target", "name"), ENSEMBLES)
+    def test_its_steps_run_the_stages_in_order(self, target: str, name: str) -> None:
+        layout = LAYOUTS[target]
+        models = layout.ensemble if name == ENTRY else layout.fused
+        steps = [step.model_name for step in CONFIGS[target, name].ensemble_scheduling.step]
+        assert steps == list(models)
+        assert [stage for step in steps for stage in models[step] if stage in STAGES] == list(STAGES)
+
+    @pytest.mark.parametrize(("target", "name", "position"), STEPS)
+    def test_a_step_maps_every_tensor_of_its_model(self, target: str, name: str, position: int) -> None:
+        step = CONFIGS[target, name].ensemble_scheduling.step[position]
+        signature = LAYOUTS[target].signature(step.model_name)
         assert set(step.input_map) == {tensor.name for tensor in signature.inputs}
         assert set(step.output_map) == {tensor.name for tensor in signature.outputs}
 
-    def test_every_edge_has_one_producer_the_same_dtype_and_the_same_dim_on_both_ends(self) -> None:
-        produced = {tensor.name: tensor for tensor in MODELS[ENTRY].inputs}
-        consumed = {tensor.name for tensor in MODELS[ENTRY].outputs}
-        for step in self.steps:
-            signature = MODELS[step.model_name]
+    @pytest.mark.parametrize(("target", "name"), ENSEMBLES)
+    def test_every_edge_has_one_producer_the_same_dtype_and_the_same_dim_on_both_ends(
+        self, target: str, name: str
+    ) -> None:
+        layout = LAYOUTS[target]
+        produced = {tensor.name: tensor for tensor in layout.signature(ENTRY).inputs}
+        consumed = {tensor.name for tensor in layout.signature(ENTRY).outputs}
+        for step in CONFIGS[target, name].ensemble_scheduling.step:
+            signature = layout.signature(step.model_name)
             for tensor in signature.inputs:
                 source = produced[step.input_map[tensor.name]]
                 assert (source.dtype, source.dim) == (tensor.dtype, tensor.dim), (step.model_name, tensor.name)

@@ -47,7 +47,7 @@ print(library()._name)
 
 AUTHORED = """
 from trireme_export.repository import authored_repository
-print(authored_repository())
+print(authored_repository("cpu").parent)
 """
 
 Install = Callable[[str], Installation]

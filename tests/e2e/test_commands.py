@@ -26,7 +26,7 @@ from trireme_export.checkpoint import Checkpoint
 from trireme_export.config import PipelineConfig
 from trireme_perf.stats.percentiles import FEWEST_FOR_P99
 from trireme_runtime.bundle import read_manifest
-from trireme_runtime.schema import BUDGET, STAGES, STEPS
+from trireme_runtime.schema import BUDGET, LAYOUTS, STAGES
 
 TRIREME = [sys.executable, "-m", "trireme_cli"]
 
@@ -265,7 +265,7 @@ def test_ledger(served: Served, model: str) -> None:
     parts = [stage[f"{part}_us"] for stage in result["stages"] for part in ("queue", "input", "compute", "output")]
     assert sum(parts) + result["unaccounted_us"] == pytest.approx(whole)
     assert sum(stage["share"] for stage in result["stages"]) == pytest.approx(sum(parts) / whole)
-    expected = list(STEPS) if model == "recommend" else [model]
+    expected = list(LAYOUTS["cpu"].ensemble) if model == "recommend" else [model]
     assert [stage["stage"] for stage in result["stages"]] == expected
 
 

@@ -15,7 +15,7 @@ from tests.support.slow_stage import SlowStage
 from trireme_client import Client
 from trireme_perf.stats.percentiles import FEWEST_FOR_P99
 from trireme_perf.waterfall import measure_call
-from trireme_runtime.schema import STAGES, STEPS
+from trireme_runtime.schema import LAYOUTS, STAGES
 from trireme_server import TritonServer
 
 SLOW_MS = 30.0
@@ -52,7 +52,11 @@ def test_a_slow_stage_is_named_by_the_ledger(
     slowest = max(result["percentiles"], key=lambda row: row["p50_us"])
     assert (slowest["stage"], slowest["within_budget"]) == (stage, False)
     assert slowest["p50_us"] >= SLOW_MS * 1000 * 0.7  # the buckets are that coarse
-    step = next(name for name, stages in STEPS.items() if stage in stages) if model == "recommend" else model
+    step = (
+        next(name for name, stages in LAYOUTS["cpu"].ensemble.items() if stage in stages)
+        if model == "recommend"
+        else model
+    )
     assert next(row for row in result["stages"] if row["stage"] == step)["within_budget"] is False
 
     inside = [bar for bar in waterfall.bars if bar.part in STAGES or bar.part.endswith(" compute")]

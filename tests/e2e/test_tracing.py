@@ -26,7 +26,7 @@ from tests.support.otlp_receiver import JSON, PROTOBUF, OtlpReceiver, Span, rece
 from tests.support.serving import ANY_PORT
 from tests.support.slow_stage import SlowStage
 from trireme_client import AsyncClient, Client, Coalescing, Recommendations, Telemetry
-from trireme_runtime.schema import ENTRY, FUSED, OTLP_ENDPOINT, STAGES, STEPS
+from trireme_runtime.schema import ENTRY, FUSED, LAYOUTS, OTLP_ENDPOINT, STAGES
 from trireme_server import TritonServer
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "observe" / "tracing.md"
@@ -97,7 +97,7 @@ CLIENTS = {
 
 def steps(plan: str) -> dict[str, tuple[str, ...]]:
     """The models that run stages, and these."""
-    return {FUSED: tuple(STAGES)} if plan == FUSED else dict(STEPS)
+    return {FUSED: tuple(STAGES)} if plan == FUSED else dict(LAYOUTS["cpu"].ensemble)
 
 
 def expected_names(plan: str) -> list[str]:
@@ -177,7 +177,7 @@ def assert_tree(spans: list[Span], plan: str) -> None:
     if plan == FUSED:
         wanted.add((FUSED, ROOT))
     else:
-        wanted |= {(ENTRY, ROOT), *((model, ENTRY) for model in STEPS)}
+        wanted |= {(ENTRY, ROOT), *((model, ENTRY) for model in LAYOUTS["cpu"].ensemble)}
     for model, stages in steps(plan).items():
         wanted |= {("compute", model), *((stage, model) for stage in stages)}
     assert parents == wanted

@@ -19,8 +19,8 @@ from trireme_runtime.stages.reranking import Reranking
 from trireme_runtime.stages.retrieval import Retrieval
 from trireme_runtime.stages.user_tower import UserTower
 
-DIMS = Dims(history=6, candidates=12, list_length=8, query=4, category=2, number=2)
 USERS, ITEMS = 20, 50
+DIMS = Dims(history=6, candidates=12, list_length=8, query=4, category=2, number=2, catalogue=ITEMS)
 DTYPES = {"int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
 
 

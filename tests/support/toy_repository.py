@@ -8,7 +8,7 @@ from pathlib import Path
 from trireme_runtime.bundle import Manifest, describe_file
 from trireme_runtime.schema import Dims
 
-DIMS = Dims(history=4, candidates=5, list_length=3, query=2, category=1, number=1)
+DIMS = Dims(history=4, candidates=5, list_length=3, query=2, category=1, number=1, catalogue=9)
 
 CONFIG = """
 name: "{name}"

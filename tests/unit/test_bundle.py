@@ -13,8 +13,9 @@ import pytest
 from tests.support import toy
 from trireme_export.errors import ExportError
 from trireme_export.perf_input import read_perf_input
-from trireme_export.repository import RealRequests, _locked, serve_version, write_repository
-from trireme_export.triton_config import ServingSettings, parse_config
+from trireme_export.repository import Contents, RealRequests, ServingSettings, serve_version, write_repository
+from trireme_export.repository.configs import parse_config
+from trireme_export.repository.versions import locked
 from trireme_runtime.bundle import Manifest, read_manifest, verify_repository, verify_version
 from trireme_runtime.errors import BundleError
 from trireme_runtime.stages.chain import Funnel
@@ -25,8 +26,10 @@ SETTINGS = ServingSettings(max_batch_size=32, max_queue_delay_us=300, instances=
 def write(out: Path, plan: str = "both") -> Manifest:
     requests = RealRequests(toy.user_ids()[:, None], np.full((toy.USERS, toy.DIMS.history), -1, dtype=np.int64))
     funnel = toy.funnel(out.parent / "onnx")
+    stages = {stage.name: stage for stage in funnel.stages}
+    contents = Contents("cpu", stages, funnel.staged(user_id=requests.user_id[:1]))
     return write_repository(
-        out, funnel, toy.DIMS, plan=plan, settings=SETTINGS, requests=requests, source={"data": "toy"}
+        out, contents, toy.DIMS, plan=plan, settings=SETTINGS, requests=requests, source={"data": "toy"}
     )
 
 
@@ -121,7 +124,7 @@ def test_every_graph_of_every_version_can_be_opened(
 
 def test_a_failed_export_leaves_the_repository_as_it_was(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(str(path) for path in repository.rglob("*"))
-    monkeypatch.setattr("trireme_export.repository.write_perf_input", lambda repository, user_id: 1 / 0)
+    monkeypatch.setattr("trireme_export.repository.write.write_perf_input", lambda repository, user_id: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(repository)
     assert sorted(str(path) for path in repository.rglob("*")) == before
@@ -193,7 +196,7 @@ def test_the_last_versions_are_kept_and_can_be_served_again(repository: Path) ->
 
 def test_a_version_of_a_plan_that_is_gone_is_not_served(repository: Path) -> None:
     write(repository, "fused")
-    with pytest.raises(ExportError, match="another plan was exported since"):
+    with pytest.raises(ExportError, match="another plan or target was exported since"):
         serve_version(repository, 1)
     assert verify_repository(repository).version == 2
 
@@ -201,14 +204,14 @@ def test_a_version_of_a_plan_that_is_gone_is_not_served(repository: Path) -> Non
 def test_a_version_of_another_format_is_not_served(repository: Path) -> None:
     write(repository)
     manifest = repository / "recommend" / "1" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 3', '"format_version": 1'))
-    with pytest.raises(BundleError, match="format_version is 1, expected 3; export the checkpoint again"):
+    manifest.write_text(manifest.read_text().replace('"format_version": 4', '"format_version": 1'))
+    with pytest.raises(BundleError, match="format_version is 1, expected 4; export the checkpoint again"):
         serve_version(repository, 1)
     assert verify_repository(repository).version == 2
 
 
 def test_two_exports_at_once_are_one_too_many(repository: Path) -> None:
-    with _locked(repository), pytest.raises(ExportError, match="another export writes to it"):
+    with locked(repository), pytest.raises(ExportError, match="another export writes to it"):
         write(repository)
 
 

@@ -22,7 +22,7 @@ from trireme_runtime.schema import STAGES
 
 SHARES = {"feature_transform": 0.1, "user_tower": 0.1, "retrieval": 0.25, "ranking": 0.2, "reranking": 0.1}
 BUDGET = {"p50_ms": 10.0, "p99_ms": 20.0, "shares": SHARES}
-IDENTITY = Identity("here:8001", "recommend", "fused", "3", "triton 2", ("recommend",), BUDGET)
+IDENTITY = Identity("here:8001", "recommend", "fused", "3", "triton 2", {"recommend": tuple(STAGES)}, BUDGET)
 BOUNDS = (0.001, 0.002, 0.004, 0.008, float("inf"))
 START = 1_000_000.0
 

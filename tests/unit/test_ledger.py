@@ -14,6 +14,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.ledger import LedgerReader, Reading, ledger_between
 from trireme_perf.ledger.histograms import Histogram
 from trireme_perf.ledger.report import _difference, _with_budget
+from trireme_runtime.schema import LAYOUTS, STAGES
 
 
 def figures(requests: int, success_us: float, output_us: float = 10.0) -> dict[str, int]:
@@ -66,16 +67,17 @@ def test_a_model_has_the_budget_of_its_stages() -> None:
         },
     }  # fmt: skip
     after = {"recommend": figures(10, 250), "features": figures(10, 100), "retrieval": figures(10, 100)}
-    ledger = _with_budget(_difference("recommend", ["features", "retrieval"], {}, after), budget)
+    models = LAYOUTS["cpu"].ensemble
+    ledger = _with_budget(_difference("recommend", ["features", "retrieval"], {}, after), models, budget)
     assert [stage.budget_us for stage in ledger.stages] == pytest.approx([60, 100])
     assert [stage.within_budget for stage in ledger.stages] == [False, True]
     assert ledger.slo == {"p50_ms": 1.0, "p99_ms": 4.0}
-    fused = _with_budget(_difference("recommend", ["recommend"], {}, after), budget)
+    fused = _with_budget(_difference("recommend", ["recommend"], {}, after), {"recommend": tuple(STAGES)}, budget)
     assert fused.stages[0].budget_us == pytest.approx(360)
 
 
 def test_without_a_budget_there_is_no_verdict() -> None:
-    ledger = _with_budget(_difference("m", ["a"], {}, {"m": figures(10, 250), "a": figures(10, 100)}), {})
+    ledger = _with_budget(_difference("m", ["a"], {}, {"m": figures(10, 250), "a": figures(10, 100)}), {}, {})
     assert ledger.to_dict()["stages"][0]["within_budget"] is None
     assert ledger.slo == {}
 
@@ -83,7 +85,7 @@ def test_without_a_budget_there_is_no_verdict() -> None:
 def test_a_stage_has_its_share_of_the_whole() -> None:
     spent = {("features", "user_tower"): Histogram((1e-4, inf), (4.0, 4.0), 200e-6)}
     after = {"recommend": figures(10, 250), "features": figures(10, 100)}
-    (stage,) = ledger_between("recommend", ["features"], {}, {}, after, spent).percentiles
+    (stage,) = ledger_between("recommend", {"features": ("user_tower",)}, {}, {}, after, spent).percentiles
     assert (stage.batches, stage.share) == (4, pytest.approx(50 / 250))
 
 

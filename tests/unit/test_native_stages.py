@@ -21,7 +21,7 @@ from trireme_runtime.errors import ArtifactError
 from trireme_runtime.native import binding, cpu_flags, load, variants
 from trireme_runtime.native.binding import BATCH, NativeStages
 from trireme_runtime.native.shapes import joined
-from trireme_runtime.schema import STAGES, STEPS
+from trireme_runtime.schema import LAYOUTS, STAGES
 from trireme_runtime.stages import chain
 from trireme_runtime.stages.chain import Chain, Funnel, StageFailedError
 from trireme_runtime.stages.ranking import Ranking
@@ -211,8 +211,8 @@ class TestTheFunnel:
         stages = random_stages(sizes)
         asked = random_request(stages, **request)
         tensors = dict(asked)
-        for step, names in STEPS.items():
-            part = Chain(step, [stage for stage in stages if stage.name in names])
+        for names in LAYOUTS["cpu"].ensemble.values():
+            part = Chain([stage for stage in stages if stage.name in names])
             inputs = {tensor.name: tensors[tensor.name] for tensor in part.signature.inputs}
             run = part.run(**inputs, excluded=asked["excluded"])
             tensors |= zip((tensor.name for tensor in part.signature.answered), run.outputs, strict=True)
@@ -371,7 +371,7 @@ class TestRefusals:
         asked = random_request(stages, 3, 2, history=True, excluding=False)
         asked["history"][:, -1] = stages[0].item_ids[0]
         tensors = staged(stages, asked)
-        part = Chain(step, [stage for stage in stages if stage.name in STEPS[step]])
+        part = Chain([stage for stage in stages if stage.name in LAYOUTS["cpu"].ensemble[step]])
         inputs = {tensor.name: np.array(tensors[tensor.name]) for tensor in part.signature.inputs}
         part.run(**inputs)
         for name, change in changes.items():
@@ -433,7 +433,7 @@ class TestRefusals:
     def test_an_input_that_is_missing_is_named(self, kernels: ctypes.PyDLL) -> None:
         stages = random_stages(PLAIN)
         tensors = staged(stages, random_request(stages, 2, 1, history=False, excluding=False))
-        part = Chain("retrieval", [stages[2]])
+        part = Chain([stages[2]])
         with pytest.raises(StageFailedError, match="KeyError: 'user_row'"):
             part.run(query=tensors["query"], history_index=tensors["history_index"])
 

@@ -13,7 +13,7 @@ from trireme_server import OptionError, TritonServer
 from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
 
 URL = "http://collector:4318/v1/traces"
-MANIFEST = Manifest("abc123", 7, "both", "cpu", Dims(1, 1, 1, 1, 1, 1), {}, {})
+MANIFEST = Manifest("abc123", 7, "both", "cpu", Dims(1, 1, 1, 1, 1, 1, 1), {}, {})
 
 
 @pytest.mark.parametrize(

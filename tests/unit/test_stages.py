@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from tests.support import toy
 from trireme_export.exporters.product import exact_index
 from trireme_runtime.errors import ArtifactError
-from trireme_runtime.schema import FUSED, STAGES, STORED, Dims
+from trireme_runtime.schema import STAGES, STORED, Dims
 from trireme_runtime.stages.chain import STAGE_TYPES, Chain, Funnel, StageFailedError
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.reranking import (
@@ -405,15 +406,15 @@ class TestArtifacts:
 
 
 class TestDims:
-    @pytest.mark.parametrize("field", ["history", "candidates", "list_length", "query", "category", "number"])
+    @pytest.mark.parametrize("field", [field.name for field in fields(Dims)])
     def test_every_size_is_at_least_one(self, field: str) -> None:
-        sizes = {"history": 1, "candidates": 1, "list_length": 1, "query": 1, "category": 1, "number": 1}
+        sizes = {each.name: 1 for each in fields(Dims)}
         with pytest.raises(ValueError, match=f"dims.{field} is 0"):
             Dims(**(sizes | {field: 0}))
 
     def test_an_answer_is_no_longer_than_the_candidates(self) -> None:
         with pytest.raises(ValueError, match=r"at most dims\.candidates 5"):
-            Dims(history=1, candidates=5, list_length=6, query=1, category=1, number=1)
+            Dims(history=1, candidates=5, list_length=6, query=1, category=1, number=1, catalogue=1)
 
 
 def test_stages_import_neither_torch_nor_the_exporter() -> None:
@@ -436,7 +437,7 @@ def test_a_chain_reports_the_stage_that_raised_and_the_time_of_those_that_ran(tm
         def tables(self) -> None: ...
 
     stages = toy.funnel(tmp_path).stages
-    chain = Chain(FUSED, (*stages[:2], Broken(), *stages[3:]))  # type: ignore[arg-type]
+    chain = Chain((*stages[:2], Broken(), *stages[3:]))  # type: ignore[arg-type]
     with pytest.raises(StageFailedError, match=r"^retrieval: ValueError: thirteen$") as raised:
         chain.run(user_id=np.array([[103]]), history=None)
     assert len(raised.value.times) == 3

@@ -20,7 +20,7 @@ from trireme_cli.recommend import recommendations_table
 from trireme_cli.waterfall import waterfall_table
 from trireme_client import Reason, Recommendations, Rung
 from trireme_perf.waterfall import Bar, Waterfall
-from trireme_runtime.schema import STAGES, STEPS
+from trireme_runtime.schema import LAYOUTS, STAGES
 
 COSTS = dict.fromkeys(STAGES, 12_345.0)
 BUDGET = {"budget_us": 12_500.0, "within_budget": False}
@@ -29,9 +29,7 @@ LEDGER = {
     "model": "recommend_fused",
     "requests": 123_456,
     "end_to_end_us": 12_345.0,
-    "stages": [
-        {"stage": name, "batch": 31.5, "share": 0.123, **TIMES, **BUDGET} for name in [*STEPS, "recommend_fused"]
-    ],
+    "stages": [{"stage": name, "batch": 31.5, "share": 0.123, **TIMES, **BUDGET} for name in [*LAYOUTS["cpu"].models]],
     "unaccounted_us": 1.0,
     "slo": {"p50_ms": 10.0, "p99_ms": 20.0},
     "percentiles": [{"stage": name, "batches": 123_456, "share": 0.123, **TIMES, **BUDGET} for name in STAGES],

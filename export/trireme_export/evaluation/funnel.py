@@ -18,8 +18,9 @@ from trireme_export.models import TrainedModels
 from trireme_export.tables import Tables
 from trireme_runtime.arrays import contains, lookup, ragged_rows, stable_partition
 from trireme_runtime.select import top_columns
+from trireme_runtime.stages.reranking import Slate
 
-__all__ = ["Ask", "offline_lists", "served_lists"]
+__all__ = ["Answering", "Ask", "offline_lists", "served_lists"]
 
 CHUNK = 256
 #: Scores of items that are held at a time.
@@ -27,6 +28,8 @@ SCORES = 1 << 25
 
 #: Returns lists for (user ids, −1 is anonymous; histories or None): item ids int64 [users, K], −1 is padding.
 Ask = Callable[[Sequence[int], Sequence[np.ndarray] | None], np.ndarray]
+#: What a funnel is to those who ask it: (user_id int64 [n, 1], history int64 [n, L] or None) → lists.
+Answering = Callable[[np.ndarray, "np.ndarray | None"], Slate]
 
 
 def offline_lists(

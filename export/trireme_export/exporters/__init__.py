@@ -31,6 +31,7 @@ def bundle_dims(checkpoint: Checkpoint) -> Dims:
         query=checkpoint.models.shape.dim,
         category=tables.category.shape[1],
         number=tables.number.shape[1] + 1,
+        catalogue=int(tables.item_ids.size),
     )
 
 

@@ -16,7 +16,7 @@ from trireme_runtime.schema import Signature
 from trireme_runtime.stages.chain import Chain, load_stages
 from trireme_runtime.stages.stage import Stage
 from trireme_runtime.triton.adapter import Adapter
-from trireme_runtime.triton.model import ChainModel
+from trireme_runtime.triton.model import ChainModel, stages_run
 
 __all__ = ["Staged", "WithoutLedger", "WithoutMetrics"]
 
@@ -26,8 +26,9 @@ class WithoutMetrics(ChainModel):
 
     def initialize(self, args: dict[str, str]) -> None:
         one_thread()
-        stages = load_stages(Path(args["model_repository"], args["model_version"]), self.model)
-        self._adapter = Adapter(self.chain(self.model, stages), pb_utils, json.loads(args["model_config"]))
+        config = json.loads(args["model_config"])
+        stages = load_stages(Path(args["model_repository"], args["model_version"]), stages_run(config))
+        self._adapter = Adapter(self.chain(stages), pb_utils, config)
 
     def finalize(self) -> None:
         """There is no publisher to be closed."""
@@ -36,8 +37,8 @@ class WithoutMetrics(ChainModel):
 class ChainWithoutLedger(Chain):
     """Its signature has no ledger that a request could ask for."""
 
-    def __init__(self, model: str, stages: Sequence[Stage]) -> None:
-        super().__init__(model, stages)
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        super().__init__(stages)
         self.signature = Signature(self.signature.inputs, self.signature.answered)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -10,9 +10,11 @@ from trireme_perf.errors import PerfError
 from trireme_perf.ledger.histograms import Histograms
 from trireme_perf.ledger.statistics import PARTS, Statistics
 from trireme_perf.stats.percentiles import FEWEST_FOR_P99
-from trireme_runtime.schema import STAGES, STEPS
 
 __all__ = ["ColdStart", "Ledger", "StagePercentiles", "StageTime", "ledger_between"]
+
+#: The stages that each model runs, in the order of a request.
+Runs = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _percentiles_document(stage: StagePercentiles) -> dict[str, Any]:
 
 def ledger_between(
     model: str,
-    stages: list[str],
+    stages: Runs,
     budget: Mapping[str, Any],
     before: Statistics,
     after: Statistics,
@@ -118,11 +120,11 @@ def ledger_between(
     Raises:
         PerfError: no request was answered.
     """
-    ledger = _with_budget(_difference(model, stages, before, after), budget)
+    ledger = _with_budget(_difference(model, stages, before, after), stages, budget)
     return replace(ledger, percentiles=_percentiles(spent or {}, stages, budget, ledger.end_to_end_us))
 
 
-def _difference(model: str, stages: list[str], before: Statistics, after: Statistics) -> Ledger:
+def _difference(model: str, stages: Iterable[str], before: Statistics, after: Statistics) -> Ledger:
     spent = {
         name: {key: value - before.get(name, {}).get(key, 0) for key, value in figures.items()}
         for name, figures in after.items()
@@ -136,34 +138,30 @@ def _difference(model: str, stages: list[str], before: Statistics, after: Statis
     return Ledger(model, requests, whole, rows, whole - sum(row.total_us for row in rows), overlap, max(extra, 0))
 
 
-def _percentiles(
-    spent: Histograms, models: list[str], budget: Mapping[str, Any], whole_us: float
-) -> list[StagePercentiles]:
+def _percentiles(spent: Histograms, models: Runs, budget: Mapping[str, Any], whole_us: float) -> list[StagePercentiles]:
     rows = []
-    for model in models:
-        for stage in _stages_of(model):
+    for model, stages in models.items():
+        for stage in stages:
             if (histogram := spent.get((model, stage))) is not None:
                 p50, p95, p99 = (histogram.percentile_us(percent) for percent in (50, 95, 99))
-                allowed = 1000 * budget["p99_ms"] * budget["shares"][stage] if budget else None
+                allowed = (
+                    1000 * budget["p99_ms"] * budget["shares"][stage] if stage in budget.get("shares", ()) else None
+                )
                 share = histogram.mean_us / whole_us
                 rows.append(StagePercentiles(model, stage, int(histogram.count), p50, p95, p99, share, allowed))
     return rows
 
 
-def _with_budget(ledger: Ledger, budget: Mapping[str, Any]) -> Ledger:
+def _with_budget(ledger: Ledger, models: Runs, budget: Mapping[str, Any]) -> Ledger:
     """A model may take of the SLO on p50 what its stages may."""
     if not budget:
         return ledger
+    shares = budget["shares"]
     rows = [
-        replace(row, budget_us=1000 * budget["p50_ms"] * sum(budget["shares"][name] for name in _stages_of(row.stage)))
+        replace(row, budget_us=1000 * budget["p50_ms"] * sum(shares.get(name, 0.0) for name in models[row.stage]))
         for row in ledger.stages
     ]
     return replace(ledger, stages=rows, slo={key: budget[key] for key in ("p50_ms", "p99_ms")})
-
-
-def _stages_of(model: str) -> tuple[str, ...]:
-    """An entry that is no ensemble runs all of them."""
-    return STEPS.get(model, tuple(STAGES))
 
 
 def _without_overlap(rows: list[StageTime], whole: float) -> tuple[list[StageTime], float]:

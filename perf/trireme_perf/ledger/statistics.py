@@ -12,7 +12,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from trireme_perf.errors import PerfError
-from trireme_runtime.schema import BUDGET
+from trireme_runtime.schema import BUDGET, RUNS, stages_of
 
 __all__ = ["PARTS", "Statistics", "StatisticsReader"]
 
@@ -35,14 +35,10 @@ class StatisticsReader:
         self._url = url
         self._client = triton.InferenceServerClient(url)
         self._model = model
-        try:
-            config = self._client.get_model_config(model, client_timeout=TIMEOUT_S).config
-        except InferenceServerException as error:
-            self._client.close()
-            raise PerfError(f"model {model!r} at {url} cannot be read: {error.message()}") from None
+        config = self._config(model)
         steps = [step.model_name for step in config.ensemble_scheduling.step]
-        #: The fused plan is one stage: itself.
-        self.stages = steps or [model]
+        #: The stages by the model that runs them; an entry that is no ensemble runs them itself.
+        self.stages = {step: stages_of(self._runs(step)) for step in steps or [model]}
         #: The ``budget:`` section of the bundle; empty if its export wrote none.
         self.budget: dict[str, Any] = json.loads(config.parameters[BUDGET].string_value or "{}")
 
@@ -51,6 +47,16 @@ class StatisticsReader:
 
     def __exit__(self, *error: object) -> None:
         self._client.close()
+
+    def _config(self, model: str) -> Any:
+        try:
+            return self._client.get_model_config(model, client_timeout=TIMEOUT_S).config
+        except InferenceServerException as error:
+            self._client.close()
+            raise PerfError(f"model {model!r} at {self._url} cannot be read: {error.message()}") from None
+
+    def _runs(self, model: str) -> str:
+        return str(self._config(model).parameters[RUNS].string_value)
 
     def read(self) -> dict[str, dict[str, int]]:
         """Raises: PerfError when the server is gone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,7 +13,8 @@ import numpy as np
 from trireme_runtime.native import library
 from trireme_runtime.native.binding import NativeStages
 from trireme_runtime.native.shapes import joined
-from trireme_runtime.schema import CHAINS, FUSED, MODELS, STAGES
+from trireme_runtime.schema import SIGNATURES, STAGES, signature_of
+from trireme_runtime.stages.exclusion import Exclusion
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
 from trireme_runtime.stages.reranking import Reranking, Slate
@@ -25,12 +26,13 @@ __all__ = ["STAGE_TYPES", "Chain", "Funnel", "Run", "StageFailedError", "load_st
 
 #: The classes of the stages, in the order of a request.
 STAGE_TYPES: tuple[type[Any], ...] = (FeatureTransform, UserTower, Retrieval, Ranking, Reranking)
+OTHER_TYPES: tuple[type[Any], ...] = (Exclusion,)
 
 
-def load_stages(path: Path, model: str) -> list[Stage]:
-    """The stages of ``model`` (a key of ``schema.CHAINS``) from the folders under ``path``. Raises: ArtifactError."""
-    types = {kind.name: kind for kind in STAGE_TYPES}
-    return [types[name].load(path / name) for name in CHAINS[model]]
+def load_stages(path: Path, names: Iterable[str]) -> list[Stage]:
+    """The stages ``names`` from the folders under ``path``. Raises: ArtifactError."""
+    types = {kind.name: kind for kind in (*STAGE_TYPES, *OTHER_TYPES)}
+    return [types[name].load(path / name) for name in names]
 
 
 class Run(NamedTuple):
@@ -69,15 +71,14 @@ class Chain:
     Stages in a row that have a compiled form are one call (see ``native``); the others are called one by one.
 
     Args:
-        model: a key of ``schema.CHAINS``.
-        stages: the stages named there, in that order.
+        stages: in the order of a request.
     """
 
     #: Whether compiled forms are used.
     compiles: ClassVar[bool] = True
 
-    def __init__(self, model: str, stages: Sequence[Stage]) -> None:
-        self.signature = MODELS[model]
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.signature = signature_of(tuple(stage.name for stage in stages))
         self._answered = self.signature.answered
         self.stages = tuple(stages)
 
@@ -110,7 +111,7 @@ class Chain:
                 continue
             names = [stage.name for stage in members]
             held = joined({name: tables[name] or {} for name in names})
-            others = [STAGES[stage.name] for stage in self._stages if stage.name not in names]
+            others = [SIGNATURES[stage.name] for stage in self._stages if stage.name not in names]
             read = {tensor.name for tensor in self._answered}.union(
                 *({t.name for t in other.inputs} for other in others)
             )
@@ -155,9 +156,6 @@ class Chain:
 class Funnel(Chain):
     """All five stages. The fused plan serves it, offline evaluation calls it."""
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        super().__init__(FUSED, stages)
-
     def __call__(self, user_id: np.ndarray, history: np.ndarray | None = None) -> Slate:
         """Args: user_id int64 [batch, 1]; history int64 [batch, L], see ``FeatureTransform``."""
         return Slate(*self.run(user_id=user_id, history=history).outputs)
@@ -168,4 +166,4 @@ class Funnel(Chain):
 
     @classmethod
     def load(cls, path: Path) -> Funnel:
-        return cls(load_stages(path, FUSED))
+        return cls(load_stages(path, STAGES))

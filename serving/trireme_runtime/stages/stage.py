@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from trireme_runtime.native.tables import Tables
-from trireme_runtime.schema import STAGES
+from trireme_runtime.schema import SIGNATURES
 
 __all__ = ["EXCLUDED", "EXCLUDING", "Stage", "stage_inputs"]
 
 #: What requests exclude, an ``arrays.Pairs`` or None: no tensor, since its length is not that of the batch.
 EXCLUDED = "excluded"
 #: The stages that take it.
-EXCLUDING = ("retrieval", "reranking")
+EXCLUDING = ("retrieval", "exclusion", "reranking")
 
 
 class Stage(Protocol):
-    """Called with the tensors of its ``schema.STAGES`` entry by name, answers with a named tuple.
+    """Called with the tensors of its ``schema.SIGNATURES`` entry by name, answers with a named tuple.
 
     All arrays have the batch (users) as first axis. A stage holds no state between calls. What ``save`` wrote, the
     class method ``load`` reads.
@@ -39,7 +39,7 @@ def stage_inputs(stage: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Picks the inputs of the stage ``stage`` from ``tensors``; an optional one that is not there is None, as is EXCLUDED."""
     inputs = {
         tensor.name: tensors.get(tensor.name) if tensor.optional else tensors[tensor.name]
-        for tensor in STAGES[stage].inputs
+        for tensor in SIGNATURES[stage].inputs
     }
     if stage in EXCLUDING:
         inputs[EXCLUDED] = tensors.get(EXCLUDED)

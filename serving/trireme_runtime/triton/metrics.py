@@ -116,6 +116,8 @@ class StageMetrics:
             if self._outcome_at is not None:  # by the model that answers: the ensemble runs no code
                 self._gauge(SLO, "Objective of a request", {"model": entry, "quantile": quantile}, seconds)
             for stage in stages:
+                if stage not in budget["shares"]:
+                    continue  # what a stage of its own needs no share for
                 labels = {"model": model, "stage": stage, "quantile": quantile}
                 self._gauge(STAGE_BUDGET, "What a stage may take of it", labels, seconds * budget["shares"][stage])
 

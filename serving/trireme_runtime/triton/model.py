@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 from trireme_runtime.bundle import verify_version
 from trireme_runtime.onnx_model import one_thread, process_age_s
-from trireme_runtime.schema import BUDGET, OTLP_ENDPOINT
+from trireme_runtime.schema import BUDGET, OTLP_ENDPOINT, RUNS, stages_of
 from trireme_runtime.stages.chain import Chain, load_stages
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.metrics import Publisher, StageMetrics
@@ -24,15 +25,14 @@ from trireme_runtime.triton.metrics import Publisher, StageMetrics
 if TYPE_CHECKING:
     from trireme_runtime.triton.tracing import StageTracer
 
-__all__ = ["ChainModel"]
+__all__ = ["ChainModel", "stages_run"]
 
 log = logging.getLogger(__name__)
 
 
 class ChainModel:
-    """A Triton Python model that runs the stages of ``model`` from the files beside its ``model.py``."""
+    """A Triton Python model that runs the stages that its config names, from the files beside its ``model.py``."""
 
-    model: ClassVar[str]
     chain: ClassVar[type[Chain]] = Chain
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -40,8 +40,8 @@ class ChainModel:
         folder, version = Path(args["model_repository"]), args["model_version"]
         # One instance reads every byte; the others look at the sizes.
         verify_version(folder, version, hashes=args["model_instance_name"].endswith("_0"))
-        chain = self.chain(self.model, load_stages(folder / version, self.model))
         config = json.loads(args["model_config"])
+        chain = self.chain(load_stages(folder / version, stages_run(config)))
         parameters = config.get("parameters", {})
         metrics = StageMetrics(
             pb_utils,
@@ -65,6 +65,11 @@ class ChainModel:
         self._publisher.close()
         if self._tracer is not None:
             self._tracer.close()
+
+
+def stages_run(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the stages that a model runs, from its config as Triton hands it to ``initialize``."""
+    return stages_of(config.get("parameters", {}).get(RUNS, {}).get("string_value", ""))
 
 
 def _tracer(chain: Chain, model: str, version: str) -> StageTracer | None:

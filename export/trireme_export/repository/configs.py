@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from trireme_runtime.cpu import usable_cpus
-from trireme_runtime.schema import AUTO, BUDGET, INSTANCES, MODELS, ORIGIN, Dims, Signature
+from trireme_runtime.schema import AUTO, BUDGET, INSTANCES, ORIGIN, RUNS, Dims, Layout, Signature
 
-__all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise"]
+__all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise", "tensor_bytes"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,13 @@ class ServingSettings:
     """The ``budget:`` section; every model carries it as a parameter, which stages publish and clients can read."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """``Checkpoint.origin``; every model carries it as a parameter, by which an evaluation knows the bundle."""
+    cuda_graphs: bool = False
+    """Whether TensorRT replays its launches."""
+
+    @property
+    def profile(self) -> tuple[int, int, int]:
+        """The least, the usual and the largest batch of a graph: TensorRT chooses its kernels for the second."""
+        return 1, max(1, self.max_batch_size // 2), self.max_batch_size
 
 
 @dataclass(frozen=True)
@@ -67,21 +74,23 @@ def specialise(
     config: ModelConfig,
     name: str,
     version: int,
+    layout: Layout,
     dims: Dims,
     settings: ServingSettings,
     warmup: Iterable[WarmupSample] = (),
 ) -> ModelConfig:
-    """Returns a copy of the authored ``config`` as model ``name`` of one bundle.
+    """Returns a copy of the authored ``config`` of a target's ``layout`` as model ``name`` of one bundle.
 
-    Sets dimensions, batch size, scheduling, warm-up, the budget, the origin, and the version: the model serves this one only, and
-    the steps of an ensemble are pinned to it.
+    Sets dimensions, batch size, scheduling, warm-up, the stages, the budget, the origin, and the version: the model serves this
+    one only, and the steps of an ensemble are pinned to it.
     """
+    signature = layout.signature(config.name)
     result = ModelConfig()
     result.CopyFrom(config)
     result.name = name
     result.max_batch_size = settings.max_batch_size
     result.version_policy.specific.versions.append(version)
-    _set_dims(result, MODELS[config.name], dims)
+    _set_dims(result, signature, dims)
     if settings.budget:
         result.parameters[BUDGET].string_value = json.dumps(settings.budget)
     if settings.origin:
@@ -90,13 +99,15 @@ def specialise(
         for step in result.ensemble_scheduling.step:
             step.model_version = version
         return result
+    result.parameters[RUNS].string_value = ",".join(layout.models[config.name])
     result.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
     if settings.instances is None:
         result.parameters[INSTANCES].string_value = AUTO
     for group in result.instance_group:
-        group.count = settings.instances or usable_cpus()
+        if group.kind == ModelInstanceGroup.KIND_CPU:
+            group.count = settings.instances or usable_cpus()
     for sample in warmup:
-        _add_warmup(result, sample, dims)
+        _add_warmup(result, sample, signature, dims)
     return result
 
 
@@ -106,9 +117,9 @@ def _set_dims(config: ModelConfig, signature: Signature, dims: Dims) -> None:
         tensor.dims[:] = [lengths[tensor.name]]
 
 
-def _add_warmup(config: ModelConfig, sample: WarmupSample, dims: Dims) -> None:
+def _add_warmup(config: ModelConfig, sample: WarmupSample, signature: Signature, dims: Dims) -> None:
     warmup = config.model_warmup.add(name=sample.name, batch_size=sample.batch_size, count=1)
-    for tensor in MODELS[config.name].inputs:
+    for tensor in signature.inputs:
         if tensor.name in sample.files:
             entry = warmup.inputs[tensor.name]
             entry.data_type = next(field.data_type for field in config.input if field.name == tensor.name)

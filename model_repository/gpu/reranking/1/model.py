@@ -1,7 +1,7 @@
-"""retrieval: candidates by inner product."""
+"""reranking: the final list."""
 
 from trireme_runtime.triton.model import ChainModel
 
 
 class TritonPythonModel(ChainModel):
-    model = "retrieval"
+    """Runs reranking."""

@@ -1,7 +1,7 @@
-"""ranking: a score for every candidate, and the final list."""
+"""retrieval: candidates by inner product."""
 
 from trireme_runtime.triton.model import ChainModel
 
 
 class TritonPythonModel(ChainModel):
-    model = "ranking"
+    """Runs retrieval."""

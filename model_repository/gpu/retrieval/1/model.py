@@ -1,7 +1,7 @@
-"""recommend_fused: all five stages in one process."""
+"""retrieval: candidates by inner product."""
 
 from trireme_runtime.triton.model import ChainModel
 
 
 class TritonPythonModel(ChainModel):
-    model = "recommend_fused"
+    """Runs retrieval."""

@@ -1,0 +1,20 @@
+"""Target cpu: compiled stages, or NumPy and ONNX Runtime, in Python models."""
+
+from __future__ import annotations
+
+from trireme_export.checkpoint import Checkpoint
+from trireme_export.exporters import export_funnel
+from trireme_export.memory import measure_memory
+from trireme_export.repository import Contents
+from trireme_export.targets.built import Built, Wanted
+
+__all__ = ["build"]
+
+
+def build(checkpoint: Checkpoint, wanted: Wanted) -> Built:
+    """Returns the five stages; both plans answer the same. Raises: ExportError: see ``export_funnel``."""
+    funnel, record = export_funnel(checkpoint, wanted.folder)
+    stages = {stage.name: stage for stage in funnel.stages}
+    contents = Contents("cpu", stages, funnel.staged(user_id=wanted.user_id[:1]))
+    memory = measure_memory(funnel, wanted.user_id)
+    return Built(contents, {"gate": funnel}, {**record, "memory": memory})

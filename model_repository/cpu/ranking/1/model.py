@@ -1,0 +1,7 @@
+"""ranking: a score for every candidate, and the final list."""
+
+from trireme_runtime.triton.model import ChainModel
+
+
+class TritonPythonModel(ChainModel):
+    """Runs ranking and reranking."""
