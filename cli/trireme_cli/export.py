@@ -38,13 +38,28 @@ class Target(str, Enum):
     gpu = "gpu"
 
 
+class Engine(str, Enum):
+    """What computes the graphs of target gpu."""
+
+    tensorrt = "tensorrt"
+    onnxruntime = "onnxruntime"
+
+
 def export(
     checkpoint: Annotated[Path, typer.Option(help="What `trireme train` wrote.")] = Path("build/checkpoint"),
     out: Annotated[Path, typer.Option(help="Model repository; an existing one gets a new version.")] = REPOSITORY,
     plan: Annotated[
-        Plan, typer.Option(help="How stages run; ensemble: three Triton models; fused: one, faster.")
+        Plan, typer.Option(help="How stages run; ensemble: several Triton models; fused: as one, faster.")
     ] = Plan.both,
-    target: Annotated[Target, typer.Option(help="cpu; gpu (TensorRT) is not there yet.")] = Target.cpu,
+    target: Annotated[
+        Target, typer.Option(help="cpu: Python models; gpu: graphs for TensorRT or ONNX Runtime between them.")
+    ] = Target.cpu,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="Of target gpu; tensorrt: `trireme plans build` makes plans of the graphs; onnxruntime: no build, any container."
+        ),
+    ] = Engine.tensorrt,
     waive_gate: Annotated[
         list[Fault] | None,
         typer.Option(help="A fault that the gate may find and let through; can be given several times."),
@@ -68,7 +83,7 @@ def export(
     before = _list_length(out)
     waive = [fault.value for fault in waive_gate or ()]
     try:
-        manifest = export_bundle(loaded, out, plan.value, target.value, waive)
+        manifest = export_bundle(loaded, out, plan.value, target.value, waive, engine.value)
     except GateError as error:
         for table in gate_tables(error.record):
             console.print(table)
@@ -90,7 +105,7 @@ def export(
     finish(
         result,
         as_json,
-        *gate_tables(manifest.source["gate"]),
+        *(line for key in ("gate", "gate_fused") if key in manifest.source for line in gate_tables(manifest.source[key])),
         f"{out}: bundle {manifest.bundle_id}, version {manifest.version}, plan {manifest.plan}, {size / 1e6:.1f} MB",
     )
 

@@ -18,7 +18,7 @@ from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.stage import stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
 
-__all__ = ["bundle_dims", "export_funnel"]
+__all__ = ["bundle_dims", "export_funnel", "export_stages"]
 
 
 def bundle_dims(checkpoint: Checkpoint) -> Dims:
@@ -38,21 +38,33 @@ def bundle_dims(checkpoint: Checkpoint) -> Dims:
 def export_funnel(checkpoint: Checkpoint, folder: Path) -> tuple[Funnel, dict[str, Any]]:
     """Builds the five stages, with ONNX files under ``folder``, and records what was chosen for them and why.
 
-    The record is ``{"parity": {stage: how far its graph is from PyTorch}, "index": see index_tuning, "precision": see
-    quantisation, "compiled": see compiling}``.
+    The record is that of ``export_stages`` with ``"compiled"``: see compiling.
 
     Raises:
-        ExportError: a graph cannot be exported or differs from PyTorch by more than is allowed, the index does not reach its
-            recall, or the compiled stages differ from the others.
+        ExportError: see ``export_stages``; or the compiled stages differ from the others.
+    """
+    stages, record = export_stages(checkpoint, folder, checkpoint.config.serving.precision)
+    funnel, compiled = choose_compiled(Funnel(stages), _known_users(stages[0]))
+    return funnel, {**record, "compiled": compiled}
+
+
+def export_stages(checkpoint: Checkpoint, folder: Path, precision: str) -> tuple[list[Any], dict[str, Any]]:
+    """Builds the five stages, with ONNX files under ``folder``; the ranker in ``precision``: auto, float32 or int8.
+
+    The record is ``{"parity": {stage: how far its graph is from PyTorch}, "index": see index_tuning, "precision": see
+    quantisation}``.
+
+    Raises:
+        ExportError: a graph cannot be exported or differs from PyTorch by more than is allowed, or the index does not reach its
+            recall.
     """
     features = feature_transform.export(checkpoint)
     tower, tower_parity = user_tower.export(checkpoint, features, folder / "user_tower")
     search, index = retrieval.export(checkpoint, _queries(features, tower), folder / "index")
-    ranker, ranker_parity, precision = ranking.export(checkpoint, features, tower, search, folder / "ranking")
-    funnel = Funnel([features, tower, search, ranker, reranking.export(checkpoint)])
-    funnel, compiled = choose_compiled(funnel, _known_users(features))
+    ranker, ranker_parity, chosen = ranking.export(checkpoint, features, tower, search, folder / "ranking", precision)
     parity = {"user_tower": asdict(tower_parity), "ranking": asdict(ranker_parity)}
-    return funnel, {"parity": parity, "index": index, "precision": precision, "compiled": compiled}
+    stages = [features, tower, search, ranker, reranking.export(checkpoint)]
+    return stages, {"parity": parity, "index": index, "precision": chosen}
 
 
 def _queries(features: FeatureTransform, tower: UserTower) -> np.ndarray:

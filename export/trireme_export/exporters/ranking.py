@@ -23,7 +23,12 @@ __all__ = ["export"]
 
 
 def export(
-    checkpoint: Checkpoint, features: FeatureTransform, tower: UserTower, search: Retrieval, folder: Path
+    checkpoint: Checkpoint,
+    features: FeatureTransform,
+    tower: UserTower,
+    search: Retrieval,
+    folder: Path,
+    precision: str,
 ) -> tuple[Ranking, Parity, dict[str, Any]]:
     """Returns the stage, its parity with PyTorch in float32, and how its precision was chosen.
 
@@ -39,7 +44,7 @@ def export(
     width = checkpoint.config.serving.candidates
     model, parity = export_onnx(module, "ranking", output, inputs, folder, width=width, padding="candidate_index")
     config = checkpoint.config
-    compiled = ranker_tables(module) if config.serving.precision != "int8" else None
-    wanted = "float32" if compiled else config.serving.precision
+    compiled = ranker_tables(module) if precision != "int8" else None
+    wanted = "float32" if compiled else precision
     model, record = choose_precision(model, inputs[0], wanted, config.gate.score_difference)
     return Ranking(model, compiled), parity, record
