@@ -16,6 +16,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_client import Client
 from trireme_export.perf_input import read_perf_input
+from trireme_perf.errors import PerfError
 from trireme_perf.host.memory import artifact_bytes, tree_memory
 from trireme_perf.repositories import copy_repository
 from trireme_runtime import schema
@@ -48,8 +49,11 @@ def measure_instances(repository: Path) -> dict[str, Any]:
     Raises:
         trireme_export.errors.ExportError: the repository has no users to ask with.
         trireme_runtime.errors.BundleError: it is not a repository.
+        PerfError: it is of target gpu.
     """
     manifest = read_manifest(repository)
+    if manifest.target != "cpu":
+        raise PerfError(f"{repository} is of target {manifest.target!r}; allowed here: cpu")
     users = read_perf_input(repository)[:USERS].tolist()
     plans = ("fused", "both") if manifest.plan == "both" else (manifest.plan,)
     return {

@@ -23,9 +23,11 @@ def fused_plan(repository: Path) -> tuple[Manifest, Path]:
 
     Raises:
         BundleError: no model repository.
-        PerfError: it has no fused plan.
+        PerfError: it has no fused plan, or one whose stages do not run in a Python process.
     """
     manifest = read_manifest(repository)
+    if manifest.target != "cpu":
+        raise PerfError(f"{repository} is of target {manifest.target!r}; allowed here: cpu")
     if manifest.plan not in ENTRIES:
         raise PerfError(f"{repository} has the plan {manifest.plan!r}; allowed: {', '.join(ENTRIES)}")
     return manifest, repository / ENTRIES[manifest.plan]["fused"] / str(manifest.version)
