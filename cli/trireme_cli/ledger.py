@@ -76,7 +76,7 @@ def ledger(
             f"note: each stage's means include {result.warmup_requests} requests of its warm-up, the entry's none; "
             "under load, --seconds 10 leaves them out"
         )
-    finish(result.to_dict(), as_json, *_tables(result.to_dict()))
+    finish(result.to_dict(), as_json, *_tables(result))
 
 
 def _follow(ledgers: Iterator[Ledger | None], idle: str, as_json: bool) -> None:
@@ -87,18 +87,20 @@ def _follow(ledgers: Iterator[Ledger | None], idle: str, as_json: bool) -> None:
                 if as_json:
                     typer.echo(json.dumps(each.to_dict() if each else {"requests": 0}))
                 else:
-                    live.update(Group(*_tables(each.to_dict())) if each else Text(idle), refresh=True)
+                    live.update(Group(*_tables(each)) if each else Text(idle), refresh=True)
         except KeyboardInterrupt:
             return
 
 
-def _tables(result: dict[str, Any]) -> list[Table]:
-    tables = [ledger_table(result)]
+def _tables(ledger: Ledger) -> list[Table | str]:
+    """The tables, and below them the notes."""
+    result = ledger.to_dict()
+    tables: list[Table | str] = [ledger_table(result)]
     if result["percentiles"]:
         tables.append(percentiles_table(result))
     if result["cold_start"]:
         tables.append(cold_start_table(result))
-    return tables
+    return [*tables, *ledger.notes]
 
 
 def ledger_table(result: dict[str, Any]) -> Table:

@@ -1,13 +1,14 @@
 """Errors of this package.
 
 TriremeStageError
-└── ArtifactError       a file of a bundle is missing, damaged or of another format
-    └── BundleError     a model repository as a whole does not hold together
+├── ArtifactError       a file of a bundle is missing, damaged or of another format
+│   └── BundleError     a model repository as a whole does not hold together
+└── ConfigError         a model's config does not fit its graph, or asks for what its engine does not do
 """
 
 from __future__ import annotations
 
-__all__ = ["ArtifactError", "BundleError", "TriremeStageError"]
+__all__ = ["ArtifactError", "BundleError", "ConfigError", "TriremeStageError"]
 
 
 class TriremeStageError(Exception):
@@ -20,3 +21,7 @@ class ArtifactError(TriremeStageError):
 
 class BundleError(ArtifactError):
     """The model repository is incomplete or was changed since it was exported."""
+
+
+class ConfigError(TriremeStageError):
+    """A model's config does not fit its graph, or asks for what its engine does not do."""

@@ -1,11 +1,13 @@
 """The tritonserver inside the ``nvidia-pytriton`` wheel: where its parts are, and a backend directory of them.
 
 The wheel ships the Python backend and one stub per Python version, but not side by side as Triton wants
-them, so they are copied into a directory of our own; links would break when the wheel is removed.
+them, so they are copied into a directory of our own; links would break when the wheel is removed. The stand-ins for backends
+that the wheel has not lie beside them, see ``stand_ins``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -15,6 +17,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from trireme_server.errors import BinaryError, PythonVersionError, ServerNotFoundError
+from trireme_server.stand_ins import stand_in_files
 
 WHEEL = "nvidia-pytriton"
 STUB = "triton_python_backend_stub"
@@ -54,7 +57,8 @@ class Wheel:
                 f"it has Python backend stubs for {', '.join(known) or 'no version'}; use one of these"
             )
         backend = self.root / "backends" / "python"
-        return {file.name: file for file in sorted(backend.iterdir()) if file.is_file()} | {STUB: stub}
+        files = {f"python/{file.name}": file for file in sorted(backend.iterdir()) if file.is_file()}
+        return files | {f"python/{STUB}": stub}
 
 
 def find_wheel() -> Wheel:
@@ -96,8 +100,11 @@ def backend_directory(wheel: Wheel, *, cache: Path | None = None, python_minor: 
         PythonVersionError: the wheel has no stub for this Python.
         BinaryError: the cache cannot be written.
     """
-    files = wheel.backend_files(python_minor)
-    target = (cache or cache_root()) / "tritonserver" / f"{wheel.version}-py{python_minor}"
+    stand_ins = stand_in_files()
+    files = wheel.backend_files(python_minor) | stand_ins
+    # Named after what is ours in it: another installation, or a newer one, must not change what a running server loads from.
+    name = f"{wheel.version}-py{python_minor}-{_digest(stand_ins)}"
+    target = (cache or cache_root()) / "tritonserver" / name
     if _is_complete(target, files):
         return target
     try:
@@ -110,8 +117,12 @@ def backend_directory(wheel: Wheel, *, cache: Path | None = None, python_minor: 
     return target
 
 
+def _digest(files: dict[str, Path]) -> str:
+    return hashlib.sha256(b"".join(files[name].read_bytes() for name in sorted(files))).hexdigest()[:8]
+
+
 def _is_complete(target: Path, files: dict[str, Path]) -> bool:
-    copies = {target / "python" / name: source for name, source in files.items()}
+    copies = {target / name: source for name, source in files.items()}
     return all(c.is_file() and c.stat().st_size == source.stat().st_size for c, source in copies.items())
 
 
@@ -120,9 +131,10 @@ def _assemble(target: Path, files: dict[str, Path]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        (work / "new" / "python").mkdir(parents=True)
         for name, source in files.items():
-            shutil.copy2(source, work / "new" / "python" / name)
+            copy = work / "new" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy)
         (work / "new" / "python" / STUB).chmod(0o755)
         for _ in range(10):
             try:

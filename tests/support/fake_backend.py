@@ -49,9 +49,13 @@ def chain_config(chain: Any, dims: Dims, max_batch_size: int = 64) -> dict[str, 
 class Request:
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
     given: str = "{}"
+    outputs: tuple[str, ...] = ()
 
     def parameters(self) -> str:
         return self.given
+
+    def requested_output_names(self) -> list[str]:
+        return list(self.outputs)
 
 
 def get_input_tensor_by_name(request: Request, name: str) -> Tensor | None:

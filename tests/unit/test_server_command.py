@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trireme_server import BinaryError, OptionError, PythonVersionError, ServerNotFoundError, find_binaries
+from trireme_server import BinaryError, OptionError, PythonVersionError, ServerNotFoundError, embedded, find_binaries
 from trireme_server.binaries import Binaries, check_stub
 from trireme_server.command import server_command, server_environment
 from trireme_server.embedded import STUB, Wheel, backend_directory
@@ -107,7 +107,7 @@ def test_the_environment_has_libraries_our_python_and_one_thread() -> None:
 def test_the_backend_directory_is_made_once_and_repaired(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path / "wheel")
     made = backend_directory(wheel, cache=tmp_path / "cache", python_minor="3.11")
-    assert made.name == "0.7.0-py3.11"
+    assert re.fullmatch(r"0\.7\.0-py3\.11-[0-9a-f]{8}", made.name)
     stub = made / "python" / STUB
     assert os.access(stub, os.X_OK)
     before = stub.stat().st_ino
@@ -117,6 +117,32 @@ def test_the_backend_directory_is_made_once_and_repaired(tmp_path: Path) -> None
     backend_directory(wheel, cache=tmp_path / "cache", python_minor="3.11")
     assert stub.read_text() == f"python_backend_stubs/3.11/{STUB}"
     assert [path.name for path in made.parent.iterdir()] == [made.name]
+
+
+def test_stand_ins_lie_beside_the_python_backend_and_other_ones_in_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = make_wheel(tmp_path / "wheel")
+    made = backend_directory(wheel, cache=tmp_path / "cache", python_minor="3.11")
+    for engine in ("tensorrt", "onnxruntime"):
+        assert f'engine = "{engine}"' in (made / engine / "model.py").read_text()
+    changed = tmp_path / "model.py"
+    changed.write_text("another")
+    monkeypatch.setattr(embedded, "stand_in_files", lambda: {"tensorrt/model.py": changed})
+    other = backend_directory(wheel, cache=tmp_path / "cache", python_minor="3.11")
+    assert other != made
+    assert (other / "tensorrt" / "model.py").read_text() == "another"
+    assert made.is_dir()
+
+
+def test_an_installed_server_gets_no_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = tmp_path / "bin" / "tritonserver"
+    server.parent.mkdir()
+    server.write_text("")
+    server.chmod(0o755)
+    monkeypatch.setenv("PATH", str(server.parent), prepend=os.pathsep)
+    assert find_binaries(cache=tmp_path / "cache").server == server
+    assert not (tmp_path / "cache").exists()
 
 
 def assemble(arguments: tuple[Wheel, Path]) -> str:

@@ -15,14 +15,14 @@ from trireme_perf.errors import PerfError
 from trireme_perf.ledger.histograms import Histogram, Histograms, between, read_metrics, stage_histograms
 from trireme_perf.ledger.report import ColdStart, Ledger, ledger_between
 from trireme_perf.ledger.statistics import Statistics, StatisticsReader
-from trireme_runtime.triton.metrics import COLD_START
+from trireme_runtime.triton.metrics import COLD_START, STAND_IN
 
 __all__ = ["LedgerReader", "Reading"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Statistics and, where the metrics were read, the stages' histograms and how the models started."""
+    """Statistics and, where the metrics were read, the stages' histograms, how the models started, and which are stand-ins."""
 
     url: str
     model: str
@@ -30,6 +30,7 @@ class Reading:
     statistics: Statistics
     histograms: Histograms = field(default_factory=dict)
     cold_start: Mapping[str, ColdStart] = field(default_factory=dict)
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def requests(self) -> int:
@@ -56,7 +57,8 @@ class Reading:
 
     @classmethod
     def load(cls, file: Path) -> Reading:
-        """What ``save`` wrote; without the cold start, which does not change. Raises: PerfError when it is no reading."""
+        """What ``save`` wrote; without the cold start and the stand-ins, which do not change. Raises: PerfError when it is no
+        reading."""
         try:
             document = json.loads(file.read_text())
             histograms = {
@@ -102,7 +104,12 @@ class LedgerReader:
         if not self._metrics_url:
             return reading
         families = read_metrics(self._metrics_url)
-        return replace(reading, histograms=stage_histograms(families), cold_start=_cold_start(families))
+        return replace(
+            reading,
+            histograms=stage_histograms(families),
+            cold_start=_cold_start(families),
+            stand_ins=_stand_ins(families),
+        )
 
     def ledger(self, before: Reading | None, after: Reading) -> Ledger:
         """What was answered between two readings; without the first, since the server started.
@@ -118,8 +125,10 @@ class LedgerReader:
         ledger = ledger_between(
             self._model, self._statistics.stages, self._statistics.budget, earlier, after.statistics, spent
         )
-        cold_start = [after.cold_start[name] for name in self._statistics.stages if name in after.cold_start]
-        return replace(ledger, cold_start=cold_start)
+        stages = self._statistics.stages
+        cold_start = [after.cold_start[name] for name in stages if name in after.cold_start]
+        stand_ins = {name: after.stand_ins[name] for name in stages if name in after.stand_ins}
+        return replace(ledger, cold_start=cold_start, stand_ins=stand_ins)
 
 
 def _check_same_run(before: Reading, after: Reading) -> None:
@@ -146,3 +155,9 @@ def _cold_start(families: Iterable[Metric]) -> dict[str, ColdStart]:
         for model, parts in found.items()
         if {"load", "first_batch"} <= parts.keys()
     }
+
+
+def _stand_ins(families: Iterable[Metric]) -> dict[str, str]:
+    """The engine by the model."""
+    samples = (sample for family in families for sample in family.samples if sample.name == STAND_IN)
+    return {sample.labels["model"]: sample.labels["engine"] for sample in samples}

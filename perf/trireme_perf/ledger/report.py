@@ -15,6 +15,7 @@ __all__ = ["ColdStart", "Ledger", "StagePercentiles", "StageTime", "ledger_betwe
 
 #: The stages that each model runs, in the order of a request.
 Runs = Mapping[str, tuple[str, ...]]
+ENGINE_NAMES = {"tensorrt": "TensorRT", "onnxruntime": "Triton's backend for ONNX Runtime"}
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,22 @@ class Ledger:
     """Of every stage, in the order of a request; empty where the metrics were not read."""
     cold_start: list[ColdStart] = field(default_factory=list)
     """Of every model; empty where the metrics were not read."""
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    """By model, the engine in whose place ONNX Runtime on the CPU serves it; empty where the metrics were not read."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of where the figures come from."""
+        return [
+            f"{model}: a stand-in, ONNX Runtime on the CPU in place of {ENGINE_NAMES.get(engine, engine)}"
+            for model, engine in self.stand_ins.items()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it for JSON; a p99 of too few batches is None there, and so is its verdict."""
+        """Returns it for JSON; a p99 of too few batches is None there, and so is its verdict. Of stand-ins, the models' names."""
         stages = [{**asdict(stage), "within_budget": stage.within_budget} for stage in self.stages]
         percentiles = [_percentiles_document(stage) for stage in self.percentiles]
-        return {**asdict(self), "stages": stages, "percentiles": percentiles}
+        return {**asdict(self), "stages": stages, "percentiles": percentiles, "stand_ins": list(self.stand_ins)}
 
 
 def _percentiles_document(stage: StagePercentiles) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from trireme_runtime.schema import ENTRY, REASON, RUNG, STAGES
 from trireme_runtime.stages.reranking import OUTCOMES, REASONS
 
-__all__ = ["ANSWERS", "BUCKETS_S", "COLD_START", "COMPUTE", "Publisher", "StageMetrics"]
+__all__ = ["ANSWERS", "BUCKETS_S", "COLD_START", "COMPUTE", "STAND_IN", "Publisher", "StageMetrics"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ ANSWERS = "trireme_answers_total"
 SLO = "trireme_slo_seconds"
 COLD_START = "trireme_cold_start_seconds"
 STAGE_BUDGET = "trireme_stage_budget_seconds"
+STAND_IN = "trireme_stand_in"
 
 #: Upper bounds, seconds: from 50 µs, √2 apart, to about 1 s; a percentile between two of them is off by 20 % at most.
 BUCKETS_S = (*(float(f"{50e-6 * 2 ** (step / 2):.3g}") for step in range(29)), math.inf)

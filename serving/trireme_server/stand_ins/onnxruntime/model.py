@@ -1,0 +1,5 @@
+from trireme_runtime.triton.stand_in import StandIn
+
+
+class TritonPythonModel(StandIn):
+    engine = "onnxruntime"
