@@ -89,6 +89,18 @@ def test_a_stage_has_its_share_of_the_whole() -> None:
     assert (stage.batches, stage.share) == (4, pytest.approx(50 / 250))
 
 
+def test_stand_ins_are_said() -> None:
+    after = {"recommend": figures(10, 250), "user_tower": figures(10, 100), "ranking": figures(10, 100)}
+    ledger = ledger_between("recommend", ["user_tower", "ranking"], {}, {}, after)
+    assert (ledger.notes, ledger.to_dict()["stand_ins"]) == ([], [])
+    told = replace(ledger, stand_ins={"user_tower": "tensorrt", "ranking": "onnxruntime"})
+    assert told.notes == [
+        "user_tower: a stand-in, ONNX Runtime on the CPU in place of TensorRT",
+        "ranking: a stand-in, ONNX Runtime on the CPU in place of Triton's backend for ONNX Runtime",
+    ]
+    assert told.to_dict()["stand_ins"] == ["user_tower", "ranking"]
+
+
 READING = Reading(
     "here:8001",
     "m",
