@@ -1,4 +1,4 @@
-"""Searching the item vectors: exact, or approximate where the catalogue is large."""
+"""Searching the item vectors: exact, or approximate where the catalogue is large; or, exactly, on a GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from trireme_runtime.artifacts import load_stage
 from trireme_runtime.errors import ArtifactError
 from trireme_runtime.index.exact import ExactIndex
+from trireme_runtime.index.gpu import on_gpu
 from trireme_runtime.index.ivf import IvfIndex
 from trireme_runtime.native.tables import Tables, load_tables
 from trireme_runtime.onnx_model import OnnxModel
@@ -44,7 +45,7 @@ class ItemIndex(Protocol):
         ...
 
     def vectors(self, item: np.ndarray) -> np.ndarray:
-        """float32 [n, Q] of the items int [n]; only where there is a compiled form."""
+        """float32 [n, Q] of the items int [n]."""
         ...
 
     def borderline(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -54,8 +55,17 @@ class ItemIndex(Protocol):
     def save(self, path: Path) -> None: ...
 
 
-def load_index(path: Path) -> ItemIndex:
-    """Raises: ArtifactError: the files are missing, damaged or of a kind that this program does not know."""
+def load_index(path: Path, device: int | None = None) -> ItemIndex:
+    """The index in a folder, on the GPU ``device`` where one is named, and there.
+
+    Raises:
+        ArtifactError: the files are missing, damaged or of a kind that this program does not know.
+    """
+    index = _load(path)
+    return index if device is None else on_gpu(index, device)
+
+
+def _load(path: Path) -> ItemIndex:
     arrays, parameters = load_stage(path, "index")
     if (kind := parameters.get("kind")) == ExactIndex.kind:
         compiled = load_tables(path, "index")

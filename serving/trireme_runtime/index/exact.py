@@ -56,10 +56,14 @@ class ExactIndex:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def vectors(self, item: np.ndarray) -> np.ndarray:
-        """See ``ItemIndex.vectors``."""
-        assert self.compiled is not None
-        found: np.ndarray = self.compiled["vectors"][item]
-        return found
+        """See ``ItemIndex.vectors``. Without a compiled form, they are the products of all items with the unit vectors: ask for
+        many at once."""
+        if self.compiled is not None:
+            found: np.ndarray = self.compiled["vectors"][item]
+            return found
+        (query,) = self.product.signature.inputs
+        unit = np.eye(query.shape[1], dtype=np.float32)
+        return np.ascontiguousarray(self.product({"query": unit})[:, item].T)
 
     def borderline(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
         """See ``ItemIndex.borderline``: all items are looked at."""

@@ -19,7 +19,7 @@ from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
 from trireme_runtime.stages.reranking import Reranking, Slate
 from trireme_runtime.stages.retrieval import Retrieval
-from trireme_runtime.stages.stage import EXCLUDING, Stage, stage_inputs
+from trireme_runtime.stages.stage import EXCLUDING, ON_DEVICE, Stage, stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
 
 __all__ = ["STAGE_TYPES", "Chain", "Funnel", "Run", "StageFailedError", "load_stages"]
@@ -29,10 +29,18 @@ STAGE_TYPES: tuple[type[Any], ...] = (FeatureTransform, UserTower, Retrieval, Ra
 OTHER_TYPES: tuple[type[Any], ...] = (Exclusion,)
 
 
-def load_stages(path: Path, names: Iterable[str]) -> list[Stage]:
-    """The stages ``names`` from the folders under ``path``. Raises: ArtifactError."""
+def load_stages(path: Path, names: Iterable[str], device: int | None = None) -> list[Stage]:
+    """The stages ``names`` from the folders under ``path``.
+
+    Args:
+        device: the GPU of those that can compute on one, ``stage.ON_DEVICE``; None for the CPU.
+
+    Raises:
+        ArtifactError: a file is missing, damaged or of another format.
+    """
     types = {kind.name: kind for kind in (*STAGE_TYPES, *OTHER_TYPES)}
-    return [types[name].load(path / name) for name in names]
+    places: dict[str, dict[str, Any]] = {name: {"device": device} for name in ON_DEVICE}
+    return [types[name].load(path / name, **places.get(name, {})) for name in names]
 
 
 class Run(NamedTuple):

@@ -75,7 +75,8 @@ class Retrieval:
         self.seen.save(path / SEEN)
 
     @classmethod
-    def load(cls, path: Path) -> Retrieval:
+    def load(cls, path: Path, device: int | None = None) -> Retrieval:
+        """Args: device: the GPU that searches, see ``index.gpu``; None for the CPU."""
         arrays, parameters = load_stage(path, cls.name)
         seen = SeenItems.load(path / SEEN)
-        return cls(load_index(path / INDEX), seen, parameters["candidates"], arrays["item_ids"])
+        return cls(load_index(path / INDEX, device), seen, parameters["candidates"], arrays["item_ids"])

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Protocol
 from trireme_runtime.native.tables import Tables
 from trireme_runtime.schema import SIGNATURES
 
-__all__ = ["EXCLUDED", "EXCLUDING", "Stage", "stage_inputs"]
+__all__ = ["EXCLUDED", "EXCLUDING", "ON_DEVICE", "Stage", "stage_inputs"]
 
 #: What requests exclude, an ``arrays.Pairs`` or None: no tensor, since its length is not that of the batch.
 EXCLUDED = "excluded"
 #: The stages that take it.
 EXCLUDING = ("retrieval", "exclusion", "reranking")
+#: The stages that can compute on a GPU: their ``load`` takes its number as ``device``, None for the CPU.
+ON_DEVICE = ("retrieval",)
 
 
 class Stage(Protocol):

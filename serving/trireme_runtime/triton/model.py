@@ -40,8 +40,9 @@ class ChainModel:
         folder, version = Path(args["model_repository"]), args["model_version"]
         # One instance reads every byte; the others look at the sizes.
         verify_version(folder, version, hashes=args["model_instance_name"].endswith("_0"))
+        device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
         config = json.loads(args["model_config"])
-        chain = self.chain(load_stages(folder / version, stages_run(config)))
+        chain = self.chain(load_stages(folder / version, stages_run(config), device))
         parameters = config.get("parameters", {})
         metrics = StageMetrics(
             pb_utils,
