@@ -8,7 +8,17 @@ import numpy as np
 import onnx
 from onnx import helper
 
-__all__ = ["add_constant", "keep_constants"]
+__all__ = ["add_constant", "constant_tensors", "keep_constants"]
+
+
+def constant_tensors(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Returns what no request changes: constants that are no input as well, and results of nodes ``Constant``."""
+    inputs = {value.name for value in model.graph.input}
+    found = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in inputs}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            found[node.output[0]] = node.attribute[0].t
+    return found
 
 
 def add_constant(graph: onnx.GraphProto, name: str, array: np.ndarray) -> None:

@@ -13,19 +13,18 @@ DLRM-like rankers (Naumov et al., arXiv:1906.00091, have the form).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from trireme_export.exporters.constants import add_constant, keep_constants
+from trireme_export.exporters.constants import add_constant
+from trireme_export.exporters.nodes import attribute, drop_unused
+from trireme_export.exporters.shapes import tensor_types
 
 __all__ = ["hoist"]
-
-#: Bytes of a constant that may be a shape.
-LARGEST_SHAPE = 1 << 10
 
 
 def hoist(model: onnx.ModelProto) -> int:
@@ -37,35 +36,15 @@ def hoist(model: onnx.ModelProto) -> int:
             _replace(model.graph, node, graph.factors(node, parts))
             count += 1
     if count:
-        _drop_unused(model.graph)
+        drop_unused(model.graph)
     return count
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Returns the shapes of inputs and results; a dimension that is not fixed is 0.
-
-    The values of large tables take no part in the inference, which would be refused beyond the 2 GiB of a protobuf.
-    """
-    held = {}
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) > LARGEST_SHAPE:
-            held[tensor.name] = tensor.raw_data
-            tensor.ClearField("raw_data")
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    for tensor in model.graph.initializer:
-        if tensor.name in held:
-            tensor.raw_data = held.pop(tensor.name)
-    return {
-        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
-        for value in (*graph.value_info, *graph.input)
-    }
 
 
 class _Graph:
     """Look-ups in a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        shapes = _shapes(model)
+        shapes = {name: tensor.dims or () for name, tensor in tensor_types(model).items()}
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self.maker = {name: node for node in model.graph.node for name in node.output}
         self.widths = {name: shape[-1] for name, shape in shapes.items() if shape}
@@ -96,13 +75,13 @@ class _Graph:
     def table(self, name: str) -> tuple[np.ndarray, str] | None:
         """Returns ``(rows float32 [n, width], index)`` if ``name`` is rows of a constant table."""
         node = self.maker.get(name)
-        if node is None or node.op_type != "Gather" or _attribute(node, "axis", 0) != 0:
+        if node is None or node.op_type != "Gather" or attribute(node, "axis", 0) != 0:
             return None
         rows = self.constant(node.input[0])
         if rows is None or rows.ndim != 2:
             return None
         inner = self.maker.get(node.input[1])
-        if inner is not None and inner.op_type == "Gather" and _attribute(inner, "axis", 0) == 0:
+        if inner is not None and inner.op_type == "Gather" and attribute(inner, "axis", 0) == 0:
             category = self.constant(inner.input[0])
             if category is not None and category.ndim == 1:
                 return rows[category], inner.input[1]
@@ -170,20 +149,3 @@ def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, made: Iterator[Any]) 
     kept = [*graph.node[:position], *nodes, *graph.node[position + 1 :]]
     del graph.node[:]
     graph.node.extend(kept)
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Drops nodes and constants that nothing reads any more."""
-    while True:
-        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-        kept = [node for node in graph.node if any(name in read for name in node.output)]
-        if len(kept) == len(graph.node):
-            break
-        del graph.node[:]
-        graph.node.extend(kept)
-    keep_constants(graph, read)
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    values: Mapping[str, Any] = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    return values.get(name, default)
