@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner
 
-from tests.support.graphs import WEIGHTS, write_picker, write_tower
+from tests.support.served_graphs import WEIGHTS, write_picker, write_tower
 from tests.support.serving import served_briefly
 from tests.support.toy_repository import DIMS
 from trireme_cli.app import app

@@ -1,58 +1,61 @@
-"""Small ONNX graphs for tests of what serves them."""
+"""Small hand-made graphs, and runs of them in ONNX Runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnxruntime
+from onnx import helper, numpy_helper
 
+from trireme_export.exporters.onnx_graph import OPSET, save_graph
 from trireme_runtime.onnx_model import MODEL
 
-#: query [batch, 2] = history_index [batch, 3] as FP32 · WEIGHTS
-WEIGHTS = np.array([[1, 10], [2, 20], [3, 30]], np.float32)
+__all__ = ["load", "make", "node", "run"]
+
+Kind = tuple[str, Sequence["int | str"]]
 
 
-def write_graph(
-    folder: Path, nodes: list[onnx.NodeProto], inputs: list, outputs: list, constants: dict[str, np.ndarray]
-) -> Path:
-    """Writes ``model.onnx``; inputs and outputs as (name, TensorProto type, shape). Returns ``folder``."""
+def node(operator: str, inputs: str, outputs: str, **attributes: object) -> onnx.NodeProto:
+    """A node whose inputs and outputs are separated by blanks; it is called like its first output."""
+    names = outputs.split()
+    return helper.make_node(operator, inputs.split(), names, name=names[0], **attributes)
+
+
+def make(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Kind],
+    outputs: Mapping[str, Kind],
+    constants: Mapping[str, np.ndarray] | None = None,
+) -> onnx.ModelProto:
+    """A graph of those inputs and constants that its nodes read; a kind is a dtype and a shape: ("int32", ["batch", 3])."""
+    read = {name for each in nodes for name in each.input}
+
+    def describe(kinds: Mapping[str, Kind]) -> list[onnx.ValueInfoProto]:
+        return [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+            for name, (dtype, shape) in kinds.items()
+            if name in read or name in outputs
+        ]
+
+    tensors = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items() if name in read]
+    graph = helper.make_graph(nodes, "graph", describe(inputs), describe(outputs), tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+
+
+def load(folder: Path) -> onnx.ModelProto:
+    """The graph of a folder, with its constants."""
+    return onnx.load(str(folder / MODEL))
+
+
+def run(model: onnx.ModelProto, tensors: Mapping[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    """What ONNX Runtime answers, by name; the graph is checked, and written to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    graph = helper.make_graph(
-        nodes,
-        "graph",
-        [helper.make_tensor_value_info(*tensor) for tensor in inputs],
-        [helper.make_tensor_value_info(*tensor) for tensor in outputs],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.checker.check_model(model)
-    onnx.save(model, folder / MODEL)
-    return folder
-
-
-def write_tower(folder: Path, batch: str | int = "batch", width: str | int = 3) -> Path:
-    """history_index INT32 [batch, 3] → query FP32 [batch, 2]."""
-    nodes = [
-        helper.make_node("Cast", ["history_index"], ["history"], to=TensorProto.FLOAT),
-        helper.make_node("MatMul", ["history", "weights"], ["query"]),
-    ]
-    inputs = [("history_index", TensorProto.INT32, [batch, width])]
-    return write_graph(folder, nodes, inputs, [("query", TensorProto.FLOAT, [batch, 2])], {"weights": WEIGHTS})
-
-
-def write_picker(folder: Path) -> Path:
-    """query FP32 [batch, 2], column INT32 [batch, 1] → picked FP32 [batch, 1], doubled FP32 [batch, 2]. A column that is none
-    fails the run."""
-    nodes = [
-        helper.make_node("Add", ["query", "query"], ["doubled"]),
-        helper.make_node("GatherElements", ["query", "column"], ["picked"], axis=1),
-    ]
-    return write_graph(
-        folder,
-        nodes,
-        [("query", TensorProto.FLOAT, ["batch", 2]), ("column", TensorProto.INT32, ["batch", 1])],
-        [("picked", TensorProto.FLOAT, ["batch", 1]), ("doubled", TensorProto.FLOAT, ["batch", 2])],
-        {},
-    )
+    save_graph(model, folder)
+    onnx.load_external_data_for_model(model, str(folder))
+    session = onnxruntime.InferenceSession(str(folder / MODEL), providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in session.get_inputs()]
+    found = session.run(None, {name: tensors[name] for name in names})
+    return dict(zip([tensor.name for tensor in session.get_outputs()], found, strict=True))

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import fake_backend
 from tests.support.fake_backend import Request
-from tests.support.graphs import WEIGHTS, write_picker, write_tower
+from tests.support.served_graphs import WEIGHTS, write_picker, write_tower
 from trireme_runtime.errors import ConfigError
 from trireme_runtime.onnx_model import GraphSignature, GraphTensor, OnnxModel
 from trireme_runtime.triton.engines import ENGINES, check_model

@@ -1,0 +1,1 @@
+"""Graphs for target gpu: what TensorRT needs beyond what ONNX Runtime takes."""
