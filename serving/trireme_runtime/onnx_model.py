@@ -52,7 +52,7 @@ class GraphSignature(NamedTuple):
 
 
 class OnnxModel:
-    """The ONNX graph of a folder as an array function: of one output where it is called, of several by ``run``.
+    """The ONNX graph of a folder as an array function: of one output where it is called, of several by ``answers`` and ``run``.
 
     It is opened at once, or ``lazily`` when it is first called: where a compiled form serves, it is there to compare with.
     """
@@ -98,6 +98,11 @@ class OnnxModel:
         session, names = self._opened
         output: np.ndarray = session.run(None, {name: tensors[name] for name in names})[0]
         return output
+
+    def answers(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run like a call; all outputs by name."""
+        outputs = [tensor.name for tensor in self.signature.outputs]
+        return dict(zip(outputs, self.run({name: tensors[name] for name in self.inputs}, outputs), strict=True))
 
     def run(self, tensors: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         """The named outputs, in that order, for exactly these inputs."""

@@ -17,7 +17,7 @@ from trireme_export.errors import ExportError
 from trireme_export.exporters.hoisting import hoist
 from trireme_runtime.onnx_model import CONSTANTS, MODEL, OnnxModel
 
-__all__ = ["OPSET", "Parity", "export_onnx", "save_graph"]
+__all__ = ["OPSET", "TOLERANCE", "Parity", "check_finite", "export_onnx", "save_graph", "trace_onnx"]
 
 #: Read by ONNX Runtime ≥ 1.12 and TensorRT ≥ 8.6.
 OPSET = 17
@@ -63,8 +63,20 @@ def export_onnx(
         ExportError: the module does not return float32 (batch, width) or returns numbers that are not finite; or the graph has
             another opset, no dynamic batch, or differs by more than ``TOLERANCE``.
     """
-    names = list(inputs[0])
     _check_output(module.eval(), stage, inputs[0], width)
+    model = trace_onnx(module, stage, [output], inputs[0], folder)
+    return model, _compare(module, stage, model, inputs, padding)
+
+
+def trace_onnx(
+    module: nn.Module, stage: str, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], folder: Path
+) -> OnnxModel:
+    """Writes ``module`` as ONNX with a dynamic batch, and does not compare the graph with it; see ``export_onnx``.
+
+    Raises:
+        ExportError: the graph has another opset, or no dynamic batch.
+    """
+    names = list(inputs)
     folder.mkdir(parents=True, exist_ok=True)
     # Beyond 2 GiB, a file for every constant lies beside the traced graph.
     with tempfile.TemporaryDirectory(dir=folder) as traced, warnings.catch_warnings():
@@ -73,11 +85,11 @@ def export_onnx(
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            tuple(torch.from_numpy(np.ascontiguousarray(inputs[0][name])) for name in names),
+            tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values()),
             str(Path(traced, MODEL)),
             input_names=names,
-            output_names=[output],
-            dynamic_axes={name: {0: "batch"} for name in (*names, output)},
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -85,8 +97,7 @@ def export_onnx(
     hoist(graph)
     _check_graph(stage, graph, names)
     save_graph(graph, folder)
-    model = OnnxModel(folder)
-    return model, _compare(module, stage, model, inputs, padding)
+    return OnnxModel(folder)
 
 
 def _check_output(module: nn.Module, stage: str, tensors: Mapping[str, np.ndarray], width: int) -> None:
@@ -144,8 +155,8 @@ def _compare(
             samples += len(expected)
             if padding is not None:
                 expected, found = (answer[part[padding] >= 0] for answer in (expected, found))
-            _check_finite(stage, "PyTorch", expected)
-            _check_finite(stage, "ONNX", found)
+            check_finite(stage, "PyTorch", expected)
+            check_finite(stage, "ONNX", found)
             difference = max(difference, float(np.abs(found - expected).max(initial=0.0)))
             largest = max(largest, float(np.abs(expected).max(initial=0.0)))
     parity = Parity(samples, difference, difference / max(largest, 1e-9))
@@ -157,7 +168,8 @@ def _compare(
     return parity
 
 
-def _check_finite(stage: str, where: str, answer: np.ndarray) -> None:
+def check_finite(stage: str, where: str, answer: np.ndarray) -> None:
+    """Raises ExportError if a number is none."""
     bad = answer[~np.isfinite(answer)]
     if bad.size:
         raise ExportError(

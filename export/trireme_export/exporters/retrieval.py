@@ -14,7 +14,7 @@ from trireme_export.exporters.index_tuning import IndexTarget, tune_index
 from trireme_export.exporters.seen import seen_items
 from trireme_runtime.stages.retrieval import Retrieval
 
-__all__ = ["export"]
+__all__ = ["checked_vectors", "export"]
 
 
 def export(checkpoint: Checkpoint, queries: np.ndarray, folder: Path) -> tuple[Retrieval, dict[str, Any]]:
@@ -24,14 +24,23 @@ def export(checkpoint: Checkpoint, queries: np.ndarray, folder: Path) -> tuple[R
         ExportError: the item vectors do not have the form that a bundle needs, or see ``tune_index``.
     """
     config = checkpoint.config
+    target = IndexTarget(config.serving.index, config.serving.candidates, config.gate.index_recall)
+    index, record = tune_index(checked_vectors(checkpoint), queries, target, folder)
+    tables = checkpoint.tables
+    return Retrieval(index, seen_items(tables), config.serving.candidates, tables.item_ids), record
+
+
+def checked_vectors(checkpoint: Checkpoint) -> np.ndarray:
+    """Returns the item vectors, float32 [N, Q].
+
+    Raises:
+        ExportError: they do not have the form that a bundle needs.
+    """
     with torch.inference_mode():
-        vectors = checkpoint.models.two_tower.item_vectors().numpy()
+        vectors: np.ndarray = checkpoint.models.two_tower.item_vectors().numpy()
     needed = checkpoint.tables.item_ids.size, checkpoint.models.shape.dim
     if vectors.dtype != np.float32 or vectors.shape != needed:
         raise ExportError(f"retrieval: item_vectors() is {vectors.dtype} {vectors.shape}, needed: float32 {needed}")
     if bad := np.count_nonzero(~np.isfinite(vectors)):
         raise ExportError(f"retrieval: {bad} of {vectors.size} values of item_vectors() are not finite")
-    target = IndexTarget(config.serving.index, config.serving.candidates, config.gate.index_recall)
-    index, record = tune_index(vectors, queries, target, folder)
-    tables = checkpoint.tables
-    return Retrieval(index, seen_items(tables), config.serving.candidates, tables.item_ids), record
+    return vectors
