@@ -105,7 +105,12 @@ def export(
     finish(
         result,
         as_json,
-        *(line for key in ("gate", "gate_fused") if key in manifest.source for line in gate_tables(manifest.source[key])),
+        *(
+            line
+            for key in ("gate", "gate_fused")
+            if key in manifest.source
+            for line in gate_tables(manifest.source[key])
+        ),
         f"{out}: bundle {manifest.bundle_id}, version {manifest.version}, plan {manifest.plan}, {size / 1e6:.1f} MB",
     )
 

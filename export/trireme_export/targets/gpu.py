@@ -16,7 +16,8 @@ from trireme_export.checkpoint import Checkpoint
 from trireme_export.errors import ExportError
 from trireme_export.evaluation.funnel import Answering
 from trireme_export.exporters import export_stages
-from trireme_export.exporters.gpu import export_funnel_graph, prepare
+from trireme_export.exporters.gpu import prepare
+from trireme_export.exporters.gpu.funnel import export_funnel_graph
 from trireme_export.exporters.onnx_graph import save_graph
 from trireme_export.repository import Contents, Graph
 from trireme_export.targets.built import Built, Wanted
@@ -26,7 +27,6 @@ from trireme_runtime.stages.exclusion import Exclusion
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
 from trireme_runtime.stages.reranking import Reranking, Slate
-from trireme_runtime.stages.retrieval import Retrieval
 from trireme_runtime.stages.stage import stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
 
