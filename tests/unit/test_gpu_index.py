@@ -5,6 +5,8 @@ There is no GPU here: what Faiss has for one is played by a module that remember
 
 from __future__ import annotations
 
+import importlib
+import json
 import logging
 import re
 import sys
@@ -114,6 +116,14 @@ def test_more_candidates_than_a_gpu_finds_are_searched_on_the_cpu(tmp_path: Path
     _, queries = catalogue()
     assert_same(gpu.search(queries, NOTHING, MOST + 1), exact.search(queries, NOTHING, MOST + 1))
     assert flat.asked == []
+
+
+def test_a_query_that_16_bits_cannot_hold_is_searched_on_the_cpu(tmp_path: Path) -> None:
+    exact, gpu, flat = both(tmp_path)
+    _, queries = catalogue()
+    queries[4] *= 1e6
+    assert_same(gpu.search(queries, NOTHING, COUNT), exact.search(queries, NOTHING, COUNT))
+    assert flat.asked == [(BATCH - 1, COUNT)]
 
 
 def test_a_small_catalogue_leaves_padding(tmp_path: Path) -> None:
@@ -236,3 +246,35 @@ def test_only_retrieval_is_given_the_device_and_has_no_compiled_form_there(
     asked = {"user_id": toy.user_ids()[[3, 4]][:, None], "history": None}
     for expected, found in zip(on_cpu.run(**asked).outputs, on_gpu.run(**asked).outputs, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "device"), [("CPU", None), ("GPU", 2)])
+def test_a_model_computes_on_the_gpu_of_its_instance(
+    kind: str, device: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module that Triton provides is an empty one here, since loading ends with the stages."""
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "trireme_runtime.triton.model", None)  # so that the end of the test forgets it
+    del sys.modules["trireme_runtime.triton.model"]
+    model = importlib.import_module("trireme_runtime.triton.model")
+    asked: list[int | None] = []
+
+    def load(path: Path, name: str, device: int | None) -> None:
+        asked.append(device)
+        raise InterruptedError
+
+    monkeypatch.setattr(model, "load_stages", load)
+    monkeypatch.setattr(model, "verify_version", lambda *arguments, **options: None)
+    monkeypatch.setattr(model.ChainModel, "model", "retrieval", raising=False)
+    with pytest.raises(InterruptedError):
+        model.ChainModel().initialize(
+            {
+                "model_repository": str(tmp_path),
+                "model_version": "1",
+                "model_instance_name": "retrieval_0",
+                "model_instance_kind": kind,
+                "model_instance_device_id": "2",
+                "model_config": json.dumps({}),
+            }
+        )
+    assert asked == [device]

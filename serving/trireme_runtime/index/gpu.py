@@ -6,7 +6,7 @@ around it, by DLPack and a library that reads it, would cost.
 
 Faiss knows nothing of exclusions, so a search asks for as many more items as a row of the batch excludes at most, and leaves
 the excluded ones out afterwards. A GPU finds at most ``MOST`` items for a query; for a row that would need more, the index on
-the CPU is asked.
+the CPU is asked, and so it is for a query that 16 bits cannot hold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["MOST", "FlatIndex", "GpuIndex", "on_gpu"]
 
 log = logging.getLogger(__name__)
 
-#: What a GPU finds at most for a query (``getMaxKSelection`` of Faiss).
+#: What a GPU finds at most for a query (``getMaxKSelection`` of Faiss; more with cuVS).
 MOST = 2048
 #: Bytes of the GPU that Faiss holds for the scores of a batch, per instance; without room for all, it takes them in parts.
 TEMPORARY = 256 << 20
@@ -45,7 +45,8 @@ class FlatIndex(Protocol):
 class GpuIndex:
     """An index of the bundle, with its search on a GPU.
 
-    Scores are of vectors rounded to 16 bits; of items whose scores are equal at the end of a list, any may be the candidate.
+    Scores are of vectors and queries rounded to 16 bits; of items whose scores are equal at the end of a list, any may be the
+    candidate.
 
     Args:
         index: gives the vectors, and answers what a GPU does not.
@@ -63,7 +64,7 @@ class GpuIndex:
     def search(self, query: np.ndarray, excluded: Pairs, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See ``ItemIndex.search``."""
         needed = np.minimum(count + np.bincount(excluded[0], minlength=len(query)), self.catalogue_size)
-        found = needed <= MOST
+        found = (needed <= MOST) & (np.abs(query).max(axis=1) <= LARGEST)
         if found.all():
             return self._search(query, excluded, count)
         index = np.empty((len(query), count), dtype=np.int32)
@@ -75,7 +76,7 @@ class GpuIndex:
         return index, score
 
     def _search(self, query: np.ndarray, excluded: Pairs, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """For rows that need no more than ``MOST`` items."""
+        """For rows that the GPU answers."""
         row, item = excluded
         depth = min(count + int(np.bincount(row, minlength=1).max()), self.catalogue_size)
         product, best = self._flat.search(np.ascontiguousarray(query), depth)
