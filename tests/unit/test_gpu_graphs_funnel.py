@@ -19,8 +19,9 @@ from trireme_export.checkpoint import Checkpoint
 from trireme_export.errors import ExportError
 from trireme_export.exporters import feature_transform, reranking
 from trireme_export.exporters.gpu import prepare
-from trireme_export.exporters.gpu.funnel import excluded_bits, export_funnel_graph
-from trireme_export.exporters.gpu.parity import compare_funnel
+from trireme_export.exporters.gpu.funnel import FunnelGraph, excluded_bits, export_funnel_graph
+from trireme_export.exporters.gpu.parity import OUTPUTS, compare_funnel
+from trireme_export.exporters.onnx_graph import trace_onnx
 from trireme_export.exporters.seen import seen_items
 from trireme_runtime.index import ExactIndex
 from trireme_runtime.onnx_model import OnnxModel
@@ -153,6 +154,44 @@ def test_a_query_that_is_no_vector_is_told_by_its_scores(
     assert slate.reason[others[1], 0] != FAULT
 
 
+class Fixed(nn.Module):
+    """Answers ``value`` for every user."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.value.expand(len(inputs[1]), -1)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected", "scores"),
+    [
+        ([1.0, 1.0], [2, 0, -1], [1.5, 0.75, 0]),
+        ([np.inf, 1.0], [-1, -1, -1], [np.nan] * 3),
+        ([1.0, -np.inf], [-1, -1, -1], [np.nan] * 3),
+        ([np.nan, 1.0], [-1, -1, -1], [np.nan] * 3),
+    ],
+)
+def test_products_and_queries_that_are_no_numbers_give_no_candidates(
+    query: list[float], expected: list[int], scores: list[float], tmp_path: Path
+) -> None:
+    vectors = torch.tensor([[0.5, 0.25], [torch.nan, 0.0], [1.0, 0.5], [-torch.inf, 0.0]])
+    module = FunnelGraph(Fixed(torch.tensor([query])), vectors, Fixed(torch.zeros(1, 3)), 3).eval()
+    tensors = {
+        "history_index": np.zeros((2, 1), np.int32),
+        "user_category": np.zeros((2, 1), np.int32),
+        "user_number": np.zeros((2, 1), np.float32),
+        "excluded": np.zeros((2, 1), np.uint8),
+    }
+    answer = run(trace_onnx(module, "funnel", list(OUTPUTS), tensors, tmp_path), tensors, tmp_path)
+    traced = [answer[name] for name in OUTPUTS]
+    for candidate_index, retrieval_score, _ in (traced, module(*map(torch.from_numpy, tensors.values()))):
+        np.testing.assert_array_equal(candidate_index, [expected] * 2)
+        np.testing.assert_array_equal(retrieval_score, [scores] * 2)
+
+
 def test_bits_of_exclusions() -> None:
     row, item = np.array([0, 0, 1, 1, 1]), np.array([0, 9, 7, 8, 8])
     bits = excluded_bits((row, item), 3, 10)
@@ -165,6 +204,66 @@ def test_item_vectors_of_another_form_are_refused(tmp_path: Path) -> None:
     checkpoint.models.two_tower.bias.data[3] = float("nan")
     with pytest.raises(ExportError, match="1 of 195 values of item_vectors\\(\\) are not finite"):
         export_funnel_graph(checkpoint, feature_transform.export(checkpoint), tmp_path)
+
+
+class LastItem(nn.Module):
+    """An own tower: the query is the vector of the newest item; it reads no features."""
+
+    table: torch.Tensor
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.cat([vectors, torch.zeros_like(vectors[:1])]))
+
+    def item_vectors(self) -> torch.Tensor:
+        return self.table[:-1]
+
+    def precompute(self) -> nn.Module:
+        return self
+
+    def forward(self, history: torch.Tensor, category: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+        return self.table[history[:, -1].long()]
+
+
+class Layers(nn.Module):
+    """An own ranker: a layer over the query and the item's vector, which the export takes apart."""
+
+    def __init__(self, vectors: torch.Tensor, candidates: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.candidates, width = candidates, vectors.shape[1]
+        self.register_buffer("vectors", torch.cat([vectors, torch.zeros_like(vectors[:1])]))
+        self.layers = nn.Sequential(nn.Linear(2 * width, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    def precompute(self) -> nn.Module:
+        return self
+
+    def forward(self, query: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+        user = query[:, None].expand(-1, self.candidates, -1)
+        return self.layers(torch.cat([user, self.vectors[inputs[3].long()]], dim=-1)).squeeze(2)
+
+
+def test_own_modules_become_a_graph_with_the_same_inputs(tmp_path: Path) -> None:
+    checkpoint = random_checkpoint(items=300)
+    with torch.inference_mode():
+        vectors = checkpoint.models.two_tower.item_vectors().clone()
+    models = checkpoint.models
+    models.two_tower, models.ranker = LastItem(vectors), Layers(vectors, 30)
+    model, parity = export_funnel_graph(checkpoint, feature_transform.export(checkpoint), tmp_path)
+    assert model.inputs == ("history_index", "user_category", "user_number", "excluded")
+    assert parity.relative < 1e-5
+    graph = load(tmp_path)
+    assert any("/part" in tensor.name for tensor in graph.graph.initializer)  # hoisted
+    prepare(graph, "funnel", half=True)
+    tensors = {
+        "history_index": np.array([[-1] * 5 + [7], [-1] * 6], np.int32),
+        "user_category": np.zeros((2, 2), np.int32),
+        "user_number": np.zeros((2, 2), np.float32),
+        "excluded": np.zeros((2, 38), np.uint8),
+    }
+    expected, found = model.answers(tensors), run(graph, tensors, tmp_path / "half")
+    assert np.isin(expected["candidate_index"][0], found["candidate_index"][0]).mean() >= 0.9
+    assert np.isfinite(found["ranking_score"]).all()
 
 
 class Answering(nn.Module):

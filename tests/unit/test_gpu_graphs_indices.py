@@ -51,6 +51,7 @@ def graph(*nodes: onnx.NodeProto) -> onnx.ModelProto:
         ([node("Cast", "score", "result", to=6)], INT32),  # NaN, or too large
         ([node("Cast", "huge", "float", to=1), node("Cast", "float", "result", to=6)], INT32),  # is rounded
         ([node("Cast", "half", "result", to=6)], INT32),
+        ([node("Cast", "three", "a", to=1), node("Add", "a a", "b"), node("Cast", "b", "result", to=6)], INT32),
         ([node("Cast", "flag", "result", to=6)], Range(0, 1)),
         ([node("Cast", "index", "byte2", to=2), node("Cast", "byte2", "result", to=6)], Range(0, 255)),
         ([node("Add", "three minus", "result")], Range(2, 2)),

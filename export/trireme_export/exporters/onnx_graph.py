@@ -64,20 +64,23 @@ def export_onnx(
             another opset, no dynamic batch, or differs by more than ``TOLERANCE``.
     """
     _check_output(module.eval(), stage, inputs[0], width)
-    model = trace_onnx(module, stage, [output], inputs[0], folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_graph(trace_onnx(module, stage, [output], inputs[0], folder), folder)
+    model = OnnxModel(folder)
     return model, _compare(module, stage, model, inputs, padding)
 
 
 def trace_onnx(
     module: nn.Module, stage: str, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], folder: Path
-) -> OnnxModel:
-    """Writes ``module`` as ONNX with a dynamic batch, and does not compare the graph with it; see ``export_onnx``.
+) -> onnx.ModelProto:
+    """Returns ``module`` as a graph with a dynamic batch, hoisted and not compared with it; see ``export_onnx``.
+
+    ``folder`` has to be there, and holds the constants meanwhile.
 
     Raises:
         ExportError: the graph has another opset, or no dynamic batch.
     """
     names = list(inputs)
-    folder.mkdir(parents=True, exist_ok=True)
     # Beyond 2 GiB, a file for every constant lies beside the traced graph.
     with tempfile.TemporaryDirectory(dir=folder) as traced, warnings.catch_warnings():
         # The TorchScript exporter is deprecated in favour of one that needs onnxscript; these graphs are straight
@@ -96,8 +99,7 @@ def trace_onnx(
         graph = onnx.load(str(Path(traced, MODEL)))
     hoist(graph)
     _check_graph(stage, graph, names)
-    save_graph(graph, folder)
-    return OnnxModel(folder)
+    return graph
 
 
 def _check_output(module: nn.Module, stage: str, tensors: Mapping[str, np.ndarray], width: int) -> None:

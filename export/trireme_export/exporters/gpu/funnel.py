@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from trireme_export.checkpoint import Checkpoint
+from trireme_export.exporters.gpu.inputs import declare_inputs
 from trireme_export.exporters.gpu.parity import OUTPUTS, compare_funnel
-from trireme_export.exporters.onnx_graph import Parity, trace_onnx
+from trireme_export.exporters.onnx_graph import Parity, save_graph, trace_onnx
 from trireme_export.exporters.retrieval import checked_vectors
 from trireme_export.exporters.samples import random_users, real_users
 from trireme_export.exporters.seen import seen_items
@@ -50,7 +51,11 @@ def export_funnel_graph(checkpoint: Checkpoint, features: FeatureTransform, fold
     models, candidates = checkpoint.models, checkpoint.config.serving.candidates
     vectors = torch.from_numpy(checked_vectors(checkpoint))
     module = FunnelGraph(models.two_tower.precompute(), vectors, models.ranker.precompute(), candidates).eval()
-    model = trace_onnx(module, "funnel", list(OUTPUTS), inputs[0], folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    graph = trace_onnx(module, "funnel", list(OUTPUTS), inputs[0], folder)
+    declare_inputs(graph, inputs[0])
+    save_graph(graph, folder)
+    model = OnnxModel(folder)
     return model, compare_funnel(module, model, inputs, candidates)
 
 
@@ -100,7 +105,7 @@ class FunnelGraph(nn.Module):
         """
         query = self.tower(history_index, user_category, user_number)
         usable = (query.abs() <= LARGEST).float().amin(dim=1, keepdim=True) > 0  # NaN is not, infinity neither
-        score = torch.where(usable, query, 0.0) @ self.vectors
+        score = query @ self.vectors
         score = torch.where(
             self._allowed(excluded) & (score > LOWEST), score, LOWEST
         )  # one that is NaN would come first
