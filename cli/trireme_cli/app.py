@@ -14,6 +14,7 @@ from trireme_cli.export import export
 from trireme_cli.ledger import ledger
 from trireme_cli.output import fail
 from trireme_cli.perf import perf
+from trireme_cli.plans import plans
 from trireme_cli.recommend import recommend
 from trireme_cli.rollback import rollback
 from trireme_cli.serve import serve
@@ -31,6 +32,7 @@ app = typer.Typer(
 for command in (train, export, rollback, serve, recommend, evaluate, ledger, console, demo):
     app.command()(command)
 app.add_typer(data, name="data")
+app.add_typer(plans, name="plans")
 app.add_typer(perf, name="perf")
 
 #: Modules whose errors explain themselves to a user; looked up only if the module is loaded, so that

@@ -7,9 +7,11 @@ ServerError
 │   ├── PythonVersionError   no Python backend stub for the running Python
 │   └── NumpyVersionError    NumPy 2 beside a Python backend that cannot read its arrays
 ├── RepositoryError          missing, without entry model, without manifest, or with a corrupted artifact
+├── PlanError                a TensorRT plan cannot be built, is missing, or was built for something else
 ├── PortInUseError           another process listens there
 ├── StartError               tritonserver ended, or was not ready in time
 ├── WarmupError              a warm-up request failed
+├── ParityError              a graph model does not answer as its graph did at the export
 └── ServerDiedError          tritonserver ended by itself after it was ready
 """
 
@@ -19,6 +21,8 @@ __all__ = [
     "BinaryError",
     "NumpyVersionError",
     "OptionError",
+    "ParityError",
+    "PlanError",
     "PortInUseError",
     "PythonVersionError",
     "RepositoryError",
@@ -58,6 +62,10 @@ class RepositoryError(ServerError):
     """The model repository cannot be served as it is."""
 
 
+class PlanError(ServerError):
+    """A TensorRT plan cannot be built here, or a model has none that fits this machine."""
+
+
 class PortInUseError(ServerError):
     """A port that was asked for is taken."""
 
@@ -68,6 +76,10 @@ class StartError(ServerError):
 
 class WarmupError(ServerError):
     """The server was ready but a warm-up request failed."""
+
+
+class ParityError(ServerError):
+    """A graph model answers real inputs otherwise than its graph did at the export."""
 
 
 class ServerDiedError(ServerError):

@@ -26,8 +26,9 @@ from trireme_server.errors import ServerError, StartError
 from trireme_server.instances import link_repository
 from trireme_server.log import telling_lines
 from trireme_server.output import Output
+from trireme_server.plans import check_parity, check_plans
 from trireme_server.ports import Ports, address, choose_ports, listens, reachable
-from trireme_server.preflight import check_affinity, check_repository, entry_models
+from trireme_server.preflight import check_affinity, check_repository, entry_models, is_embedded
 from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
 from trireme_server.warmup import Warmup, read_samples, warm_up
 
@@ -39,7 +40,8 @@ class TritonServer:
     """One tritonserver on one model repository.
 
     ``start`` (or entering the context) returns when the server is live and ready over gRPC and its entry models
-    have answered real requests; ``stop`` (or leaving) ends the server, its stubs and their shared memory.
+    have answered real requests; on a GPU, also its graphs, as they did at the export. ``stop`` (or leaving) ends the
+    server, its stubs and their shared memory.
     They also end when this process dies, however it dies.
 
     Args:
@@ -135,11 +137,16 @@ class TritonServer:
         check_otlp_url(self._otlp_url)
         self.manifest = check_repository(self.repository, warm=self._warm)
         binaries = find_binaries()
+        on_gpu = self.manifest.target == "gpu"
+        if on_gpu and not is_embedded(binaries):
+            check_plans(self.repository)
         try:
             self._start_on_free_ports(binaries)
             if self._warm:
                 samples = read_samples(self.repository / PERF_INPUT)
                 self.warmup = warm_up(self.grpc_url, self.models, samples)
+            if on_gpu:
+                check_parity(self.grpc_url, self.repository)
         except BaseException:
             self.stop()
             raise

@@ -1,0 +1,120 @@
+"""Whether the graph models of a running server answer as their graphs did at the export.
+
+The export keeps inputs of real users with the answers of ONNX Runtime. What serves may compute in another precision and on
+another device, and has been seen to return answers of earlier requests (triton-inference-server/server#8550, CUDA graphs).
+So the inputs are sent alone and in batches, in changing orders, and more than once.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from trireme_server.errors import ParityError, RepositoryError
+from trireme_server.plans.answers import Answers, Tolerance
+from trireme_server.plans.graphs import GraphModel, graph_models
+
+__all__ = ["SAMPLES", "check_parity"]
+
+SAMPLES = "samples.npz"
+PARITY = "parity"
+INPUT, OUTPUT = "in:", "out:"
+ROUNDS = 2
+REQUEST_TIMEOUT_S = 30.0
+
+
+def check_parity(url: str, repository: Path) -> None:
+    """Sends the samples of every graph model to that model, and compares the answers.
+
+    Args:
+        url: ``host:port`` of the server's gRPC endpoint.
+        repository: what it serves.
+
+    Raises:
+        ParityError: an answer differs by more than the model's config allows, is that of another request, or fails; names the
+            model, the output, what was found and what is allowed.
+        RepositoryError: as ``graph_models``; or a model has no samples or no tolerance.
+    """
+    with grpc.InferenceServerClient(url) as client:
+        for model in graph_models(repository):
+            _check_model(client, model)
+
+
+def batch_sizes(most: int) -> list[int]:
+    """Returns 1, ``most`` and one between them: just above the half, for which hardly anybody captures a CUDA graph."""
+    return sorted({1, most // 2 + 1, most})
+
+
+def _check_model(client: grpc.InferenceServerClient, model: GraphModel) -> None:
+    inputs, answers = _read_samples(model)
+    generator = np.random.default_rng(0)
+    for _ in range(ROUNDS):
+        for size in batch_sizes(max(1, model.config.max_batch_size)):
+            order = generator.permutation(answers.samples)
+            batches = _batches(order, size)
+            found = [
+                _ask(client, model, {name: values[batch] for name, values in inputs.items()}, answers)
+                for batch in batches
+            ]
+            outputs = {name: np.concatenate([each[name] for each in found]) for name in answers.expected}
+            if problem := answers.problem(batches.ravel(), outputs):
+                raise ParityError(f"model {model.name}, batches of {size}: {problem}")
+
+
+def _batches(order: np.ndarray, size: int) -> np.ndarray:
+    """Returns samples in the given order, (batches, size); the last batch begins again where they run out."""
+    return np.resize(order, (-(-len(order) // size), size))
+
+
+def _ask(
+    client: grpc.InferenceServerClient, model: GraphModel, batch: Mapping[str, np.ndarray], answers: Answers
+) -> dict[str, np.ndarray]:
+    """Returns the outputs of one request, of the right shapes."""
+    request = []
+    for name, values in batch.items():
+        request.append(grpc.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype)))
+        request[-1].set_data_from_numpy(values)
+    try:
+        answer = client.infer(model.name, request, client_timeout=REQUEST_TIMEOUT_S)
+    except InferenceServerException as error:
+        cause = error.message().strip().partition("\n")[0]
+        raise ParityError(f"model {model.name} does not answer the samples of its bundle: {cause}") from error
+    outputs = {name: answer.as_numpy(name) for name in answers.expected}
+    users = len(next(iter(batch.values())))
+    for name, found in outputs.items():
+        wanted = (users, *answers.expected[name].shape[1:])
+        if found is None or found.shape != wanted:
+            shape = "missing" if found is None else f"of shape {list(found.shape)}"
+            raise ParityError(f"model {model.name}: output {name} is {shape}; expected shape {list(wanted)}")
+    return outputs
+
+
+def _read_samples(model: GraphModel) -> tuple[dict[str, np.ndarray], Answers]:
+    file = model.folder / SAMPLES
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            inputs = {name.removeprefix(INPUT): arrays[name] for name in arrays if name.startswith(INPUT)}
+            expected = {name.removeprefix(OUTPUT): arrays[name] for name in arrays if name.startswith(OUTPUT)}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise RepositoryError(f"{file}: cannot be read ({error}); export it again") from None
+    counts = {len(values) for values in (*inputs.values(), *expected.values())}
+    if not inputs or not expected or len(counts) != 1 or 0 in counts:
+        raise RepositoryError(f"{file}: holds no samples with inputs and outputs of the same users; export it again")
+    return inputs, Answers(expected, inputs.get("candidate_index"), _tolerance(model))
+
+
+def _tolerance(model: GraphModel) -> Tolerance:
+    try:
+        fields: dict[str, Any] = json.loads(model.config.parameters[PARITY].string_value)
+        return Tolerance(**fields)
+    except (ValueError, TypeError) as error:
+        raise RepositoryError(
+            f"model {model.name}: parameter {PARITY} of its config is not a tolerance ({error}); export it again"
+        ) from None
