@@ -55,7 +55,9 @@ class Answers:
             chosen: the sample that each row answers, (rows,).
             found: each output, (rows, …).
         """
-        for name in self.expected:
+        for name in sorted(
+            self.expected, key=lambda name: name != CANDIDATES
+        ):  # scores count only beside the right ones
             rows = self._losses(name, found, chosen)
             if not np.isfinite(rows).all():
                 return f"output {name} holds values that are no numbers; allowed: finite ones"
@@ -96,7 +98,12 @@ class Answers:
         return f"differs by {loss:.4f} standard deviations of what is expected; allowed: {allowed:.4f}"
 
     def _stale(self, name: str, found: Mapping[str, np.ndarray], chosen: np.ndarray, rows: np.ndarray) -> str | None:
-        """Looks among the rows that are too far off for one that another sample's answer fits."""
+        """Looks among the rows that are too far off for one that another sample's answer fits.
+
+        Scores of other candidates cannot be compared; where there are candidates, they tell.
+        """
+        if name != CANDIDATES and CANDIDATES in self.expected:
+            return None
         for row in np.flatnonzero(rows > self._allowed(name)):
             alone = {output: values[row : row + 1] for output, values in found.items()}
             others = [self._losses(name, alone, np.array([sample]))[0] for sample in range(self.samples)]

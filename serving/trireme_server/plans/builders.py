@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trireme_server.errors import PlanError
-from trireme_server.plans.job import Job
+from trireme_server.plans.job import ERROR, Job
 from trireme_server.plans.machine import three_numbers
-from trireme_server.plans.python_builder import ERROR
 
 __all__ = ["Builder", "PythonApi", "Trtexec", "find_builder", "telling_lines"]
 

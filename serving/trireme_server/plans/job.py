@@ -1,4 +1,4 @@
-"""What a builder is asked for."""
+"""What a builder is asked for, and how it says that it failed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Job"]
+__all__ = ["ERROR", "Job"]
+
+#: Before a line of its output that says all there is to say.
+ERROR = "error: "
 
 
 @dataclass(frozen=True)

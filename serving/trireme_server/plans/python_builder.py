@@ -12,13 +12,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from trireme_server.plans.job import Job
+from trireme_server.plans.job import ERROR, Job
 from trireme_server.plans.tensorrt_api import GraphError, NoPlanError, build_plan, version
 
-__all__ = ["ERROR", "build", "main"]
-
-#: Before the line that says all there is to say of a failure.
-ERROR = "error: "
+__all__ = ["build", "main"]
 
 
 def main(arguments: list[str]) -> int:
