@@ -19,12 +19,13 @@ from trireme_export.checkpoint import Checkpoint
 from trireme_export.errors import ExportError
 from trireme_export.exporters import feature_transform, reranking
 from trireme_export.exporters.gpu import prepare
-from trireme_export.exporters.gpu.funnel import FunnelGraph, excluded_bits, export_funnel_graph
+from trireme_export.exporters.gpu.funnel import FunnelGraph, export_funnel_graph
 from trireme_export.exporters.gpu.parity import OUTPUTS, compare_funnel
 from trireme_export.exporters.onnx_graph import trace_onnx
 from trireme_export.exporters.seen import seen_items
 from trireme_runtime.index import ExactIndex
 from trireme_runtime.onnx_model import OnnxModel
+from trireme_runtime.stages.exclusion import excluded_bits
 from trireme_runtime.stages.reranking import FAULT
 from trireme_runtime.stages.retrieval import Retrieval
 from trireme_runtime.stages.stage import stage_inputs
@@ -52,7 +53,7 @@ class Exported:
         tensors = self.features(ids)._asdict()
         given = np.repeat(np.arange(ROWS), excluding), rng.integers(0, self.catalogue_size, ROWS * excluding)
         pairs = self.seen.pairs(tensors["user_row"], tensors["history_index"], given)
-        return {**tensors, "pairs": given, "excluded": excluded_bits(pairs, ROWS, self.catalogue_size)}
+        return {**tensors, "pairs": given, "excluded_items": excluded_bits(pairs, ROWS, self.catalogue_size)}
 
     def stages(self, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """What user_tower, retrieval with exact search, and ranking answer."""
@@ -97,7 +98,7 @@ def test_candidates_and_scores_are_those_of_the_stages(exported: Exported, exclu
     for row in range(ROWS):
         same(found, expected, row)
     assert found["candidate_index"].dtype == np.int32
-    mask = np.unpackbits(tensors["excluded"], axis=1, bitorder="little").astype(bool)
+    mask = np.unpackbits(tensors["excluded_items"], axis=1, bitorder="little").astype(bool)
     assert not np.take_along_axis(mask, np.maximum(found["candidate_index"], 0), axis=1)[
         found["candidate_index"] >= 0
     ].any()
@@ -125,7 +126,7 @@ def test_a_catalogue_of_fewer_items_than_candidates_is_padded(small: Exported) -
 @pytest.mark.parametrize("half", [False, True])
 def test_who_excludes_all_items_has_no_candidates(exported: Exported, tmp_path: Path, half: bool) -> None:
     tensors = exported.users()
-    tensors["excluded"][:2] = 255
+    tensors["excluded_items"][:2] = 255
     model = load(exported.folder / "funnel")
     prepare(model, "funnel", half=half)
     found = run(model, tensors, tmp_path)
@@ -183,7 +184,7 @@ def test_products_and_queries_that_are_no_numbers_give_no_candidates(
         "history_index": np.zeros((2, 1), np.int32),
         "user_category": np.zeros((2, 1), np.int32),
         "user_number": np.zeros((2, 1), np.float32),
-        "excluded": np.zeros((2, 1), np.uint8),
+        "excluded_items": np.zeros((2, 1), np.uint8),
     }
     answer = run(trace_onnx(module, "funnel", list(OUTPUTS), tensors, tmp_path), tensors, tmp_path)
     traced = [answer[name] for name in OUTPUTS]
@@ -250,7 +251,7 @@ def test_own_modules_become_a_graph_with_the_same_inputs(tmp_path: Path) -> None
     models = checkpoint.models
     models.two_tower, models.ranker = LastItem(vectors), Layers(vectors, 30)
     model, parity = export_funnel_graph(checkpoint, feature_transform.export(checkpoint), tmp_path)
-    assert model.inputs == ("history_index", "user_category", "user_number", "excluded")
+    assert model.inputs == ("history_index", "user_category", "user_number", "excluded_items")
     assert parity.relative < 1e-5
     graph = load(tmp_path)
     assert any("/part" in tensor.name for tensor in graph.graph.initializer)  # hoisted
@@ -259,7 +260,7 @@ def test_own_modules_become_a_graph_with_the_same_inputs(tmp_path: Path) -> None
         "history_index": np.array([[-1] * 5 + [7], [-1] * 6], np.int32),
         "user_category": np.zeros((2, 2), np.int32),
         "user_number": np.zeros((2, 2), np.float32),
-        "excluded": np.zeros((2, 38), np.uint8),
+        "excluded_items": np.zeros((2, 38), np.uint8),
     }
     expected, found = model.answers(tensors), run(graph, tensors, tmp_path / "half")
     assert np.isin(expected["candidate_index"][0], found["candidate_index"][0]).mean() >= 0.9

@@ -16,11 +16,12 @@ from tests.support.random_checkpoint import random_checkpoint
 from trireme_export.errors import ExportError
 from trireme_export.exporters import feature_transform, user_tower
 from trireme_export.exporters.gpu import check_graph, prepare
-from trireme_export.exporters.gpu.funnel import excluded_bits, export_funnel_graph
+from trireme_export.exporters.gpu.funnel import export_funnel_graph
 from trireme_export.exporters.onnx_graph import export_onnx
 from trireme_export.exporters.quantisation import _quantised
 from trireme_export.exporters.seen import seen_items
 from trireme_runtime.onnx_model import OnnxModel
+from trireme_runtime.stages.exclusion import excluded_bits
 
 NAMES = ("user_tower", "ranking", "funnel")
 #: The Gathers that read −1, the row for padding, and their tables.
@@ -46,7 +47,7 @@ class Graphs:
         tensors: dict[str, Any] = features(np.full((24, 1), -1), history)._asdict()
         seen = seen_items(checkpoint.tables)
         pairs = seen.pairs(tensors["user_row"], tensors["history_index"])
-        tensors["excluded"] = excluded_bits(pairs, 24, seen.catalogue_size)
+        tensors["excluded_items"] = excluded_bits(pairs, 24, seen.catalogue_size)
         tower, _ = user_tower.export(checkpoint, features, folder / "user_tower")
         funnel, _ = export_funnel_graph(checkpoint, features, folder / "funnel")
         answer = funnel.answers(tensors)

@@ -23,7 +23,7 @@ from trireme_export.exporters.index_tuning import IndexTarget, tune_index
 from trireme_export.exporters.product import exact_index
 from trireme_runtime.index import ExactIndex, load_index
 from trireme_runtime.index.gpu import MOST, TEMPORARY, GpuIndex
-from trireme_runtime.schema import FUSED
+from trireme_runtime.schema import STAGES
 from trireme_runtime.stages.chain import Chain, load_stages
 from trireme_runtime.stages.retrieval import Retrieval
 
@@ -238,7 +238,7 @@ def test_only_retrieval_is_given_the_device_and_has_no_compiled_form_there(
 ) -> None:
     toy.funnel(tmp_path / "graphs").save(tmp_path)
     monkeypatch.setitem(sys.modules, "faiss", FaissWithGpu())
-    on_cpu, on_gpu = (Chain(FUSED, load_stages(tmp_path, FUSED, device)) for device in (None, 0))
+    on_cpu, on_gpu = (Chain(load_stages(tmp_path, STAGES, device)) for device in (None, 0))
     (retrieval,) = (stage for stage in on_gpu.stages if isinstance(stage, Retrieval))
     assert isinstance(retrieval.index, GpuIndex)
     assert retrieval.tables() is None

@@ -11,7 +11,7 @@ from trireme_runtime.arrays import Pairs
 from trireme_runtime.artifacts import load_stage, save_stage
 from trireme_runtime.features.seen import SeenItems
 
-__all__ = ["Excluded", "Exclusion"]
+__all__ = ["Excluded", "Exclusion", "excluded_bits"]
 
 SEEN = "seen"
 
@@ -38,10 +38,8 @@ class Exclusion:
 
     def __call__(self, user_row: np.ndarray, history_index: np.ndarray, excluded: Pairs | None = None) -> Excluded:
         """Args: user_row int32 [batch, 1]; history_index int32 [batch, L]; excluded: what the requests exclude."""
-        row, item = self.seen.pairs(user_row, history_index, excluded)
-        marked = np.zeros((len(user_row), self.item_ids.size), dtype=bool)
-        marked[row, item] = True
-        return Excluded(np.packbits(marked, axis=1, bitorder="little"))
+        pairs = self.seen.pairs(user_row, history_index, excluded)
+        return Excluded(excluded_bits(pairs, len(user_row), self.item_ids.size))
 
     def tables(self) -> None:
         """There is no compiled form."""
@@ -54,3 +52,10 @@ class Exclusion:
     def load(cls, path: Path) -> Exclusion:
         arrays, _ = load_stage(path, cls.name)
         return cls(SeenItems.load(path / SEEN), arrays["item_ids"])
+
+
+def excluded_bits(pairs: Pairs, rows: int, catalogue_size: int) -> np.ndarray:
+    """Returns the items of ``pairs`` as ``Excluded.excluded_items``."""
+    marked = np.zeros((rows, catalogue_size), dtype=bool)
+    marked[pairs] = True
+    return np.packbits(marked, axis=1, bitorder="little")

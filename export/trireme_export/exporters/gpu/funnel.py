@@ -15,12 +15,12 @@ from trireme_export.exporters.onnx_graph import Parity, save_graph, trace_onnx
 from trireme_export.exporters.retrieval import checked_vectors
 from trireme_export.exporters.samples import random_users, real_users
 from trireme_export.exporters.seen import seen_items
-from trireme_runtime.arrays import Pairs
 from trireme_runtime.onnx_model import OnnxModel
+from trireme_runtime.stages.exclusion import excluded_bits
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.stage import stage_inputs
 
-__all__ = ["FunnelGraph", "excluded_bits", "export_funnel_graph"]
+__all__ = ["FunnelGraph", "export_funnel_graph"]
 
 #: The score of excluded items: no product of float32 vectors is less.
 LOWEST = float(np.finfo(np.float32).min)
@@ -36,8 +36,8 @@ def export_funnel_graph(checkpoint: Checkpoint, features: FeatureTransform, fold
         folder: where to write, made if missing.
 
     Returns:
-        The graph ``(history_index int32 [B, L], user_category int32 [B, F], user_number float32 [B, D], excluded uint8
-        [B, ceil(N / 8)]) → (candidate_index int32 [B, C], retrieval_score float32 [B, C], ranking_score float32 [B, C])``,
+        The graph ``(history_index int32 [B, L], user_category int32 [B, F], user_number float32 [B, D], excluded_items
+        uint8 [B, ⌈N / 8⌉]) → (candidate_index int32 [B, C], retrieval_score float32 [B, C], ranking_score float32 [B, C])``,
         see ``FunnelGraph.forward``, and its parity with PyTorch.
 
     Raises:
@@ -47,7 +47,7 @@ def export_funnel_graph(checkpoint: Checkpoint, features: FeatureTransform, fold
     for tensors in (real_users(features), random_users(features, np.random.default_rng(0))):
         pairs = seen.pairs(tensors["user_row"], tensors["history_index"])
         given = stage_inputs("user_tower", tensors)
-        inputs.append({**given, "excluded": excluded_bits(pairs, len(tensors["user_row"]), seen.catalogue_size)})
+        inputs.append({**given, "excluded_items": excluded_bits(pairs, len(tensors["user_row"]), seen.catalogue_size)})
     models, candidates = checkpoint.models, checkpoint.config.serving.candidates
     vectors = torch.from_numpy(checked_vectors(checkpoint))
     module = FunnelGraph(models.two_tower.precompute(), vectors, models.ranker.precompute(), candidates).eval()
@@ -57,13 +57,6 @@ def export_funnel_graph(checkpoint: Checkpoint, features: FeatureTransform, fold
     save_graph(graph, folder)
     model = OnnxModel(folder)
     return model, compare_funnel(module, model, inputs, candidates)
-
-
-def excluded_bits(pairs: Pairs, rows: int, catalogue_size: int) -> np.ndarray:
-    """Returns the items that are excluded: uint8 [rows, ceil(N / 8)], bit i of byte j for item 8j + i."""
-    mask = np.zeros((rows, catalogue_size), dtype=bool)
-    mask[pairs] = True
-    return np.packbits(mask, axis=1, bitorder="little")
 
 
 class FunnelGraph(nn.Module):
@@ -88,7 +81,7 @@ class FunnelGraph(nn.Module):
         self.register_buffer("clear", torch.from_numpy(bits == 0))
 
     def forward(
-        self, history_index: Tensor, user_category: Tensor, user_number: Tensor, excluded: Tensor
+        self, history_index: Tensor, user_category: Tensor, user_number: Tensor, excluded_items: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Finds and scores the candidates.
 
@@ -96,7 +89,7 @@ class FunnelGraph(nn.Module):
             history_index: int32 (B, L), −1 where padding.
             user_category: int32 (B, F).
             user_number: float32 (B, D).
-            excluded: uint8 (B, ceil(N / 8)); bit i of byte j says that item 8j + i must not be a candidate.
+            excluded_items: uint8 (B, ⌈N / 8⌉); bit i of byte j says that item 8j + i must not be a candidate.
 
         Returns:
             ``candidate_index`` int32 (B, C), best retrieval score first, −1 where padding; ``retrieval_score`` float32 (B, C),
@@ -107,15 +100,15 @@ class FunnelGraph(nn.Module):
         usable = (query.abs() <= LARGEST).float().amin(dim=1, keepdim=True) > 0  # NaN is not, infinity neither
         score = query @ self.vectors
         score = torch.where(
-            self._allowed(excluded) & (score > LOWEST), score, LOWEST
+            self._allowed(excluded_items) & (score > LOWEST), score, LOWEST
         )  # one that is NaN would come first
         candidate_index, retrieval_score = self._best(score, usable)
         ranking_score = self.ranker(query, history_index, user_category, user_number, candidate_index, retrieval_score)
         return candidate_index, retrieval_score, ranking_score
 
-    def _allowed(self, excluded: Tensor) -> Tensor:
+    def _allowed(self, excluded_items: Tensor) -> Tensor:
         """Returns the bits that are clear, bool (B, N). TensorRT casts UINT8 to floats only, and has no operators on bits."""
-        return self.clear[excluded.float().int()].flatten(1)[:, : self.catalogue_size]
+        return self.clear[excluded_items.float().int()].flatten(1)[:, : self.catalogue_size]
 
     def _best(self, score: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
         """Returns index int32 and score float32 (B, C) of the best items of ``score`` (B, N)."""
