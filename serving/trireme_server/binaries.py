@@ -25,6 +25,7 @@ class Binaries:
         cache_directory: for ``--cache-directory``; None leaves the server's default.
         library_path: directories to put before ``LD_LIBRARY_PATH``.
         source: where it came from, in words.
+        is_embedded: whether it is that of the wheel, in which stand-ins host graphs.
     """
 
     server: Path
@@ -32,6 +33,7 @@ class Binaries:
     cache_directory: Path | None
     library_path: tuple[Path, ...]
     source: str
+    is_embedded: bool
 
 
 def find_binaries(*, cache: Path | None = None) -> Binaries:
@@ -71,7 +73,7 @@ def _installed(server: Path) -> Binaries:
     stub = (backends or server.resolve().parent.parent / "backends") / "python" / STUB
     if stub.is_file():
         check_stub(stub)
-    return Binaries(server, backends, None, (), f"tritonserver on PATH ({server})")
+    return Binaries(server, backends, None, (), f"tritonserver on PATH ({server})", is_embedded=False)
 
 
 def _embedded(cache: Path | None) -> Binaries:
@@ -85,4 +87,5 @@ def _embedded(cache: Path | None) -> Binaries:
         cache_directory=wheel.caches,
         library_path=(wheel.libraries, *((Path(libpython),) if libpython else ())),
         source=f"embedded tritonserver of nvidia-pytriton {wheel.version}",
+        is_embedded=True,
     )

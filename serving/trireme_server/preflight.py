@@ -7,7 +7,6 @@ from pathlib import Path
 from trireme_runtime.bundle import PERF_INPUT, Manifest, verify_repository
 from trireme_runtime.errors import BundleError
 from trireme_runtime.schema import ENTRY, FUSED
-from trireme_server.binaries import Binaries
 from trireme_server.errors import OptionError, RepositoryError
 
 ENTRY_MODELS = (ENTRY, FUSED)
@@ -34,11 +33,6 @@ def check_repository(repository: Path, *, warm: bool = True) -> Manifest:
 def entry_models(repository: Path) -> tuple[str, ...]:
     """The entry models of a repository, ``recommend`` first."""
     return tuple(name for name in ENTRY_MODELS if (repository / name / "config.pbtxt").is_file())
-
-
-def is_embedded(binaries: Binaries) -> bool:
-    """Whether ``binaries`` are those of the wheel, which alone bring libraries of their own. They have no TensorRT."""
-    return bool(binaries.library_path)
 
 
 def check_affinity(cpus: tuple[int, ...] | None, available: set[int]) -> None:

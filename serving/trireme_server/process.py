@@ -28,7 +28,7 @@ from trireme_server.log import telling_lines
 from trireme_server.output import Output
 from trireme_server.plans import check_parity, check_plans
 from trireme_server.ports import Ports, address, choose_ports, listens, reachable
-from trireme_server.preflight import check_affinity, check_repository, entry_models, is_embedded
+from trireme_server.preflight import check_affinity, check_repository, entry_models
 from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
 from trireme_server.warmup import Warmup, read_samples, warm_up
 
@@ -138,7 +138,7 @@ class TritonServer:
         self.manifest = check_repository(self.repository, warm=self._warm)
         binaries = find_binaries()
         on_gpu = self.manifest.target == "gpu"
-        if on_gpu and not is_embedded(binaries):
+        if on_gpu and not binaries.is_embedded:
             check_plans(self.repository)
         try:
             self._start_on_free_ports(binaries)

@@ -11,27 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.e2e.conftest import Served
+from tests.support.own_ranker import Backwards
 from trireme_export.errors import ExportError
 from trireme_export.pipeline import export_bundle
 from trireme_runtime.stages.chain import Funnel
-
-
-class Backwards(nn.Module):
-    """Reverses the order of retrieval."""
-
-    def precompute(self) -> nn.Module:
-        return self
-
-    def forward(
-        self,
-        query: Tensor,
-        history_index: Tensor,
-        user_category: Tensor,
-        user_number: Tensor,
-        candidate_index: Tensor,
-        retrieval_score: Tensor,
-    ) -> Tensor:
-        return -retrieval_score
 
 
 class Restless(Backwards):

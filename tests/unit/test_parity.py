@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tests.support.graph_repository import config_of, publish, write_graph_repository
 from trireme_server import ParityError, RepositoryError
 from trireme_server.plans import check_parity, parity
 from trireme_server.plans.answers import Answers, Tolerance
 from trireme_server.plans.parity import batch_sizes
+from trireme_server.plans.profile import Profile
 
 TOLERANCE = Tolerance(score_difference=0.03, index_recall=0.9)
 SAMPLES, CANDIDATES = 16, 20
@@ -225,7 +227,7 @@ class TestAsking:
     ) -> None:
         client = ask()
         sizes = [len(users) for _, users in client.asked]
-        once = [1] * 12 + [5] * 3 + [8] * 2
+        once = [1] * 12 + [4] * 3 + [5] * 3 + [8] * 2
         assert sizes == once * 2
         alone = [users.tobytes() for _, users in client.asked[:12]]
         again = [users.tobytes() for _, users in client.asked[len(once) : len(once) + 12]]
@@ -233,9 +235,9 @@ class TestAsking:
         assert alone != again
         assert {name for name, _ in client.asked} == {"user_tower"}
 
-    @pytest.mark.parametrize(("most", "sizes"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (64, [1, 33, 64])])
+    @pytest.mark.parametrize(("most", "sizes"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (64, [1, 32, 33, 64])])
     def test_sizes(self, most: int, sizes: list[int]) -> None:
-        assert batch_sizes(most) == sizes
+        assert batch_sizes(Profile.of(ModelConfig(max_batch_size=most))) == sizes
 
     def test_an_error_names_the_model_the_size_and_the_difference(self, ask: Callable[..., FakeClient]) -> None:
         def wrong_in_full_batches(right: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,12 +12,10 @@ from tests.support.serving import ANY_PORT
 from tests.support.toy_repository import write_toy_repository
 from trireme_runtime.bundle import describe_file
 from trireme_server import PlanError, TritonServer
-from trireme_server.binaries import Binaries
 from trireme_server.plans import check_plans
 from trireme_server.plans.graphs import tensorrt_models
 from trireme_server.plans.machine import Gpu, ask_nvidia_smi, capabilities, installed_tensorrt, visible_gpus
 from trireme_server.plans.stamp import Origin, Stamp, plan_file
-from trireme_server.preflight import is_embedded
 
 H100 = Gpu(0, "GPU-h100", "9.0", "NVIDIA H100")
 L4 = Gpu(1, "GPU-l4", "8.9", "NVIDIA L4")
@@ -134,10 +132,6 @@ class TestStart:
         with pytest.raises(Exception, match="tritonserver ended"):
             TritonServer(repository, **ANY_PORT).start()
         assert started.exists()
-
-    def test_the_embedded_server_has_libraries_of_its_own(self) -> None:
-        assert is_embedded(Binaries(Path("tritonserver"), None, None, (Path("libs"),), "wheel"))
-        assert not is_embedded(Binaries(Path("tritonserver"), None, None, (), "PATH"))
 
 
 class TestGpus:

@@ -18,7 +18,7 @@ from trireme_server.log import telling_lines
 from trireme_server.output import KEPT_LINES, Output
 from trireme_server.ports import Ports
 
-EMBEDDED = Binaries(Path("/w/tritonserver"), Path("/b"), Path("/c"), (Path("/w/libs"), Path("/py/lib")), "test")
+EMBEDDED = Binaries(Path("/w/tritonserver"), Path("/b"), Path("/c"), (Path("/w/libs"), Path("/py/lib")), "test", True)
 
 
 def make_wheel(root: Path) -> Wheel:
@@ -86,7 +86,7 @@ def test_an_ipv6_address_is_written_as_each_endpoint_of_tritonserver_wants_it() 
 
 
 def test_an_installed_server_keeps_its_own_directories() -> None:
-    installed = Binaries(Path("/opt/tritonserver/bin/tritonserver"), None, None, (), "test")
+    installed = Binaries(Path("/opt/tritonserver/bin/tritonserver"), None, None, (), "test", False)
     command = server_command(installed, Path("/m"), host="h", ports=Ports(1, 2, 3), shm_prefix="p", exit_timeout_s=1)
     assert not any("directory" in argument for argument in command)
     assert "LD_LIBRARY_PATH" not in server_environment(installed, {"PATH": "/bin"})

@@ -11,13 +11,13 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_runtime.bundle import CONFIG, Manifest, read_manifest
 from trireme_runtime.errors import BundleError
+from trireme_runtime.onnx_model import CONSTANTS, MODEL
 from trireme_server.errors import RepositoryError
 
-__all__ = ["GRAPH", "GraphModel", "graph_models", "tensorrt_models"]
+__all__ = ["GraphModel", "graph_models", "tensorrt_models"]
 
-GRAPH = "model.onnx"
 #: A graph, and its large constants if they lie beside it.
-GRAPH_FILES = (GRAPH, "model.data")
+GRAPH_FILES = (MODEL, CONSTANTS)
 TENSORRT, ONNX_RUNTIME = "tensorrt_plan", "onnxruntime"
 
 
@@ -42,7 +42,7 @@ class GraphModel:
     @property
     def graph(self) -> Path:
         """The ONNX file."""
-        return self.folder / GRAPH
+        return self.folder / MODEL
 
 
 def graph_models(repository: Path) -> list[GraphModel]:
@@ -71,8 +71,8 @@ def tensorrt_models(repository: Path) -> list[GraphModel]:
 def _graph_model(repository: Path, manifest: Manifest, name: str, config: ModelConfig) -> GraphModel:
     under = f"{name}/{manifest.version}"
     found = {file: manifest.artifacts.get(f"{under}/{file}") for file in GRAPH_FILES}
-    if found[GRAPH] is None:
-        raise RepositoryError(f"{repository}: its manifest lists no {under}/{GRAPH}; export it again")
+    if found[MODEL] is None:
+        raise RepositoryError(f"{repository}: its manifest lists no {under}/{MODEL}; export it again")
     checksums = {file: artifact.sha256 for file, artifact in found.items() if artifact is not None}
     return GraphModel(name, manifest.bundle_id, repository / under, config, checksums)
 

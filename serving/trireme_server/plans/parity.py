@@ -17,14 +17,15 @@ import numpy as np
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from trireme_runtime.bundle import SAMPLES
+from trireme_runtime.schema import PARITY
 from trireme_server.errors import ParityError, RepositoryError
 from trireme_server.plans.answers import Answers, Tolerance
 from trireme_server.plans.graphs import GraphModel, graph_models
+from trireme_server.plans.profile import Profile
 
-__all__ = ["SAMPLES", "check_parity"]
+__all__ = ["check_parity"]
 
-SAMPLES = "samples.npz"
-PARITY = "parity"
 INPUT, OUTPUT = "in:", "out:"
 ROUNDS = 2
 REQUEST_TIMEOUT_S = 30.0
@@ -47,16 +48,16 @@ def check_parity(url: str, repository: Path) -> None:
             _check_model(client, model)
 
 
-def batch_sizes(most: int) -> list[int]:
-    """Returns 1, ``most`` and one between them: just above the half, for which hardly anybody captures a CUDA graph."""
-    return sorted({1, most // 2 + 1, most})
+def batch_sizes(profile: Profile) -> list[int]:
+    """Returns those of the profile, for which an export with CUDA graphs has them captured, and one that has none."""
+    return sorted({profile.least, profile.typical, min(profile.typical + 1, profile.most), profile.most})
 
 
 def _check_model(client: grpc.InferenceServerClient, model: GraphModel) -> None:
     inputs, answers = _read_samples(model)
     generator = np.random.default_rng(0)
     for _ in range(ROUNDS):
-        for size in batch_sizes(max(1, model.config.max_batch_size)):
+        for size in batch_sizes(Profile.of(model.config)):
             order = generator.permutation(answers.samples)
             batches = _batches(order, size)
             found = [
