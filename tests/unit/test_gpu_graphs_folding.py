@@ -49,6 +49,17 @@ def test_constants_of_nodes_become_constants_of_the_graph(tmp_path: Path) -> Non
     np.testing.assert_array_equal(answer["y"], [4, 4])
 
 
+def test_nodes_of_other_domains_and_with_graphs_of_their_own_stay() -> None:
+    branch = make([node("MatMul", "x weights", "inner")], {}, {"inner": ("float32", [])}).graph
+    nodes = [
+        node("Relu", "weights", "other", domain="mine"),
+        node("If", "flag", "branched", then_branch=branch, else_branch=branch),
+        node("MatMul", "branched other", "y"),
+    ]
+    model = make(nodes, INPUTS, OUTPUTS, {**CONSTANTS, "flag": np.array(True)})
+    assert fold_constants(model) == 0
+
+
 def test_what_is_drawn_or_answered_or_large_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [
         node("RandomNormalLike", "weights", "drawn"),

@@ -50,6 +50,7 @@ def graph(*nodes: onnx.NodeProto) -> onnx.ModelProto:
         ([node("Cast", "byte", "float", to=1), node("Cast", "float", "result", to=6)], Range(0, 255)),
         ([node("Cast", "score", "result", to=6)], INT32),  # NaN, or too large
         ([node("Cast", "huge", "float", to=1), node("Cast", "float", "result", to=6)], INT32),  # is rounded
+        ([node("Cast", "huge", "double", to=11), node("Cast", "double", "result", to=6)], INT32),
         ([node("Cast", "half", "result", to=6)], INT32),
         ([node("Cast", "three", "a", to=1), node("Add", "a a", "b"), node("Cast", "b", "result", to=6)], INT32),
         ([node("Cast", "flag", "result", to=6)], Range(0, 1)),

@@ -149,6 +149,14 @@ def size(model: onnx.ModelProto) -> int:
     return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
+def test_a_constant_that_float16_cannot_hold_is_named_with_its_graph(graphs: Graphs) -> None:
+    model = load(graphs.folder / "user_tower")
+    table = next(tensor for tensor in model.graph.initializer if tensor.name == "table")
+    table.raw_data = b"\x00\x00\x80\x7f" + table.raw_data[4:]  # infinity
+    with pytest.raises(ExportError, match="user_tower: constant table holds inf, float16 at most 65504"):
+        prepare(model, "user_tower", half=True)
+
+
 @pytest.fixture(scope="module")
 def quantised(graphs: Graphs) -> Iterator[dict[str, OnnxModel]]:
     return dict(_quantised(graphs.ranker, graphs.tensors))

@@ -10,7 +10,7 @@ from onnx import helper
 
 from trireme_export.exporters.constants import keep_constants
 
-__all__ = ["MOVING", "attribute", "drop_unused", "label"]
+__all__ = ["MOVING", "attribute", "drop_unused", "holds_graphs", "label"]
 
 #: Operators that only move values of their first input.
 MOVING = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
@@ -25,6 +25,11 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 def label(node: onnx.NodeProto) -> str:
     """Returns what a message calls a node: its name, which may be missing, or its first result; and its operator."""
     return f"{node.name or next(iter(node.output), '?')} ({node.op_type})"
+
+
+def holds_graphs(node: onnx.NodeProto) -> bool:
+    """Returns whether a node runs graphs of its own, as If, Loop and Scan do."""
+    return any(each.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for each in node.attribute)
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:

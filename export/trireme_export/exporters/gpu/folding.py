@@ -10,7 +10,7 @@ import onnxruntime
 from onnx import helper
 
 from trireme_export.exporters.constants import add_constant, constant_tensors
-from trireme_export.exporters.nodes import drop_unused
+from trireme_export.exporters.nodes import drop_unused, holds_graphs
 
 __all__ = ["fold_constants"]
 
@@ -44,12 +44,17 @@ def _foldable(model: onnx.ModelProto, constants: dict[str, onnx.TensorProto]) ->
     known = {name for name, tensor in constants.items() if len(tensor.raw_data) <= LARGEST}
     folded = []
     for node in model.graph.node:
-        is_drawn = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
         is_constant = bool(node.input) and all(name in known for name in node.input if name)
-        if is_constant and not is_drawn and not outputs.intersection(node.output):
+        if is_constant and _is_computable(node) and outputs.isdisjoint(node.output):
             folded.append(node)
             known.update(node.output)
     return folded
+
+
+def _is_computable(node: onnx.NodeProto) -> bool:
+    """Whether a node is one of ONNX's own, draws nothing at random and reads nothing but its inputs."""
+    is_drawn = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
+    return node.domain in ("", "ai.onnx") and not is_drawn and not holds_graphs(node)
 
 
 def _computed(

@@ -99,9 +99,8 @@ class FunnelGraph(nn.Module):
         query = self.tower(history_index, user_category, user_number)
         usable = (query.abs() <= LARGEST).float().amin(dim=1, keepdim=True) > 0  # NaN is not, infinity neither
         score = query @ self.vectors
-        score = torch.where(
-            self._allowed(excluded_items) & (score > LOWEST), score, LOWEST
-        )  # one that is NaN would come first
+        # A score that is NaN would come first; it is not above the lowest one.
+        score = torch.where(self._allowed(excluded_items) & (score > LOWEST), score, LOWEST)
         candidate_index, retrieval_score = self._best(score, usable)
         ranking_score = self.ranker(query, history_index, user_category, user_number, candidate_index, retrieval_score)
         return candidate_index, retrieval_score, ranking_score

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from trireme_export.exporters.constants import add_constant
 from trireme_export.exporters.gpu.ranges import Range, Ranges
-from trireme_export.exporters.nodes import attribute, label
+from trireme_export.exporters.nodes import attribute, holds_graphs, label
 
 __all__ = ["bound_indices", "unbounded_indices"]
 
@@ -64,7 +64,7 @@ def unbounded_indices(model: onnx.ModelProto) -> list[str]:
     """Returns a message for every index that is not known to lie within what it indexes, and for every graph within a node."""
     ranges, messages = Ranges(model), []
     for node in model.graph.node:
-        if any(each.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for each in node.attribute):
+        if holds_graphs(node):
             messages.append(f"{label(node)} holds a graph of its own, whose indices cannot be checked")
         if (length := _length(ranges, node)) is None:
             continue

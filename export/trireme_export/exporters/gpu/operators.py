@@ -1,9 +1,9 @@
 """What TensorRT's parser takes of ONNX, as far as it matters to graphs of recommenders.
 
 Source: ``docs/operators.md`` of github.com/onnx/onnx-tensorrt, as of TensorRT 10.15. The operators listed are those that are
-supported there and were in TensorRT 10.1 (tag 10.1-GA, commit 96e7811), so they hold for 10.12 and later, too; those of
-11 are documented to be the same list. The restriction of UINT8 is that of ``nvinfer1::DataType``: inputs of a network only, to
-be cast to floats.
+supported there and were in TensorRT 10.1 (tag 10.1-GA, commit 96e7811), so they hold for 10.12, too; the guide of TensorRT 11
+refers to the same file. The restriction of UINT8 is that of ``nvinfer1::DataType``: inputs of a network only, to be cast to
+floats; the largest K is that of ``nvinfer1::ITopKLayer``.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ QUANTISING = ("QuantizeLinear", "DequantizeLinear")
 def unsupported_operators(model: onnx.ModelProto) -> list[str]:
     """Returns a message for every node that the parser does not take."""
     constants, types = constant_tensors(model), tensor_types(model)
-    bytes_ = {name for name, found in types.items() if found.element == TensorProto.UINT8}
+    uint8 = {name for name, found in types.items() if found.element == TensorProto.UINT8}
     messages = []
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in SUPPORTED:
             domain = f" of {node.domain}" if node.domain else ""
             messages.append(f"{label(node)}: TensorRT has no operator {node.op_type}{domain}")
             continue
-        messages.extend(f"{label(node)}: {fault}" for fault in _faults(node, constants, bytes_))
+        messages.extend(f"{label(node)}: {fault}" for fault in _faults(node, constants, uint8))
     return messages
 
 
-def _faults(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], bytes_: set[str]) -> Iterator[str]:
+def _faults(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], uint8: set[str]) -> Iterator[str]:
     position = AXES.get(node.op_type, len(node.input))
     if position < len(node.input) and node.input[position] not in ("", *constants):
         yield f"its axes {node.input[position]} have to be constant"
@@ -70,7 +70,7 @@ def _faults(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], bytes_
         yield "TensorRT quantises to INT8 with a zero point of 0 only"
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
     for name in node.input:
-        if name in bytes_ and not (node.op_type == "Cast" and attribute(node, "to", 0) in floats):
+        if name in uint8 and not (node.op_type == "Cast" and attribute(node, "to", 0) in floats):
             yield f"it reads {name}, UINT8, which has to be cast to FLOAT first"
 
 

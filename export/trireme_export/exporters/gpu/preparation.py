@@ -24,7 +24,10 @@ def prepare(model: onnx.ModelProto, name: str, *, half: bool) -> None:
     fold_constants(model)
     bound_indices(model)
     if half:
-        to_half(model)
+        try:
+            to_half(model)
+        except ExportError as error:
+            raise ExportError(f"{name}: {error}") from None
     check_graph(model, name)
 
 

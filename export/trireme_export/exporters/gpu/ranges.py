@@ -42,8 +42,8 @@ INTEGERS: dict[int, Range] = {
         for kind in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
     },
 }
-#: Up to here a float type holds every whole number.
-FLOATS: dict[int, int] = {TensorProto.FLOAT16: 2**11, TensorProto.FLOAT: 2**24, TensorProto.DOUBLE: 2**53}
+#: Up to here a float type holds every whole number; TensorRT computes DOUBLE in FLOAT.
+FLOATS: dict[int, int] = {TensorProto.FLOAT16: 2**11, TensorProto.FLOAT: 2**24, TensorProto.DOUBLE: 2**24}
 UNKNOWN = TensorType(0, None)
 
 
