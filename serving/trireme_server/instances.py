@@ -1,4 +1,4 @@
-"""How many instances of its models a server runs: what the bundle says, or one for each CPU that the server may use.
+"""How many instances of its models a server runs: what the bundle says, or one for each CPU that the server may use, or GPU.
 
 That depends on the machine that serves, while a bundle stays as it was published. So the server reads a folder of links to
 the bundle, in which the configs are its own.
@@ -24,13 +24,14 @@ def has_gpu(devices: Path = Path("/dev")) -> bool:
     return any(devices.glob(GPU_DEVICES))
 
 
-def link_repository(repository: Path, folder: Path, cpus: int) -> dict[str, int]:
+def link_repository(repository: Path, folder: Path, cpus: int, gpu: bool) -> dict[str, int]:
     """Makes ``folder``, a model repository of links to ``repository``; returns the number of instances by model.
 
     Args:
         repository: as `trireme export` wrote it.
         folder: is made.
         cpus: the instances of each model whose config leaves their number to the server.
+        gpu: whether models that can run on a GPU will: then one instance for each GPU keeps it busy.
 
     Raises:
         RepositoryError: a config is not one.
@@ -48,8 +49,7 @@ def link_repository(repository: Path, folder: Path, cpus: int) -> dict[str, int]
             raise RepositoryError(f"{file}: is not a configuration that Triton reads ({error})") from None
         if INSTANCES in config.parameters and config.parameters[INSTANCES].string_value == AUTO:
             for group in config.instance_group:
-                # On a GPU, one of them keeps it busy; where none is, AUTO means the CPU.
-                if group.kind == ModelInstanceGroup.KIND_CPU or not has_gpu():
+                if group.kind == ModelInstanceGroup.KIND_CPU or not gpu:
                     group.count = cpus
         if config.instance_group:
             counts[model.name] = sum(group.count for group in config.instance_group)

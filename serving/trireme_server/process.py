@@ -23,7 +23,7 @@ from trireme_server import guardian
 from trireme_server.binaries import Binaries, find_binaries
 from trireme_server.command import server_command, server_environment
 from trireme_server.errors import ServerError, StartError
-from trireme_server.instances import link_repository
+from trireme_server.instances import has_gpu, link_repository
 from trireme_server.log import telling_lines
 from trireme_server.output import Output
 from trireme_server.plans import check_parity, check_plans
@@ -216,7 +216,7 @@ class TritonServer:
             if self.log_path is not None:
                 sink = files.enter_context(self.log_path.open("w"))
             files.callback(shutil.rmtree, linked, ignore_errors=True)
-            self.instances = link_repository(self.repository, linked, usable_cpus(self._affinity))
+            self.instances = link_repository(self.repository, linked, usable_cpus(self._affinity), has_gpu())
             self._files = files.pop_all()
         command = server_command(
             binaries,

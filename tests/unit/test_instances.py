@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_runtime.cpu import usable_cpus
-from trireme_server.instances import link_repository
+from trireme_server.instances import has_gpu, link_repository
 
 
 def v2(quota: str) -> dict[str, str]:
@@ -57,15 +57,25 @@ def test_the_server_decides_where_the_bundle_leaves_it_to_it(tmp_path: Path) -> 
     configs = {
         "auto": 'instance_group { count: 9 } parameters { key: "instances" value { string_value: "auto" } }',
         "fixed": "instance_group { count: 3 }",
+        "steps": 'instance_group { kind: KIND_CPU } parameters { key: "instances" value { string_value: "auto" } }',
         "ensemble": "",
     }
     for model, text in configs.items():
         (repository / model / "1").mkdir(parents=True)
         (repository / model / "1" / "model.py").write_text(model)
         (repository / model / "config.pbtxt").write_text(text)
-    assert link_repository(repository, tmp_path / "linked", 2) == {"auto": 2, "fixed": 3}
+    assert link_repository(repository, tmp_path / "linked", 2, gpu=False) == {"auto": 2, "fixed": 3, "steps": 2}
+    on_gpu = link_repository(repository, tmp_path / "on_gpu", 2, gpu=True)
+    assert on_gpu == {"auto": 9, "fixed": 3, "steps": 2}, "instances on a GPU are as many as the bundle says"
     for model, text in configs.items():
         assert (tmp_path / "linked" / model / "1" / "model.py").read_text() == model
         assert (repository / model / "config.pbtxt").read_text() == text  # the bundle stays as it was published
     served = text_format.Parse((tmp_path / "linked" / "auto" / "config.pbtxt").read_text(), ModelConfig())
     assert served.instance_group[0].count == 2
+
+
+def test_a_gpu_is_seen_by_its_device(tmp_path: Path) -> None:
+    (tmp_path / "nvidiactl").touch()
+    assert not has_gpu(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert has_gpu(tmp_path)
