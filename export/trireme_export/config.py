@@ -70,7 +70,7 @@ class ServingConfig(Section):
         None,
         ge=1,
         le=256,
-        description="number of instances of each model; default one per CPU of the machine that serves",
+        description="number of instances of each model; default one per CPU of the machine that serves, or per GPU",
     )
 
     @model_validator(mode="after")

@@ -104,8 +104,8 @@ def specialise(
     if settings.instances is None:
         result.parameters[INSTANCES].string_value = AUTO
     for group in result.instance_group:
-        if group.kind == ModelInstanceGroup.KIND_CPU:
-            group.count = settings.instances or usable_cpus()
+        on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
+        group.count = settings.instances or (usable_cpus() if on_cpu else 1)
     for sample in warmup:
         _add_warmup(result, sample, signature, dims)
     return result
