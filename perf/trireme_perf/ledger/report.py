@@ -155,9 +155,8 @@ def _percentiles(spent: Histograms, models: Runs, budget: Mapping[str, Any], who
         for stage in stages:
             if (histogram := spent.get((model, stage))) is not None:
                 p50, p95, p99 = (histogram.percentile_us(percent) for percent in (50, 95, 99))
-                allowed = (
-                    1000 * budget["p99_ms"] * budget["shares"][stage] if stage in budget.get("shares", ()) else None
-                )
+                part = budget.get("shares", {}).get(stage)  # exclusion has none: the budget counts it as retrieval
+                allowed = 1000 * budget["p99_ms"] * part if part else None
                 share = histogram.mean_us / whole_us
                 rows.append(StagePercentiles(model, stage, int(histogram.count), p50, p95, p99, share, allowed))
     return rows

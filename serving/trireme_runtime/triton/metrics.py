@@ -117,8 +117,8 @@ class StageMetrics:
             if self._outcome_at is not None:  # by the model that answers: the ensemble runs no code
                 self._gauge(SLO, "Objective of a request", {"model": entry, "quantile": quantile}, seconds)
             for stage in stages:
-                if stage not in budget["shares"]:
-                    continue  # what a stage of its own needs no share for
+                if stage not in budget["shares"]:  # exclusion, which the budget counts as retrieval
+                    continue
                 labels = {"model": model, "stage": stage, "quantile": quantile}
                 self._gauge(STAGE_BUDGET, "What a stage may take of it", labels, seconds * budget["shares"][stage])
 
