@@ -15,8 +15,8 @@ from trireme_runtime.triton.parameters import MOST_EXCLUDED
 
 MODELS = [(target, name) for target, layout in LAYOUTS.items() for name in layout.names("both")]
 CONFIGS = {model: parse_config(authored_repository(model[0]) / model[1] / "config.pbtxt") for model in MODELS}
-PYTHON = [(target, name) for target, layout in LAYOUTS.items() for name in set(layout.models) - layout.graphs]
-GRAPHS = [(target, name) for target, layout in LAYOUTS.items() for name in layout.graphs]
+PYTHON = [(target, name) for target, layout in LAYOUTS.items() for name in layout.models if name not in layout.graphs]
+GRAPHS = [(target, name) for target, layout in LAYOUTS.items() for name in sorted(layout.graphs)]
 CPU = triton.ModelInstanceGroup.KIND_CPU
 ENSEMBLES = [model for model in MODELS if CONFIGS[model].HasField("ensemble_scheduling")]
 STEPS = [(*model, position) for model in ENSEMBLES for position in range(len(CONFIGS[model].ensemble_scheduling.step))]

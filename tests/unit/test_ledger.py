@@ -91,7 +91,7 @@ def test_a_stage_has_its_share_of_the_whole() -> None:
 
 def test_stand_ins_are_said() -> None:
     after = {"recommend": figures(10, 250), "user_tower": figures(10, 100), "ranking": figures(10, 100)}
-    ledger = ledger_between("recommend", ["user_tower", "ranking"], {}, {}, after)
+    ledger = ledger_between("recommend", {name: (name,) for name in ("user_tower", "ranking")}, {}, {}, after)
     assert (ledger.notes, ledger.to_dict()["stand_ins"]) == ([], [])
     told = replace(ledger, stand_ins={"user_tower": "tensorrt", "ranking": "onnxruntime"})
     assert told.notes == [
