@@ -90,7 +90,7 @@ REFUSED = {
 def write_repository(root: Path) -> Path:
     (root / "recommend" / "1").mkdir(parents=True)
     (root / "recommend" / "config.pbtxt").write_text(ENTRY)
-    manifest = Manifest("toy-1", 1, "ensemble", "gpu", DIMS, {}, {})
+    manifest = Manifest("toy-1", 1, "ensemble", "cpu", DIMS, {}, {})
     (root / "recommend" / "1" / "manifest.json").write_text(manifest.to_json())
     write_picker(root / "picker" / "1")
     (root / "picker" / "config.pbtxt").write_text(PICKER)

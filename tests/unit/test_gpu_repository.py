@@ -170,23 +170,40 @@ def test_both_plans_share_files(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "precision", "engine", "complaint"),
+    ("target", "serving", "engine", "complaint"),
     [
         (
             "gpu",
-            "int8",
+            {"precision": "int8"},
             "tensorrt",
             "serving.precision is 'int8', which is for target cpu; allowed: auto, float32, float16",
         ),
-        ("cpu", "float16", "", "serving.precision is 'float16', which is for target gpu; allowed: auto, float32, int8"),
-        ("gpu", "auto", "openvino", "the engine is 'openvino'; allowed for target gpu: tensorrt, onnxruntime"),
+        (
+            "cpu",
+            {"precision": "float16"},
+            "",
+            "serving.precision is 'float16', which is for target gpu; allowed: auto, float32, int8",
+        ),
+        (
+            "gpu",
+            {"cuda_graphs": True},
+            "onnxruntime",
+            "serving.cuda_graphs is for the engine tensorrt; allowed with onnxruntime: false",
+        ),
+        (
+            "cpu",
+            {"cuda_graphs": True},
+            "",
+            "serving.cuda_graphs is for target gpu with the engine tensorrt; allowed with target cpu: false",
+        ),
+        ("gpu", {}, "openvino", "the engine is 'openvino'; allowed for target gpu: tensorrt, onnxruntime"),
     ],
 )
 def test_what_a_target_does_not_have_is_refused(
-    checkpoint: Checkpoint, tmp_path: Path, target: str, precision: str, engine: str, complaint: str
+    checkpoint: Checkpoint, tmp_path: Path, target: str, serving: dict, engine: str, complaint: str
 ) -> None:
-    serving = checkpoint.config.serving.model_copy(update={"precision": precision})
-    asked = replace(checkpoint, config=checkpoint.config.model_copy(update={"serving": serving}))
+    wanted = checkpoint.config.serving.model_copy(update=serving)
+    asked = replace(checkpoint, config=checkpoint.config.model_copy(update={"serving": wanted}))
     with pytest.raises(ExportError) as raised:
         TARGETS[target](asked, Wanted("both", engine, tmp_path, checkpoint.tables.user_ids[:4, None]))
     assert str(raised.value) == complaint

@@ -16,8 +16,12 @@ def build(checkpoint: Checkpoint, wanted: Wanted) -> Built:
     """Returns the five stages; both plans answer the same.
 
     Raises:
-        ExportError: see ``export_funnel``; or ``serving.precision`` is one of target gpu.
+        ExportError: see ``export_funnel``; or the ``serving:`` section asks for what only target gpu has.
     """
+    if checkpoint.config.serving.cuda_graphs:
+        raise ExportError(
+            "serving.cuda_graphs is for target gpu with the engine tensorrt; allowed with target cpu: false"
+        )
     if checkpoint.config.serving.precision == "float16":
         raise ExportError("serving.precision is 'float16', which is for target gpu; allowed: auto, float32, int8")
     funnel, record = export_funnel(checkpoint, wanted.folder)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from trireme_export.checkpoint import Checkpoint
+from trireme_export.config import ServingConfig
 from trireme_export.errors import ExportError
 from trireme_export.evaluation.funnel import Answering
 from trireme_export.exporters import export_stages
@@ -44,7 +45,7 @@ def build(checkpoint: Checkpoint, wanted: Wanted) -> Built:
         ExportError: see ``export_stages``, ``export_funnel_graph`` and ``prepare``; or the engine or ``serving.precision`` is
             none of target gpu.
     """
-    half = _is_half(checkpoint.config.serving.precision, wanted.engine)
+    half = _is_half(checkpoint.config.serving, wanted.engine)
     (features, tower, search, ranker, reranking), record = export_stages(checkpoint, wanted.folder, "float32")
     exclusion = Exclusion(search.seen, search.item_ids)
     models: dict[str, OnnxModel] = {}
@@ -68,12 +69,15 @@ def build(checkpoint: Checkpoint, wanted: Wanted) -> Built:
     return Built(Contents("gpu", python, tensors, graphs, wanted.engine), funnels, record)
 
 
-def _is_half(precision: str, engine: str) -> bool:
+def _is_half(serving: ServingConfig, engine: str) -> bool:
     """ONNX Runtime computes float16 on a CPU by way of float32, which takes longer than float32 itself."""
     if engine not in ENGINES:
         raise ExportError(f"the engine is {engine!r}; allowed for target gpu: {', '.join(ENGINES)}")
+    precision = serving.precision
     if precision == "int8":
         raise ExportError("serving.precision is 'int8', which is for target cpu; allowed: auto, float32, float16")
+    if serving.cuda_graphs and engine != "tensorrt":
+        raise ExportError(f"serving.cuda_graphs is for the engine tensorrt; allowed with {engine}: false")
     return precision == "float16" or (precision == "auto" and engine == "tensorrt")
 
 
