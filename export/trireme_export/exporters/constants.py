@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from math import prod
 
 import numpy as np
 import onnx
 from onnx import helper
 
-__all__ = ["add_constant", "constant_tensors", "keep_constants"]
+__all__ = ["add_constant", "constant_bytes", "constant_tensors", "keep_constants"]
 
 
 def constant_tensors(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
@@ -19,6 +20,11 @@ def constant_tensors(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
         if node.op_type == "Constant" and node.attribute[0].HasField("t"):
             found[node.output[0]] = node.attribute[0].t
     return found
+
+
+def constant_bytes(tensor: onnx.TensorProto) -> int:
+    """Returns the size of a constant's values, without reading them, which would copy them."""
+    return prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def add_constant(graph: onnx.GraphProto, name: str, array: np.ndarray) -> None:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import onnx
 
+from trireme_export.exporters.constants import constant_bytes
+
 __all__ = ["TensorType", "tensor_types"]
 
 #: Bytes of a constant that may be a shape.
@@ -25,20 +27,28 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, TensorType]:
 
     The values of large tables take no part in the inference, which would be refused beyond the 2 GiB of a protobuf.
     """
-    held = {}
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) > LARGEST_SHAPE:
-            held[tensor.name] = tensor.raw_data
-            tensor.ClearField("raw_data")
-    try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
-    finally:
-        for tensor in model.graph.initializer:
-            if tensor.name in held:
-                tensor.raw_data = held.pop(tensor.name)
+    graph = onnx.shape_inference.infer_shapes(_without_tables(model)).graph
     types = {tensor.name: TensorType(tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
     for value in (*graph.value_info, *graph.input, *graph.output):
         found = value.type.tensor_type
         dims = tuple(size.dim_value for size in found.shape.dim) if found.HasField("shape") else None
         types[value.name] = TensorType(found.elem_type, dims)
     return types
+
+
+def _without_tables(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy without the values of large tables. They are not taken out of ``model`` and put back: a protobuf keeps the
+    memory of every value that was ever set, as long as the message lives."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    given, graph = model.graph, light.graph
+    graph.name = given.name
+    graph.node.extend(given.node)
+    graph.input.extend(given.input)
+    graph.output.extend(given.output)
+    graph.value_info.extend(given.value_info)
+    for tensor in given.initializer:
+        if constant_bytes(tensor) > LARGEST_SHAPE:
+            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        else:
+            graph.initializer.append(tensor)
+    return light

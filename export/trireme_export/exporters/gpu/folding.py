@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from onnx import helper
 
-from trireme_export.exporters.constants import add_constant, constant_tensors
+from trireme_export.exporters.constants import add_constant, constant_bytes, constant_tensors
 from trireme_export.exporters.nodes import drop_unused, holds_graphs
 
 __all__ = ["fold_constants"]
@@ -41,7 +41,7 @@ def fold_constants(model: onnx.ModelProto) -> int:
 def _foldable(model: onnx.ModelProto, constants: dict[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
     """Returns the nodes that read constants alone, directly or through each other."""
     outputs = {value.name for value in model.graph.output}
-    known = {name for name, tensor in constants.items() if len(tensor.raw_data) <= LARGEST}
+    known = {name for name, tensor in constants.items() if constant_bytes(tensor) <= LARGEST}
     folded = []
     for node in model.graph.node:
         is_constant = bool(node.input) and all(name in known for name in node.input if name)
