@@ -23,13 +23,13 @@ from trireme_runtime.stages.chain import Funnel
 SETTINGS = ServingSettings(max_batch_size=32, max_queue_delay_us=300, instances=2)
 
 
-def write(out: Path, plan: str = "both") -> Manifest:
+def write(out: Path, plan: str = "both", settings: ServingSettings = SETTINGS) -> Manifest:
     requests = RealRequests(toy.user_ids()[:, None], np.full((toy.USERS, toy.DIMS.history), -1, dtype=np.int64))
     funnel = toy.funnel(out.parent / "onnx")
     stages = {stage.name: stage for stage in funnel.stages}
     contents = Contents("cpu", stages, funnel.staged(user_id=requests.user_id[:1]))
     return write_repository(
-        out, contents, toy.DIMS, plan=plan, settings=SETTINGS, requests=requests, source={"data": "toy"}
+        out, contents, toy.DIMS, plan=plan, settings=settings, requests=requests, source={"data": "toy"}
     )
 
 
@@ -94,6 +94,15 @@ def test_configs_carry_the_settings_and_the_dims(repository: Path) -> None:
         for name, entry in warmup.inputs.items():
             size = (repository / "retrieval" / "warmup" / entry.input_data_file).stat().st_size
             assert size == 4 * entry.dims[0], name
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(1, [1]), (3, [1, 3]), (16, [1, 16])])
+def test_no_warm_up_is_larger_than_the_largest_batch(tmp_path: Path, most: int, sizes: list[int]) -> None:
+    """Triton refuses a model whose warm-up is, and its own end crashes."""
+    write(tmp_path / "repository", settings=ServingSettings(max_batch_size=most, max_queue_delay_us=0, instances=1))
+    for model in ("features", "retrieval", "ranking", "recommend_fused"):
+        config = parse_config(tmp_path / "repository" / model / "config.pbtxt")
+        assert [warmup.batch_size for warmup in config.model_warmup] == sizes
 
 
 def test_artifacts_that_two_models_need_are_one_file(repository: Path) -> None:

@@ -106,7 +106,7 @@ def _write_configs(
         if authored in layout.graphs:
             batches = sorted(set(settings.profile))
         elif authored in layout.models:
-            batches = [1, WARMUP_BATCH]
+            batches = sorted({1, min(WARMUP_BATCH, settings.max_batch_size)})
         warmup = _write_warmup(repository / name, version, config, contents.tensors, batches)
         config = specialise(config, name, version, layout, dims, settings, warmup)
         if authored in layout.graphs:
