@@ -54,7 +54,9 @@ class ServingConfig(Section):
         0, ge=0, le=1_000_000, description="longest wait of each model for a batch to fill, µs; 0 = only what queues"
     )
     index: Literal["auto", "exact", "ivf"] = Field(
-        "auto", description="how retrieval searches; auto = exact until an approximate index is clearly faster"
+        "auto",
+        description="how retrieval searches; auto = on a CPU, exact until an approximate index is clearly faster; for target gpu, "
+        "exact, as the graph of its fused plan is in any case",
     )
     precision: Literal["auto", "float32", "float16", "int8"] = Field(
         "auto",

@@ -43,13 +43,17 @@ def export_funnel(checkpoint: Checkpoint, folder: Path) -> tuple[Funnel, dict[st
     Raises:
         ExportError: see ``export_stages``; or the compiled stages differ from the others.
     """
-    stages, record = export_stages(checkpoint, folder, checkpoint.config.serving.precision)
+    serving = checkpoint.config.serving
+    stages, record = export_stages(checkpoint, folder, serving.precision, serving.index)
     funnel, compiled = choose_compiled(Funnel(stages), _known_users(stages[0]))
     return funnel, {**record, "compiled": compiled}
 
 
-def export_stages(checkpoint: Checkpoint, folder: Path, precision: str) -> tuple[list[Any], dict[str, Any]]:
-    """Builds the five stages, with ONNX files under ``folder``; the ranker in ``precision``: auto, float32 or int8.
+def export_stages(
+    checkpoint: Checkpoint, folder: Path, precision: str, index: str
+) -> tuple[list[Any], dict[str, Any]]:
+    """Builds the five stages, with ONNX files under ``folder``; the ranker in ``precision``: auto, float32 or int8; the search by
+    ``index``: auto, exact or ivf.
 
     The record is ``{"parity": {stage: how far its graph is from PyTorch}, "index": see index_tuning, "precision": see
     quantisation}``.
@@ -60,11 +64,11 @@ def export_stages(checkpoint: Checkpoint, folder: Path, precision: str) -> tuple
     """
     features = feature_transform.export(checkpoint)
     tower, tower_parity = user_tower.export(checkpoint, features, folder / "user_tower")
-    search, index = retrieval.export(checkpoint, _queries(features, tower), folder / "index")
+    search, tuned = retrieval.export(checkpoint, _queries(features, tower), folder / "index", index)
     ranker, ranker_parity, chosen = ranking.export(checkpoint, features, tower, search, folder / "ranking", precision)
     parity = {"user_tower": asdict(tower_parity), "ranking": asdict(ranker_parity)}
     stages = [features, tower, search, ranker, reranking.export(checkpoint)]
-    return stages, {"parity": parity, "index": index, "precision": chosen}
+    return stages, {"parity": parity, "index": tuned, "precision": chosen}
 
 
 def _queries(features: FeatureTransform, tower: UserTower) -> np.ndarray:

@@ -17,14 +17,19 @@ from trireme_runtime.stages.retrieval import Retrieval
 __all__ = ["checked_vectors", "export"]
 
 
-def export(checkpoint: Checkpoint, queries: np.ndarray, folder: Path) -> tuple[Retrieval, dict[str, Any]]:
+def export(
+    checkpoint: Checkpoint, queries: np.ndarray, folder: Path, kind: str
+) -> tuple[Retrieval, dict[str, Any]]:
     """Returns the stage, and how its index was chosen for the ``queries`` (float32 [n, Q]) of real users.
+
+    Args:
+        kind: auto, exact or ivf.
 
     Raises:
         ExportError: the item vectors do not have the form that a bundle needs, or see ``tune_index``.
     """
     config = checkpoint.config
-    target = IndexTarget(config.serving.index, config.serving.candidates, config.gate.index_recall)
+    target = IndexTarget(kind, config.serving.candidates, config.gate.index_recall)
     index, record = tune_index(checked_vectors(checkpoint), queries, target, folder)
     tables = checkpoint.tables
     return Retrieval(index, seen_items(tables), config.serving.candidates, tables.item_ids), record

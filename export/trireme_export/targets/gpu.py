@@ -19,6 +19,7 @@ from trireme_export.evaluation.funnel import Answering
 from trireme_export.exporters import export_stages
 from trireme_export.exporters.gpu import prepare
 from trireme_export.exporters.gpu.funnel import export_funnel_graph
+from trireme_export.exporters.gpu.operators import LARGEST_K
 from trireme_export.exporters.onnx_graph import save_graph
 from trireme_export.repository import Contents, Graph
 from trireme_export.targets.built import Built, Wanted
@@ -42,11 +43,16 @@ def build(checkpoint: Checkpoint, wanted: Wanted) -> Built:
     """Returns the graphs of the plans that are wanted, and the stages around them.
 
     Raises:
-        ExportError: see ``export_stages``, ``export_funnel_graph`` and ``prepare``; or the engine or ``serving.precision`` is
-            none of target gpu.
+        ExportError: see ``export_stages``, ``export_funnel_graph`` and ``prepare``; or the engine, ``serving.precision`` or
+            ``serving.candidates`` is none of target gpu.
     """
-    half = _is_half(checkpoint.config.serving, wanted.engine)
-    (features, tower, search, ranker, reranking), record = export_stages(checkpoint, wanted.folder, "float32")
+    serving = checkpoint.config.serving
+    half = _is_half(serving, wanted.engine)
+    if wanted.plan != "ensemble":
+        _check_candidates(serving.candidates, checkpoint.tables.item_ids.size)
+    # A GPU searches all items, and so does the graph of the funnel: an approximate index would be tuned for nothing.
+    index = "exact" if serving.index == "auto" or wanted.plan == "fused" else serving.index
+    (features, tower, search, ranker, reranking), record = export_stages(checkpoint, wanted.folder, "float32", index)
     exclusion = Exclusion(search.seen, search.item_ids)
     models: dict[str, OnnxModel] = {}
     funnels: dict[str, Answering] = {}
@@ -79,6 +85,15 @@ def _is_half(serving: ServingConfig, engine: str) -> bool:
     if serving.cuda_graphs and engine != "tensorrt":
         raise ExportError(f"serving.cuda_graphs is for the engine tensorrt; allowed with {engine}: false")
     return precision == "float16" or (precision == "auto" and engine == "tensorrt")
+
+
+def _check_candidates(candidates: int, catalogue_size: int) -> None:
+    """The graph of the funnel finds the candidates, or the whole of a smaller catalogue, by one TopK."""
+    if min(candidates, catalogue_size) > LARGEST_K:
+        raise ExportError(
+            f"serving.candidates is {candidates}, which TensorRT cannot find in the graph of plan fused; allowed: up to "
+            f"{LARGEST_K}, or --plan ensemble"
+        )
 
 
 def _prepared(model: OnnxModel, name: str, folder: Path, half: bool) -> OnnxModel:
