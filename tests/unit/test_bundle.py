@@ -203,6 +203,24 @@ def test_the_last_versions_are_kept_and_can_be_served_again(repository: Path) ->
     assert write(repository).version == 6
 
 
+def test_models_that_a_version_does_not_have_are_out_of_sight_while_it_is_served(tmp_path: Path) -> None:
+    """A server loads every model that it finds, and an ensemble of another version finds none of its steps."""
+    repository = tmp_path / "repository"
+    write(repository, "fused")
+    write(repository, "both")
+    versions = ({"recommend"}, {"features", "ranking", "recommend", "recommend_fused", "retrieval"})
+    for version in (1, 2, 1):
+        serve_version(repository, version)
+        assert verify_repository(repository).version == version
+        assert {path.name for path in repository.iterdir() if path.is_dir()} == versions[version - 1]
+    write(repository, "both")
+    serve_version(repository, 2)
+    assert verify_repository(repository).version == 2
+    write(repository, "fused")
+    assert {path.name for path in repository.iterdir() if path.is_dir()} == {"recommend"}
+    assert not (repository / "recommend" / ".unserved").exists()
+
+
 def test_a_version_of_a_plan_that_is_gone_is_not_served(repository: Path) -> None:
     write(repository, "fused")
     with pytest.raises(ExportError, match="another plan or target was exported since"):

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from trireme_runtime.bundle import CONFIG, MANIFEST, PERF_INPUT, read_version
 from trireme_runtime.schema import ENTRY, LAYOUTS
 from trireme_runtime.titles import TITLES
 
-__all__ = ["KEPT_VERSIONS", "WARMUP", "aside", "locked", "prune", "serve_version", "versions"]
+__all__ = ["KEPT_VERSIONS", "WARMUP", "aside", "locked", "prune", "serve_version", "take_back", "versions"]
 
 WARMUP = "warmup"  # Triton's name
 ASIDE = ".export-"
+#: Where the models lie that the served version does not have, beside the versions of the entry model: a server would load them.
+UNSERVED = ".unserved"
 
 #: Versions that a repository keeps, the newest included, to go back to.
 KEPT_VERSIONS = 3
@@ -26,6 +28,8 @@ KEPT_VERSIONS = 3
 
 def serve_version(repository: Path, version: int) -> None:
     """Makes ``repository`` serve one of the versions that it holds: all of its models, or none if one is missing.
+
+    Models that the version does not have are put away, until a version that has them is served again.
 
     Raises:
         ExportError: there is no such version.
@@ -37,16 +41,32 @@ def serve_version(repository: Path, version: int) -> None:
         raise ExportError(f"{repository} holds no version {version}; it holds {', '.join(map(str, held)) or 'none'}")
     manifest = read_version(repository, version)
     models = LAYOUTS[manifest.target].names(manifest.plan)
+    unserved = repository / ENTRY / UNSERVED
     for name in models:
-        if not (repository / name / str(version) / CONFIG).is_file():
+        if not any((folder / name / str(version) / CONFIG).is_file() for folder in (repository, unserved)):
             raise ExportError(
                 f"{repository / name} holds no version {version}: another plan or target was exported since"
             )
+    take_back(repository)
     for file in (PERF_INPUT, TITLES):
         _replace(entry / file, repository / file)
     # The entry model last: it names the versions of the others.
     for name in sorted(models, key=lambda name: name == ENTRY):
         _replace(repository / name / str(version) / CONFIG, repository / name / CONFIG)
+    known = {name for layout in LAYOUTS.values() for name in layout.names("both")}
+    for name in known - set(models):
+        if (repository / name).is_dir():
+            unserved.mkdir(exist_ok=True)
+            (repository / name).rename(unserved / name)
+
+
+def take_back(repository: Path) -> None:
+    """Puts the models that were put away because the served version does not have them where they were."""
+    unserved = repository / ENTRY / UNSERVED
+    if unserved.is_dir():
+        for model in unserved.iterdir():
+            model.rename(repository / model.name)
+        unserved.rmdir()
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -97,11 +117,9 @@ def versions(out: Path) -> set[int]:
     return {int(path.name) for path in (*out.glob("*/*"), *out.glob(f"*/{WARMUP}/*")) if path.name.isdecimal()}
 
 
-def prune(out: Path, names: Collection[str]) -> None:
-    """Removes the models that are not of the plan, and the versions before the last ``KEPT_VERSIONS``."""
-    known = {name for layout in LAYOUTS.values() for name in layout.names("both")}
-    for name in known - set(names):
-        shutil.rmtree(out / name, ignore_errors=True)
+def prune(out: Path) -> None:
+    """Removes the models that the served version does not have, and the versions before the last ``KEPT_VERSIONS``."""
+    shutil.rmtree(out / ENTRY / UNSERVED, ignore_errors=True)
     for version in sorted(versions(out))[:-KEPT_VERSIONS]:
         for path in (*out.glob(f"*/{version}"), *out.glob(f"*/{WARMUP}/{version}")):
             shutil.rmtree(path)

@@ -23,7 +23,7 @@ from trireme_export.repository.configs import (
 )
 from trireme_export.repository.contents import Contents, RealRequests
 from trireme_export.repository.graphs import specialise_graph, without_unread, write_graph
-from trireme_export.repository.versions import WARMUP, aside, locked, prune, serve_version, versions
+from trireme_export.repository.versions import WARMUP, aside, locked, prune, serve_version, take_back, versions
 from trireme_runtime.bundle import CONFIG, MANIFEST, Artifact, Manifest, describe_file
 from trireme_runtime.schema import ENTRY, Dims
 from trireme_runtime.titles import write_titles
@@ -65,12 +65,13 @@ def write_repository(
         write_perf_input(entry, requests.user_id[:, 0])
         write_titles(entry, titles)
         manifest = _write_manifest(staging, names, plan, contents.target, version, dims, source)
+        take_back(out)
         for path in (*staging.glob(f"*/{WARMUP}/{version}"), *staging.glob(f"*/{version}")):
             target = out / path.relative_to(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
         serve_version(out, version)
-        prune(out, set(names))
+        prune(out)
         return manifest
 
 
