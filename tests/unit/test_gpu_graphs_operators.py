@@ -25,6 +25,9 @@ CONSTANTS = {
     "zero": np.array(0, np.int8),
     "three": np.array(3, np.int8),
     "unsigned": np.array(0, np.uint8),
+    "short": np.ones((4, 3), np.int16),
+    "int8": np.ones((4, 3), np.int8),
+    "double": np.ones((4, 3)),
 }
 
 
@@ -53,6 +56,19 @@ def graph(*nodes: onnx.NodeProto) -> onnx.ModelProto:
             ["y (Gather): it reads byte, UINT8, which has to be cast to FLOAT first"],
         ),
         ([node("QuantizeLinear", "x scale zero", "y")], []),
+        ([node("QuantizeLinear", "x scale zero", "q"), node("DequantizeLinear", "q scale zero", "y")], []),
+        ([node("Gather", "double index", "y")], []),
+        *(
+            (
+                [node("Gather", f"{table} index", "rows"), node("Cast", "rows", "y", to=1)],
+                [
+                    f"rows (Gather): {table} is {kind}, a type that TensorRT does not compute with",
+                    f"rows (Gather): rows is {kind}, a type that TensorRT does not compute with",
+                    f"y (Cast): rows is {kind}, a type that TensorRT does not compute with",
+                ],
+            )
+            for table, kind in (("short", "INT16"), ("int8", "INT8"))
+        ),
         *(
             ([node("QuantizeLinear", f"x scale {zero}", "y")], [f"y (QuantizeLinear): {message}"])
             for message in ["TensorRT quantises to INT8 with a zero point of 0 only"]
@@ -96,6 +112,7 @@ def test_all_faults_of_a_graph_are_told_at_once() -> None:
     assert str(caught.value) == (
         "ranking: TensorRT cannot run this graph: u (Unique): TensorRT has no operator Unique; "
         "t (TopK): K is 3841, at most 3840 is allowed; "
-        "y (Gather) is indexed by index with values in [-2147483648, 2147483647], allowed: [0, 3]"
+        "y (Gather) is indexed by index with values in [-2147483648, 2147483647], allowed: [0, 3]. "
+        "Change the model, or export it with --target cpu"
     )
     check_graph(graph(node("Relu", "x", "y")), "ranking")

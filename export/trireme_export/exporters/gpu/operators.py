@@ -1,14 +1,14 @@
 """What TensorRT's parser takes of ONNX, as far as it matters to graphs of recommenders.
 
 Source: ``docs/operators.md`` of github.com/onnx/onnx-tensorrt, as of TensorRT 10.15. The operators listed are those that are
-supported there and were in TensorRT 10.1 (tag 10.1-GA, commit 96e7811), so they hold for 10.12, too; the guide of TensorRT 11
-refers to the same file. The restriction of UINT8 is that of ``nvinfer1::DataType``: inputs of a network only, to be cast to
-floats; the largest K is that of ``nvinfer1::ITopKLayer``.
+supported there and were in TensorRT 10.1 (tag 10.1-GA, commit 96e7811), so they hold for 10.12 and later, too; those of
+11 are documented to be the same list. The same page lists the types. The restriction of UINT8 is that of
+``nvinfer1::DataType``: inputs of a network only, to be cast to floats; that of INT8 is that it is made by quantising.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -46,35 +46,45 @@ AXES = {
     "Unsqueeze": 1,
 }
 QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+#: Of tensors anywhere; 0 is one whose type is not known. DOUBLE is computed as FLOAT.
+TYPES = frozenset(
+    (0, *FLOATS, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
+)
 
 
 def unsupported_operators(model: onnx.ModelProto) -> list[str]:
     """Returns a message for every node that the parser does not take."""
-    constants, types = constant_tensors(model), tensor_types(model)
-    uint8 = {name for name, found in types.items() if found.element == TensorProto.UINT8}
+    constants = constant_tensors(model)
+    types = {name: found.element for name, found in tensor_types(model).items()}
     messages = []
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in SUPPORTED:
             domain = f" of {node.domain}" if node.domain else ""
             messages.append(f"{label(node)}: TensorRT has no operator {node.op_type}{domain}")
             continue
-        messages.extend(f"{label(node)}: {fault}" for fault in _faults(node, constants, uint8))
+        messages.extend(f"{label(node)}: {fault}" for fault in _faults(node, constants, types))
     return messages
 
 
-def _faults(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], uint8: set[str]) -> Iterator[str]:
+def _faults(
+    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], types: Mapping[str, int]
+) -> Iterator[str]:
     position = AXES.get(node.op_type, len(node.input))
     if position < len(node.input) and node.input[position] not in ("", *constants):
         yield f"its axes {node.input[position]} have to be constant"
     if node.op_type in QUANTISING and not _is_symmetric(node, constants):
         yield "TensorRT quantises to INT8 with a zero point of 0 only"
-    floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
-    for name in node.input:
-        if name in uint8 and not (node.op_type == "Cast" and attribute(node, "to", 0) in floats):
-            yield f"it reads {name}, UINT8, which has to be cast to FLOAT first"
+    for name in (*node.input, *node.output):
+        element = types.get(name, 0)
+        if element == TensorProto.UINT8:
+            if not (node.op_type == "Cast" and name in node.input and attribute(node, "to", 0) in FLOATS):
+                yield f"it reads {name}, UINT8, which has to be cast to FLOAT first"
+        elif element not in TYPES and node.op_type not in QUANTISING:
+            yield f"{name} is {TensorProto.DataType.Name(element)}, a type that TensorRT does not compute with"
 
 
-def _is_symmetric(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+def _is_symmetric(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
     zero = constants.get(node.input[2]) if len(node.input) > 2 else None
     return zero is not None and zero.data_type == TensorProto.INT8 and not np.any(numpy_helper.to_array(zero))
 

@@ -39,4 +39,6 @@ def check_graph(model: onnx.ModelProto, name: str) -> None:
     """
     faults = [*unsupported_operators(model), *large_topk(model), *unbounded_indices(model)]
     if faults:
-        raise ExportError(f"{name}: TensorRT cannot run this graph: {'; '.join(faults)}")
+        raise ExportError(
+            f"{name}: TensorRT cannot run this graph: {'; '.join(faults)}. Change the model, or export it with --target cpu"
+        )
