@@ -186,7 +186,7 @@ def test_products_and_queries_that_are_no_numbers_give_no_candidates(
         "user_number": np.zeros((2, 1), np.float32),
         "excluded_items": np.zeros((2, 1), np.uint8),
     }
-    answer = run(trace_onnx(module, "funnel", list(OUTPUTS), tensors, tmp_path), tensors, tmp_path)
+    answer = run(trace_onnx(module, "funnel", dict.fromkeys(OUTPUTS, 3), tensors, tmp_path), tensors, tmp_path)
     traced = [answer[name] for name in OUTPUTS]
     for candidate_index, retrieval_score, _ in (traced, module(*map(torch.from_numpy, tensors.values()))):
         np.testing.assert_array_equal(candidate_index, [expected] * 2)

@@ -71,3 +71,16 @@ def test_an_output_of_another_form_is_named(tmp_path: Path, make: Callable[[Tens
     needed = r"needed: a tensor float32 \(2, 3\)"
     with pytest.raises(ExportError, match=f"ranking: for 2 users, the module returns {found}, {needed}"):
         export_onnx(Answers(make), "ranking", "score", [SAMPLE], tmp_path, width=3)
+
+
+def test_the_columns_of_an_output_are_fixed(tmp_path: Path) -> None:
+    """A trace leaves those open that are computed, and a backend of Triton refuses a model whose config fixes them."""
+    module = Answers(lambda score: torch.zeros_like(score) + torch.arange(score.shape[1]))
+    model, _ = export_onnx(module, "ranking", "score", [SAMPLE], tmp_path, width=3)
+    assert [(output.name, output.shape) for output in model.signature.outputs] == [("score", (-1, 3))]
+
+
+def test_what_pytorch_cannot_export_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="ranking: PyTorch cannot export the module to ONNX: .*'aten::trunc'") as caught:
+        export_onnx(Answers(torch.trunc), "ranking", "score", [SAMPLE], tmp_path, width=3)
+    assert "\n" not in str(caught.value)

@@ -65,20 +65,22 @@ def export_onnx(
     """
     _check_output(module.eval(), stage, inputs[0], width)
     folder.mkdir(parents=True, exist_ok=True)
-    save_graph(trace_onnx(module, stage, [output], inputs[0], folder), folder)
+    save_graph(trace_onnx(module, stage, {output: width}, inputs[0], folder), folder)
     model = OnnxModel(folder)
     return model, _compare(module, stage, model, inputs, padding)
 
 
 def trace_onnx(
-    module: nn.Module, stage: str, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], folder: Path
+    module: nn.Module, stage: str, outputs: Mapping[str, int], inputs: Mapping[str, np.ndarray], folder: Path
 ) -> onnx.ModelProto:
     """Returns ``module`` as a graph with a dynamic batch, hoisted and not compared with it; see ``export_onnx``.
 
-    ``folder`` has to be there, and holds the constants meanwhile.
+    Args:
+        outputs: their columns by name.
+        folder: has to be there, and holds the constants meanwhile.
 
     Raises:
-        ExportError: the graph has another opset, or no dynamic batch.
+        ExportError: PyTorch cannot export the module; or the graph has another opset, or no dynamic batch.
     """
     names = list(inputs)
     # Beyond 2 GiB, a file for every constant lies beside the traced graph.
@@ -86,20 +88,34 @@ def trace_onnx(
         # The TorchScript exporter is deprecated in favour of one that needs onnxscript; these graphs are straight
         # lines without control flow, which tracing exports whole. `_compare` holds it to that.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values()),
-            str(Path(traced, MODEL)),
-            input_names=names,
-            output_names=list(outputs),
-            dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                module,
+                tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values()),
+                str(Path(traced, MODEL)),
+                input_names=names,
+                output_names=list(outputs),
+                dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            told = " ".join(str(error).partition("  [Caused by")[0].split())
+            raise ExportError(f"{stage}: PyTorch cannot export the module to ONNX: {told}") from error
         graph = onnx.load(str(Path(traced, MODEL)))
+    _declare_outputs(graph, outputs)
     hoist(graph)
     _check_graph(stage, graph, names)
     return graph
+
+
+def _declare_outputs(graph: onnx.ModelProto, outputs: Mapping[str, int]) -> None:
+    """A trace may leave the columns open, and Triton's backends refuse an output that is fixed in a config only."""
+    for value in graph.graph.output:
+        shape = value.type.tensor_type.shape
+        shape.Clear()
+        shape.dim.add(dim_param="batch")
+        shape.dim.add(dim_value=outputs[value.name])
 
 
 def _check_output(module: nn.Module, stage: str, tensors: Mapping[str, np.ndarray], width: int) -> None:

@@ -52,7 +52,7 @@ def export_funnel_graph(checkpoint: Checkpoint, features: FeatureTransform, fold
     vectors = torch.from_numpy(checked_vectors(checkpoint))
     module = FunnelGraph(models.two_tower.precompute(), vectors, models.ranker.precompute(), candidates).eval()
     folder.mkdir(parents=True, exist_ok=True)
-    graph = trace_onnx(module, "funnel", list(OUTPUTS), inputs[0], folder)
+    graph = trace_onnx(module, "funnel", dict.fromkeys(OUTPUTS, candidates), inputs[0], folder)
     declare_inputs(graph, inputs[0])
     save_graph(graph, folder)
     model = OnnxModel(folder)
