@@ -64,7 +64,6 @@ def graph(*nodes: onnx.NodeProto) -> onnx.ModelProto:
                 [
                     f"rows (Gather): {table} is {kind}, a type that TensorRT does not compute with",
                     f"rows (Gather): rows is {kind}, a type that TensorRT does not compute with",
-                    f"y (Cast): rows is {kind}, a type that TensorRT does not compute with",
                 ],
             )
             for table, kind in (("short", "INT16"), ("int8", "INT8"))

@@ -80,7 +80,7 @@ def _faults(
         if element == TensorProto.UINT8:
             if not (node.op_type == "Cast" and name in node.input and attribute(node, "to", 0) in FLOATS):
                 yield f"it reads {name}, UINT8, which has to be cast to FLOAT first"
-        elif element not in TYPES and node.op_type not in QUANTISING:
+        elif element not in TYPES and node.op_type not in QUANTISING and name in (*constants, *node.output):
             yield f"{name} is {TensorProto.DataType.Name(element)}, a type that TensorRT does not compute with"
 
 
