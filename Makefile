@@ -8,7 +8,7 @@ PEERS_READY := $(PEERS)/.ready
 # The C library, which is compiled when the package is installed.
 NATIVE := serving/trireme_runtime/native
 
-.PHONY: demo test test-unit debian-packages check format bench benchmarks quality docs pictures wheels clean
+.PHONY: demo test test-unit debian-packages check format bench benchmarks quality docs pictures wheels image-locks verify-images clean
 
 $(READY): pyproject.toml client/pyproject.toml requirements.lock hatch_build.py $(wildcard $(NATIVE)/*.[ch])
 	$(PYTHON) -m venv $(VENV)
@@ -73,6 +73,15 @@ pictures: $(READY) debian-packages
 # Of both distributions, to be installed where there is no checkout.
 wheels: $(READY)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir build/wheels ./client .
+
+# Of docker/, from requirements.lock; asks the package index.
+image-locks:
+	docker/lock.sh
+
+# Builds and runs both images (docs/docker.md), which `make test` does not: needs root, docker or podman, ten minutes and the
+# repository of `make demo`, or another one: make verify-images REPOSITORY=...
+verify-images:
+	docker/verify.sh $(REPOSITORY)
 
 $(PEERS_READY): perf/peers/requirements.lock
 	$(PYTHON) -m venv $(PEERS)

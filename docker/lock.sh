@@ -15,6 +15,6 @@ for name in requirements requirements-server; do
     "$tools/bin/uv" pip compile "docker/$name.in" --quiet --universal --python-version 3.10 --only-binary :all: \
         --no-annotate --no-header --no-emit-package trireme-client --no-emit-package trireme-recsys \
         --output-file "$tools/lock" > /dev/null
-    { echo "# Made of $name.in by docker/lock.sh (make docker-lock); for Python 3.10 to 3.12 on Linux."
+    { echo "# Made of $name.in by docker/lock.sh (make image-locks); for Python 3.10 to 3.12 on Linux."
       grep --invert-match win32 "$tools/lock"; } > "docker/$name.lock"
 done
