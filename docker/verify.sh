@@ -3,21 +3,20 @@
 #
 # With docker, or else with podman (Debian: apt-get install podman buildah runc debootstrap), then as root and on a base
 # image of its own, for which it needs no registry. NVIDIA's image has a stand-in (verify/nvidia.Dockerfile), unless
-# TRITON_IMAGE names a real one. Takes some ten minutes the first time; everything is kept in build/verify-images.
-# PYTHON_IMAGE names another base.
+# TRITON_IMAGE names a real one; PYTHON_IMAGE names another base. Takes some ten minutes the first time. Logs, and with
+# podman the images (11 GB), stay in /var/tmp/trireme-images.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 repository=$(realpath "${1:-build/model_repository}")
-work=$PWD/build/verify-images
+work=/var/tmp/trireme-images
 grace=30 # seconds, as in compose.yaml
 container=trireme-verify
-http=18000 grpc=18001 metrics=18002
 
 say() { printf '%s\n' "$*"; }
 fail() {
     say "FAILED: $*" >&2
-    "$engine" logs --tail 15 "$container" >&2 2> /dev/null || true
+    "$engine" logs --tail 15 "$container" >&2 || true
     exit 1
 }
 
@@ -25,17 +24,12 @@ use_podman() {
     export CONTAINERS_CONF=$PWD/docker/verify/containers.conf CONTAINERS_STORAGE_CONF=$work/storage.conf
     printf '[storage]\ndriver = "vfs"\ngraphroot = "%s/storage"\nrunroot = "%s/run"\n' "$work" "$work" > "$work/storage.conf"
     build_options=(--format docker --network host)
-    # On the network of the host, so the server itself gets other ports than the usual ones.
-    run_options=(--network host --read-only-tmpfs=false)
-    serve=(trireme serve /models --host 127.0.0.1 --http-port "$http" --grpc-port "$grpc" --metrics-port "$metrics")
     python_image=${PYTHON_IMAGE:-localhost/trireme-verify-base}
     podman image exists "$python_image" || make_base
 }
 
 use_docker() {
     build_options=()
-    run_options=(-p "127.0.0.1:$http:8000" -p "127.0.0.1:$grpc:8001" -p "127.0.0.1:$metrics:8002")
-    serve=()
     python_image=${PYTHON_IMAGE:-python:3.11-slim}
 }
 
@@ -70,7 +64,27 @@ state() { "$engine" inspect --format "{{.State.$1}}" "$container"; }
 inside() { "$engine" exec "$container" "$@"; }
 python_of() { "$engine" run --rm --interactive --network host --entrypoint /opt/trireme/bin/python3 "$@"; }
 
+use_ports() { # published ones with docker; with podman those of the server itself, which is on the network of the host
+    read -r http grpc metrics < <(python3 -c "
+import socket
+sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(3)]
+print(*(one.getsockname()[1] for one in sockets))")
+    case $engine in
+        podman)
+            inside_grpc=$grpc
+            run_options=(--network host --read-only-tmpfs=false)
+            serve=(trireme serve /models --host 127.0.0.1 --http-port "$http" --grpc-port "$grpc" --metrics-port "$metrics")
+            ;;
+        docker)
+            inside_grpc=8001
+            run_options=(-p "127.0.0.1:$http:8000" -p "127.0.0.1:$grpc:8001" -p "127.0.0.1:$metrics:8002")
+            serve=()
+            ;;
+    esac
+}
+
 start() { # IMAGE
+    use_ports
     "$engine" rm --force "$container" > /dev/null 2>&1 || true
     "$engine" run --detach --name "$container" --read-only --tmpfs /tmp --shm-size 1g --cap-drop all \
         --security-opt no-new-privileges --stop-timeout "$grace" --volume "$repository:/models:ro" \
@@ -127,7 +141,7 @@ check() { # IMAGE
     started_at=$(date --date "$(state StartedAt | sed -E 's/ \+0000 UTC$/Z/')" +%s%N)
     say "  time to healthy: $(((ready_at - started_at) / 1000000)) ms; $("$engine" logs "$container" 2>&1 | grep -o 'loaded in .*')"
     check_inside
-    inside trireme recommend --help > /dev/null || fail "the command is not there"
+    inside trireme ledger --url "localhost:$inside_grpc" --json > "$work/ledger.log" 2>&1 || fail "it has no ledger"
     stop_under_load "$1"
     "$engine" rm "$container" > /dev/null 2>&1
     say "  $(("$("$engine" image inspect --format '{{.Size}}' "$1")" / 1000000)) MB:"

@@ -1,4 +1,4 @@
-"""``docker/gpu-report.sh`` from end to end, with stand-ins of docker and nvidia-smi: a GPU and NVIDIA's image are not to be had here.
+"""``docker/gpu-report.sh`` from end to end, with stand-ins of docker and nvidia-smi, for want of a GPU and of NVIDIA's image.
 
 So this shows that the script asks in the right order and packs what it got, not that NVIDIA's image does what it is asked.
 """

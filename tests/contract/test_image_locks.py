@@ -6,6 +6,7 @@ Asks the package index, as the builds of the images do; pip keeps what it has re
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,8 @@ from tests.support.installation import ROOT
 PYTHONS = ("3.10", "3.11", "3.12")
 #: The lock, and the extras of trireme-recsys that it is for.
 LOCKS = {"requirements.lock": ("stages", "telemetry"), "requirements-server.lock": ("stages", "telemetry", "server")}
-COMMAND_LINE = ("typer", "rich")
 #: The glibc of the images' bases is 2.36 and newer; nvidia-pytriton has wheels from 2.35 on.
-PLATFORMS = ("manylinux_2_35_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(17, 36)))
 
 #: The metadata of a package, as pip reports it.
 Message = dict[str, Any]
@@ -47,7 +47,8 @@ def needed(extras: tuple[str, ...]) -> list[str]:
     """Returns what the images need beside the two distributions, as requirements."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]
-    declared = [*client["dependencies"], *COMMAND_LINE]
+    commands = re.findall("^[a-z-]+$", (ROOT / "docker" / "requirements.in").read_text(), re.MULTILINE)
+    declared = [*client["dependencies"], *commands]
     for extra in extras:
         declared += project["optional-dependencies"][extra]
     return [requirement for requirement in declared if not requirement.startswith("trireme-")]

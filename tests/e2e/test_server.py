@@ -144,7 +144,9 @@ def test_is_ready_only_after_warm_up_and_leaves_nothing_behind(tmp_path: Path) -
 def health_check(prefix: str) -> list[str]:
     """The command of the image, for the server whose shared memory has this prefix: other tests may serve here, too."""
     text = (Path(__file__).parents[2] / "docker" / "Dockerfile").read_text()
-    (found,) = set(re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", text, flags=re.MULTILINE))  # both images have the same
+    (found,) = set(
+        re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", text, flags=re.MULTILINE)
+    )  # both images have the same
     command = json.loads(found)
     assert command[0] == "python3"
     assert "trireme_*_ready" in command[2]
