@@ -55,8 +55,8 @@ class ServingConfig(Section):
     )
     index: Literal["auto", "exact", "ivf"] = Field(
         "auto",
-        description="how retrieval searches; auto = on a CPU, exact until an approximate index is clearly faster; for target gpu, "
-        "exact, as the graph of its fused plan is in any case",
+        description="how retrieval searches; auto = on a CPU, exact until an approximate index is clearly faster; for target "
+        "gpu, exact, as the graph of its fused plan is in any case",
     )
     precision: Literal["auto", "float32", "float16", "int8"] = Field(
         "auto",

@@ -164,7 +164,11 @@ def test_a_constant_that_float16_cannot_hold_is_named(value: float) -> None:
     weights = CONSTANTS["weights"].copy()
     weights[3, 3] = value
     model = make([node("MatMul", "x weights", "y")], INPUTS, OUTPUTS, {"weights": weights})
-    message = rf"constant weights holds {abs(value):g}, float16 at most 65504; allowed: serving.precision float32".replace("+", r"\+")
+    message = (
+        rf"constant weights holds {abs(value):g}, float16 at most 65504; allowed: serving.precision float32".replace(
+            "+", r"\+"
+        )
+    )
     with pytest.raises(ExportError, match=message):
         to_half(model)
 

@@ -85,7 +85,9 @@ def answers(graphs: Graphs, name: str, folder: Path, half: bool) -> tuple[dict[s
 def test_a_graph_that_is_not_prepared_is_refused_with_its_gathers(graphs: Graphs, name: str) -> None:
     with pytest.raises(ExportError) as caught:
         check_graph(load(graphs.folder / name), name)
-    faults = str(caught.value).removeprefix(f"{name}: TensorRT cannot run this graph: ").partition(". Change")[0].split("; ")
+    faults = (
+        str(caught.value).removeprefix(f"{name}: TensorRT cannot run this graph: ").partition(". Change")[0].split("; ")
+    )
     named = {fault.split(" (Gather) is indexed by ")[0] for fault in faults}
     categories = {each for each in named if each.endswith("categories/Gather")}
     assert categories  # a category that a request sends may be anything, too

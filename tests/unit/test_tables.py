@@ -114,7 +114,7 @@ def test_words_are_explained_under_the_table_that_has_them() -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (("export",), "ensemble: three Triton models; fused: one, faster"),
+        (("export",), "ensemble: several Triton models; fused: as one, faster"),
         (("perf", "goodput"), "goodput: the highest rate within the SLO"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -49,9 +49,7 @@ def export_funnel(checkpoint: Checkpoint, folder: Path) -> tuple[Funnel, dict[st
     return funnel, {**record, "compiled": compiled}
 
 
-def export_stages(
-    checkpoint: Checkpoint, folder: Path, precision: str, index: str
-) -> tuple[list[Any], dict[str, Any]]:
+def export_stages(checkpoint: Checkpoint, folder: Path, precision: str, index: str) -> tuple[list[Any], dict[str, Any]]:
     """Builds the five stages, with ONNX files under ``folder``; the ranker in ``precision``: auto, float32 or int8; the search by
     ``index``: auto, exact or ivf.
 

@@ -17,9 +17,7 @@ from trireme_runtime.stages.retrieval import Retrieval
 __all__ = ["checked_vectors", "export"]
 
 
-def export(
-    checkpoint: Checkpoint, queries: np.ndarray, folder: Path, kind: str
-) -> tuple[Retrieval, dict[str, Any]]:
+def export(checkpoint: Checkpoint, queries: np.ndarray, folder: Path, kind: str) -> tuple[Retrieval, dict[str, Any]]:
     """Returns the stage, and how its index was chosen for the ``queries`` (float32 [n, Q]) of real users.
 
     Args:

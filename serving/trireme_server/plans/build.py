@@ -25,8 +25,8 @@ from trireme_server.plans.stamp import Origin, Stamp, misfit, plan_file
 
 __all__ = ["BuiltPlan", "PlanBuild", "prepare_builds"]
 
-#: What docker/compose.yaml calls the image of docker/Dockerfile.
-IMAGE = "trireme:latest"
+#: What docs/docker.md and docker/compose.yaml call the image of target gpu.
+IMAGE = "trireme:gpu"
 
 
 @dataclass(frozen=True)

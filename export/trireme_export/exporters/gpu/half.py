@@ -98,7 +98,9 @@ class _Conversion:
         values = np.asarray(numpy_helper.to_array(self._constants[name]))
         largest = float(np.abs(values).max(initial=0.0))
         if not largest <= HALF.max:
-            raise ExportError(f"constant {name} holds {largest:g}, float16 at most {HALF.max:g}; allowed: serving.precision float32")
+            raise ExportError(
+                f"constant {name} holds {largest:g}, float16 at most {HALF.max:g}; allowed: serving.precision float32"
+            )
         return values.astype(np.float16)
 
     def _is_float(self, name: str) -> bool:

@@ -67,9 +67,7 @@ def unsupported_operators(model: onnx.ModelProto) -> list[str]:
     return messages
 
 
-def _faults(
-    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], types: Mapping[str, int]
-) -> Iterator[str]:
+def _faults(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], types: Mapping[str, int]) -> Iterator[str]:
     position = AXES.get(node.op_type, len(node.input))
     if position < len(node.input) and node.input[position] not in ("", *constants):
         yield f"its axes {node.input[position]} have to be constant"
