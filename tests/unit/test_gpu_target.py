@@ -51,7 +51,9 @@ class TestCandidates:
     @pytest.mark.parametrize("plan", ["both", "fused"])
     def test_more_than_the_graph_can_find_are_refused(self, plan: str, tmp_path: Path) -> None:
         checkpoint = with_serving(random_checkpoint(items=3841), candidates=4000)
-        with pytest.raises(ExportError, match="serving.candidates is 4000, .* allowed: up to 3840, or --plan ensemble"):
+        with pytest.raises(
+            ExportError, match=r"serving\.candidates is 4000, .* allowed: up to 3840, or --plan ensemble"
+        ):
             built(checkpoint, tmp_path, plan)
 
     def test_without_that_graph_and_in_a_small_catalogue_they_are_allowed(self, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_columns_of_an_output_are_fixed(tmp_path: Path) -> None:
 
 def test_what_pytorch_cannot_export_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(
-        ExportError, match="ranking: PyTorch cannot export the module to ONNX: .*'aten::trunc'"
+        ExportError, match=r"ranking: PyTorch cannot export the module to ONNX: .*'aten::trunc'"
     ) as caught:
         export_onnx(Answers(torch.trunc), "ranking", "score", [SAMPLE], tmp_path, width=3)
     assert "\n" not in str(caught.value)
