@@ -394,11 +394,18 @@ def test_a_process_that_was_refused_fails_without_a_traceback(tmp_path: Path) ->
     assert line.startswith(f"error: {tmp_path / 'nowhere'}: no such directory")
 
 
-def test_gpu_target_says_that_it_is_not_there_yet(served: Served, tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_repository_for_a_gpu_is_exported_and_asks_for_plans(
+    served: Served, tmp_path: Path, trireme: Callable[..., CompletedProcess], refused: Callable[..., str]
+) -> None:
     served.checkpoint.save(tmp_path / "checkpoint")
-    line = refused("export", "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--target", "gpu")
-    assert "target 'gpu' (TensorRT) is not there yet; allowed: cpu" in line
-    assert not (tmp_path / "repo").exists()
+    options = ["--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--target", "gpu"]
+    result = document(trireme("export", *options, "--plan", "fused", "--json"))
+    assert (result["target"], result["plan"], result["source"]["engine"]) == ("gpu", "fused", "tensorrt")
+    line = refused("plans", "build", tmp_path / "repo")
+    assert "TensorRT is missing here" in line
+    assert "docker run --rm --gpus all" in line
+    line = refused("perf", "limit", tmp_path / "repo")
+    assert "is of target 'gpu'; allowed here: cpu" in line
 
 
 def test_holdout_out_of_range_is_named(served: Served, tmp_path: Path, refused: Callable[..., str]) -> None:
