@@ -395,7 +395,7 @@ def test_a_process_that_was_refused_fails_without_a_traceback(tmp_path: Path) ->
 
 
 def test_a_repository_for_a_gpu_is_exported_and_asks_for_plans(
-    served: Served, tmp_path: Path, trireme: Callable[..., CompletedProcess], refused: Callable[..., str]
+    served: Served, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     served.checkpoint.save(tmp_path / "checkpoint")
     options = ["--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "repo", "--target", "gpu"]

@@ -14,8 +14,9 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from tritonclient.grpc.model_config_pb2 import DataType
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 from typer.testing import CliRunner
 
 from tests.e2e.conftest import PLANS, Served
@@ -125,10 +126,19 @@ def test_a_wrong_request_is_refused_alone(served: Served, target: Target, plan: 
 @pytest.mark.parametrize("model", GRAPHS)
 def test_a_graph_refuses_what_does_not_fit_its_profile(target: Target, model: str) -> None:
     with triton.InferenceServerClient(target.server.grpc_url) as client:
-        tensor = triton.InferInput("history_index", [1, 3], "INT32")
-        tensor.set_data_from_numpy(np.zeros((1, 3), np.int32))
-        with pytest.raises(InferenceServerException, match="unexpected shape for input 'history_index'"):
-            client.infer(model, [tensor])
+        config = client.get_model_config(model).config
+        for rows, width, complaint in (
+            (1, 3, "unexpected shape for input 'history_index'"),
+            (config.max_batch_size + 1, None, "exceed"),
+        ):
+            tensors = []
+            for field in config.input:
+                dtype = triton_to_np_dtype(DataType.Name(field.data_type).removeprefix("TYPE_"))
+                size = width if width and field.name == "history_index" else field.dims[0]
+                tensors.append(triton.InferInput(field.name, [rows, size], np_to_triton_dtype(dtype)))
+                tensors[-1].set_data_from_numpy(np.zeros((rows, size), dtype))
+            with pytest.raises(InferenceServerException, match=complaint):
+                client.infer(model, tensors)
         assert client.is_server_ready()
 
 

@@ -142,3 +142,22 @@ def test_a_look_at_the_layers_draws_no_random_numbers() -> None:
     tower_tables(two_tower.precompute())
     ranker_tables(ranker.precompute())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_near", "expected"),
+    [([0], True, 0.0), ([0], False, 7.0), ([0, 1, 2], True, 7.0)],
+    ids=["the list lies at the margin", "it does not", "too many users differ"],
+)
+def test_few_users_may_differ_where_rounding_decides_which_lists_are_looked_into(
+    rows: list[int], is_near: bool, expected: float
+) -> None:
+    stages = random_stages({**SIZES, "lists": 40, "margin": 0.3})
+    search, every = stages[2], np.arange(SIZES["items"])
+    query = np.random.default_rng(0).normal(size=(40, search.index.vectors(every).shape[1])).astype(np.float32)
+    needed = np.unique(search.index.needed_margin(query[:1], every[None]))
+    gap = int(np.diff(needed).argmax())  # nothing lies near its middle
+    search.index.margin = float(needed[gap] if is_near else needed[gap : gap + 2].mean())
+    differences = [7.0 if row in rows else 0.0 for row in range(40)]
+    compiling._forgive(Funnel(stages), np.array(rows), {"query": query}, differences)
+    assert differences[0] == expected
