@@ -129,7 +129,7 @@ def test_a_graph_refuses_what_does_not_fit_its_profile(target: Target, model: st
         config = client.get_model_config(model).config
         for rows, width, complaint in (
             (1, 3, "unexpected shape for input 'history_index'"),
-            (config.max_batch_size + 1, None, "exceed"),
+            (config.max_batch_size + 1, None, "batch-size must be <="),
         ):
             tensors = []
             for field in config.input:
