@@ -11,8 +11,7 @@ ServerError
 ├── PortInUseError           another process listens there
 ├── StartError               tritonserver ended, or was not ready in time
 ├── WarmupError              a warm-up request failed
-├── ParityError              a graph model does not answer as its graph did at the export
-└── ServerDiedError          tritonserver ended by itself after it was ready
+└── ParityError              a graph model does not answer as its graph did at the export
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ __all__ = [
     "PortInUseError",
     "PythonVersionError",
     "RepositoryError",
-    "ServerDiedError",
     "ServerError",
     "ServerNotFoundError",
     "StartError",
@@ -80,7 +78,3 @@ class WarmupError(ServerError):
 
 class ParityError(ServerError):
     """A graph model answers real inputs otherwise than its graph did at the export."""
-
-
-class ServerDiedError(ServerError):
-    """tritonserver ended although nobody asked it to."""

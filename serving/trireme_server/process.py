@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
@@ -91,6 +92,7 @@ class TritonServer:
         self._extra = tuple(extra_arguments)
         self._ports = Ports(**self._asked)
         self._show_log = show_log
+        self._log_mode: Literal["w", "a"] = "w"
         self._output: Output | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
 
@@ -155,6 +157,17 @@ class TritonServer:
         self._mark_ready()
         return self
 
+    def restart(self) -> None:
+        """Stops what is left of the server and starts it as it was, on the same ports; its log goes on.
+
+        Raises:
+            ServerError: as ``start`` does.
+        """
+        self.stop()
+        self._asked = asdict(self._ports)
+        self._log_mode = "a"
+        self.start()
+
     def stop(self) -> None:
         """Ends the server and all it started; returns when all is gone. May be called more than once."""
         guardian_process, self._guardian = self._guardian, None
@@ -176,14 +189,23 @@ class TritonServer:
 
     def wait(self) -> int:
         """Blocks until the server has ended; its exit code (negative: the signal that killed it)."""
+        while (code := self.ended(POLL_S)) is None:
+            pass
+        return code
+
+    def ended(self, within_s: float) -> int | None:
+        """Returns the exit code (negative: the signal that killed it) when the server ends, or None after ``within_s``."""
         process = self._guardian
         if process is None:
             raise ServerError("this server is not started")
         # Looks again and again: Python handles a signal that came just before a blocking call only after that call.
         # And it looks from outside: a signal's exception inside Popen.poll can leave its lock taken.
+        deadline = time.monotonic() + within_s
         with suppress(ChildProcessError):  # a stop in another thread was first
             while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-                time.sleep(POLL_S)
+                if time.monotonic() >= deadline:
+                    return None
+                time.sleep(min(POLL_S, within_s))
         code = process.wait()
         assert self._output is not None
         self._output.finish()
@@ -214,7 +236,7 @@ class TritonServer:
         with ExitStack() as files:
             sink: TextIO | None = sys.stderr if self._show_log else None
             if self.log_path is not None:
-                sink = files.enter_context(self.log_path.open("w"))
+                sink = files.enter_context(self.log_path.open(self._log_mode))
             files.callback(shutil.rmtree, linked, ignore_errors=True)
             self.instances = link_repository(self.repository, linked, usable_cpus(self._affinity), has_gpu())
             self._files = files.pop_all()

@@ -13,9 +13,8 @@ from typing import Any
 
 from trireme_runtime.bundle import Manifest
 from trireme_runtime.cpu import cpu_model
-from trireme_server.errors import ServerDiedError
-from trireme_server.log import telling_lines
-from trireme_server.process import TritonServer, how_it_ended
+from trireme_server.process import TritonServer
+from trireme_server.supervisor import Supervisor
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -108,12 +107,13 @@ def serve(
 ) -> None:
     """Serves until Ctrl-C or SIGTERM, then stops every process and returns. Call it from the main thread.
 
+    A server that has been ready and dies is started again, see ``Supervisor``.
+
     ``announce`` is called once, when the server is ready. The other arguments are those of ``TritonServer``; without
     ``log_path``, its log goes to standard error.
 
     Raises:
         ServerError: it did not come up (see the tree in ``errors``).
-        ServerDiedError: it ended by itself after it was ready.
     """
     server = TritonServer(
         repository,
@@ -132,9 +132,7 @@ def serve(
         try:
             server.start()
             announce(Ready.of(server))
-            code = server.wait()
-            lines = "; ".join(telling_lines(server.log())) or "its log has no line since it was ready"
-            raise ServerDiedError(f"tritonserver (process {server.pid}) {how_it_ended(code)} while serving: {lines}")
+            Supervisor(server).run()
         except stop_requested:
             pass
         finally:

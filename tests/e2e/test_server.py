@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,21 +19,19 @@ import numpy as np
 import pytest
 from tritonclient import grpc
 
-from tests.support.serving import ANY_PORT, served_briefly
+from tests.support.serving import (
+    ANY_PORT,
+    eventually,
+    is_ready,
+    processes_of,
+    serve_process,
+    served_briefly,
+    server_pid,
+    shared_memory_of,
+)
 from tests.support.toy_repository import MODEL, write_toy_repository
 from trireme_client import Client
 from trireme_server import PortInUseError, Ready, RepositoryError, StartError, TritonServer, WarmupError
-
-SERVE = """
-import sys
-from pathlib import Path
-from trireme_server import ServerError, serve
-try:
-    serve(Path(sys.argv[1]), grpc_port=0, http_port=0, metrics_port=0)
-except ServerError as error:
-    sys.exit(f"error: {error}")
-"""
-
 
 #: For a model, which runs in a stub: a child of the server.
 KILL_THE_SERVER = "import signal; os.kill(os.getppid(), signal.SIGKILL)"
@@ -42,34 +40,6 @@ KILL_THE_SERVER = "import signal; os.kill(os.getppid(), signal.SIGKILL)"
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_repository(tmp_path_factory.mktemp("repository"), ("recommend", "recommend_fused"))
-
-
-def processes_of(repository: Path) -> list[int]:
-    """Ids of living processes (server, stubs, guardian) that serve this repository."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            variables = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        own = int(path.parent.name) == os.getpid()
-        if not own and f"TRIREME_REPOSITORY={repository}".encode() in variables:
-            found.append(int(path.parent.name))
-    return found
-
-
-def shared_memory_of(pid: int) -> list[Path]:
-    """Shared memory regions named after the process that started a server."""
-    return list(Path("/dev/shm").glob(f"trireme_{pid}_*"))
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.fixture
@@ -82,38 +52,8 @@ def temporary(tmp_path: Path) -> Path:
 @pytest.fixture
 def serving(repository: Path, temporary: Path) -> Iterator[subprocess.Popen[str]]:
     """A process in `serve`, after it has printed its ready line (kept in `.ready_line`)."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(repository)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"TMPDIR": str(temporary)},
-    )
-    assert process.stdout is not None
-    process.ready_line = process.stdout.readline()  # type: ignore[attr-defined]
-    yield process
-    process.kill()
-    process.communicate()
-    assert eventually(lambda: not processes_of(repository))
-
-
-def server_pid(repository: Path) -> int:
-    """The tritonserver process among those of `repository`."""
-    (pid,) = (
-        pid
-        for pid in processes_of(repository)
-        if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/tritonserver")
-    )
-    return pid
-
-
-def is_ready(http_url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{http_url}/v2/health/ready", timeout=5):
-            return True
-    except OSError:
-        return False
+    with serve_process(repository, subprocess.PIPE, {"TMPDIR": str(temporary)}) as process:
+        yield process
 
 
 def test_is_ready_only_after_warm_up_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -235,29 +175,8 @@ def test_a_second_ctrl_c_does_not_interrupt_the_stop(serving: subprocess.Popen[s
     assert processes_of(repository) == []
 
 
-def test_killing_the_server_is_an_error_and_leaves_no_stub(serving: subprocess.Popen[str], repository: Path) -> None:
-    os.kill(server_pid(repository), signal.SIGKILL)
-    _, errors = serving.communicate(timeout=30)
-    assert serving.returncode == 1
-    *log, last = errors.splitlines()
-    assert "successfully loaded 'recommend'" in "\n".join(log)  # tritonserver's log goes to standard error
-    # What it wrote before it was ready, such as that there is no driver for a GPU, is not the reason.
-    said = "its log has no line since it was ready"
-    assert re.fullmatch(rf"error: tritonserver \(process \d+\) was killed by SIGKILL while serving: {said}", last)
-    assert processes_of(repository) == []
-    assert shared_memory_of(serving.pid) == []
-
-
 def test_killing_the_owner_ends_server_and_stubs(serving: subprocess.Popen[str], repository: Path) -> None:
     serving.kill()
-    assert eventually(lambda: not processes_of(repository))
-    assert shared_memory_of(serving.pid) == []
-
-
-def test_killing_the_guardian_ends_server_and_stubs(serving: subprocess.Popen[str], repository: Path) -> None:
-    guardian = int(Path(f"/proc/{server_pid(repository)}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(guardian, signal.SIGKILL)
-    assert serving.wait(timeout=30) == 1
     assert eventually(lambda: not processes_of(repository))
     assert shared_memory_of(serving.pid) == []
 

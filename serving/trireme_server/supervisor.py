@@ -1,0 +1,109 @@
+"""Keeps a tritonserver up: one that dies is started again, and what happened is said and kept."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from trireme_server.backoff import LONGEST_S, Backoff
+from trireme_server.errors import ServerError
+from trireme_server.log import telling_lines
+from trireme_server.process import TritonServer, how_it_ended
+
+LOOK_S = 0.1  # how often the server is looked at
+KEPT_DEATHS = 100
+
+
+@dataclass(frozen=True)
+class Death:
+    """One end of a server that nobody asked for."""
+
+    at: float
+    """Seconds since 1970."""
+    what: str
+    """Which process, and its signal or exit code."""
+    lived_s: float
+    """How long it was up; 0 for one that did not come up."""
+    lines: tuple[str, ...]
+    """The telling lines of its log since it was ready."""
+
+    def __str__(self) -> str:
+        lived = f" after {self.lived_s:.0f} s" if self.lived_s else ""
+        return f"{self.what}{lived}: {'; '.join(self.lines)}"
+
+
+def say(line: str) -> None:
+    """Writes a line to standard error."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+class Supervisor:
+    """Watches a server that has been started, and starts it again on the same ports whenever it dies.
+
+    Args:
+        server: has become ready.
+        say: is given a line for everything that happens.
+        sleep, clock: seconds.
+    """
+
+    def __init__(
+        self,
+        server: TritonServer,
+        *,
+        say: Callable[[str], None] = say,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server = server
+        self._say = say
+        self._sleep = sleep
+        self._backoff = Backoff(clock)
+        self._backoff.started()
+        self.deaths: deque[Death] = deque(maxlen=KEPT_DEATHS)
+
+    def run(self) -> NoReturn:
+        """Never returns; a signal's exception ends it, and leaves the server to be stopped by the caller."""
+        while True:
+            code = self._watch()
+            what = f"tritonserver (process {self._server.pid}) {how_it_ended(code)}"
+            lines = telling_lines(self._server.log()) or ["its log has no line since it was ready"]
+            self._restart(self._mourn(what, lines))
+
+    def _watch(self) -> int:
+        while (code := self._server.ended(LOOK_S)) is None:
+            pass
+        return code
+
+    def _restart(self, wait_s: float) -> None:
+        while True:
+            self._sleep(wait_s)
+            try:
+                self._server.restart()
+            except ServerError as error:
+                wait_s = self._mourn("tritonserver did not come up again", [str(error)])
+            else:
+                break
+        self._backoff.started()
+        manifest = self._server.manifest
+        self._say(
+            f"tritonserver is ready again (process {self._server.pid}): "
+            f"bundle {manifest.bundle_id} version {manifest.version}, loaded in {self._server.load_s:.1f} s"
+        )
+
+    def _mourn(self, what: str, lines: list[str]) -> float:
+        """Keeps and says a death; returns how long to wait."""
+        death = Death(time.time(), what, self._backoff.lived_s, tuple(lines))
+        self.deaths.append(death)
+        wait_s = self._backoff.died()
+        self._say(f"{death}; {self._next(wait_s)}")
+        return wait_s
+
+    def _next(self, wait_s: float) -> str:
+        if self._backoff.is_loop:
+            return f"it died {self._backoff.deaths} times in a row, so it is started again only every {LONGEST_S:.0f} s"
+        return f"it is started again in {wait_s:.0f} s" if wait_s else "it is started again at once"

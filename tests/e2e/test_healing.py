@@ -1,0 +1,84 @@
+"""`serve` on the real tritonserver, while its processes are killed: what is noticed, what comes back, what is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.serving import eventually, processes_of, serve_process, server_pid, shared_memory_of
+from tests.support.toy_repository import write_toy_repository
+from trireme_client import Client, TriremeError
+
+
+@dataclass
+class Serving:
+    """A process in `serve`, and what it has written to standard error."""
+
+    process: subprocess.Popen[str]
+    repository: Path
+    errors: Path
+
+    @property
+    def grpc_url(self) -> str:
+        (url,) = re.findall(r"grpc (\S+)", self.process.ready_line)  # type: ignore[attr-defined]
+        return str(url)
+
+    def answers(self) -> bool:
+        try:
+            with Client(self.grpc_url, timeout=5) as client:
+                return client.recommend(41, 3).item_ids.tolist() == [41, 42, 43]
+        except TriremeError:
+            return False
+
+    def said(self, pattern: str) -> bool:
+        return re.search(pattern, self.errors.read_text(), flags=re.MULTILINE) is not None
+
+    def stop(self) -> None:
+        """Stops it as a person would; nothing of it may be left."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(timeout=30) == 0
+        assert processes_of(self.repository) == []
+        assert shared_memory_of(self.process.pid) == []
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    repository = write_toy_repository(tmp_path / "repository")
+    errors = tmp_path / "errors"
+    with errors.open("w") as file, serve_process(repository, file, {}) as process:
+        yield Serving(process, repository, errors)
+
+
+def test_a_killed_server_is_back_on_its_port_and_its_end_is_said(serving: Serving) -> None:
+    killed = server_pid(serving.repository)
+    os.kill(killed, signal.SIGKILL)
+    assert eventually(lambda: serving.said(r"^tritonserver is ready again \(process \d+\): bundle toy-1 version 1"))
+    assert serving.answers()
+    assert server_pid(serving.repository) != killed
+    # What it wrote before it was ready, such as that there is no driver for a GPU, is not the reason.
+    said = r"after \d+ s: its log has no line since it was ready; it is started again at once$"
+    assert serving.said(rf"^tritonserver \(process {killed}\) was killed by SIGKILL {said}")
+    serving.stop()
+
+
+def test_a_server_whose_guardian_is_killed_is_back(serving: Serving) -> None:
+    guardian = int(Path(f"/proc/{server_pid(serving.repository)}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(guardian, signal.SIGKILL)
+    assert eventually(lambda: serving.said(r"^tritonserver is ready again"))
+    assert serving.answers()
+    serving.stop()
+
+
+def test_a_stop_during_a_restart_leaves_nothing_behind(serving: Serving) -> None:
+    killed = server_pid(serving.repository)
+    os.kill(killed, signal.SIGKILL)
+    assert eventually(lambda: serving.said(r"it is started again at once$"))
+    assert not serving.said(r"ready again")
+    serving.stop()

@@ -1,0 +1,106 @@
+"""What the supervisor does when a server dies, on a server and a clock that are not real."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trireme_server import StartError
+from trireme_server.backoff import Backoff
+from trireme_server.supervisor import Supervisor
+
+
+class Stopped(BaseException):
+    """As the exception of a stop signal."""
+
+
+class FakeServer:
+    """Dies as often as it is told to, each time after it has been up for so long; then a stop signal comes."""
+
+    def __init__(self, clock: Clock, lives_s: Sequence[float], failing_starts: int = 0) -> None:
+        self.clock = clock
+        self.lives_s = list(lives_s)
+        self.failing_starts = failing_starts
+        self.pid = 7
+        self.load_s = 0.5
+        self.manifest = SimpleNamespace(bundle_id="toy-1", version=1)
+        self.restarts: list[float] = []
+
+    def ended(self, within_s: float) -> int | None:
+        if not self.lives_s:
+            raise Stopped
+        self.clock.now += self.lives_s.pop(0)
+        return -9
+
+    def restart(self) -> None:
+        self.restarts.append(self.clock.now)
+        if self.failing_starts:
+            self.failing_starts -= 1
+            raise StartError("tritonserver not ready after 120 s: its log is empty")
+
+    def log(self) -> str:
+        return 'E0101 00:00:00.0 7 x.cc:1] "out of luck"\nI0101 all is well\n'
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def supervise(**options: Any) -> tuple[FakeServer, Supervisor, list[str]]:
+    clock, said = Clock(), []
+    server = FakeServer(clock, **options)
+    supervisor = Supervisor(server, say=said.append, sleep=clock.sleep, clock=clock)  # type: ignore[arg-type]
+    with pytest.raises(Stopped):
+        supervisor.run()
+    return server, supervisor, said
+
+
+def test_the_wait_doubles_up_to_a_loop_and_starts_anew_after_a_minute() -> None:
+    clock = Clock()
+    backoff = Backoff(clock)
+    assert [backoff.died() for _ in range(4)] == [0, 1, 2, 4]
+    assert not backoff.is_loop
+    assert [backoff.died() for _ in range(2)] == [30, 30]
+    assert backoff.is_loop
+    backoff.started()
+    clock.now += 59
+    assert backoff.died() == 30
+    backoff.started()
+    clock.now += 60
+    assert backoff.died() == 0
+    assert not backoff.is_loop
+
+
+def test_a_server_that_dies_is_started_again_and_its_end_is_said_and_kept() -> None:
+    server, supervisor, said = supervise(lives_s=[12.0, 3.0])
+    assert server.restarts == [112.0, 112.0 + 3 + 1]
+    assert said == [
+        "tritonserver (process 7) was killed by SIGKILL after 12 s: out of luck; it is started again at once",
+        "tritonserver is ready again (process 7): bundle toy-1 version 1, loaded in 0.5 s",
+        "tritonserver (process 7) was killed by SIGKILL after 3 s: out of luck; it is started again in 1 s",
+        "tritonserver is ready again (process 7): bundle toy-1 version 1, loaded in 0.5 s",
+    ]
+    assert [(death.lived_s, death.lines) for death in supervisor.deaths] == [
+        (12, ("out of luck",)),
+        (3, ("out of luck",)),
+    ]
+
+
+def test_a_start_that_fails_counts_as_a_death() -> None:
+    server, supervisor, said = supervise(lives_s=[70.0], failing_starts=5)
+    waits = [later - sooner for sooner, later in zip(server.restarts, server.restarts[1:], strict=False)]
+    assert waits == [1, 2, 4, 30, 30]
+    assert said[1] == (
+        "tritonserver did not come up again: tritonserver not ready after 120 s: its log is empty; it is started again in 1 s"
+    )
+    assert said[-2].endswith("; it died 6 times in a row, so it is started again only every 30 s")
+    assert len(supervisor.deaths) == 6
