@@ -15,6 +15,10 @@ from trireme_server.ports import Ports, is_ipv6
 
 # One thread per model instance: instances are scaled to the cores, thread pools inside would fight over them.
 BACKEND_CONFIG, PREFIX_SETTING = "--backend-config", "shm-region-prefix-name"
+# What only the holder of a key may ask for, and the header that carries it; HTTP takes the name of the header as it is.
+ADMIN_HEADER = "admin-key"
+GRPC_ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
+CLOSED = ("model-repository",)
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -26,10 +30,13 @@ def server_command(
     ports: Ports,
     shm_prefix: str,
     exit_timeout_s: int,
+    admin_key: str | None = None,
     trace_arguments: Sequence[str] = (),
     extra_arguments: Sequence[str] = (),
 ) -> list[str]:
     """Arguments of tritonserver, program first; those of the user, ``extra_arguments``, come last.
+
+    With an ``admin_key``, models can be loaded again while the server runs, by those who send that key.
 
     Raises:
         OptionError: an extra argument is none, or one of those that are set here.
@@ -55,6 +62,8 @@ def server_command(
         command.append(f"--backend-directory={binaries.backend_directory}")
     if binaries.cache_directory:
         command.append(f"--cache-directory={binaries.cache_directory}")
+    if admin_key is not None:
+        command += ["--model-control-mode=explicit", "--load-model=*", *_closed(admin_key)]
     command += trace_arguments
     _check_extra(extra_arguments, command[1:])
     return [*command, *extra_arguments]
@@ -74,6 +83,11 @@ def server_environment(binaries: Binaries, base: Mapping[str, str] | None = None
     environment.pop(OTLP_ENDPOINT, None)
     environment["PATH"] = _joined([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     return environment | THREADS
+
+
+def _closed(key: str) -> list[str]:
+    rule = f"{','.join(CLOSED)}:{ADMIN_HEADER}={key}"
+    return [f"--grpc-restricted-protocol={rule}", f"--http-restricted-api={rule}"]
 
 
 def _check_extra(extra: Sequence[str], own: Sequence[str]) -> None:

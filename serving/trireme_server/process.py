@@ -34,6 +34,7 @@ from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_
 from trireme_server.warmup import Warmup, read_samples, warm_up
 
 POLL_S = 0.05
+UNLOADING = "All models are stopped, unloading models"  # tritonserver, when no request is left
 START_TRIES = 3  # another process can take a port that we chose before the server listens on it
 
 
@@ -56,6 +57,8 @@ class TritonServer:
         warm: send real requests to the entry models before calling the server ready.
         stop_grace_s: seconds for a clean end before the processes are killed.
         otlp_url: where spans go, the full URL of an OTLP/HTTP endpoint for traces; None sends none.
+        admin_key: lets those who send it load models again while the server runs, and gives every instance a group of its own
+            for that; None leaves the models as they are.
         extra_arguments: more arguments of tritonserver, such as ``--log-verbose=1``; none that is set here.
     """
 
@@ -74,6 +77,7 @@ class TritonServer:
         warm: bool = True,
         stop_grace_s: float = 15.0,
         otlp_url: str | None = None,
+        admin_key: str | None = None,
         extra_arguments: Sequence[str] = (),
     ) -> None:
         self.repository = Path(repository).absolute()
@@ -89,9 +93,13 @@ class TritonServer:
         self._warm = warm
         self._grace_s = stop_grace_s
         self._otlp_url = otlp_url
+        self.admin_key = admin_key
+        self.lost_instances = False
+        """To be set when a stub of the server has ended: tritonserver then never gets done with unloading that model."""
         self._extra = tuple(extra_arguments)
         self._ports = Ports(**self._asked)
         self._show_log = show_log
+        self.shm_prefix = ""
         self._log_mode: Literal["w", "a"] = "w"
         self._output: Output | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
@@ -121,6 +129,12 @@ class TritonServer:
     def models(self) -> tuple[str, ...]:
         """The entry models of the repository."""
         return entry_models(self.repository)
+
+    @property
+    def linked(self) -> Path:
+        """The model repository as the server reads it; goes with the server."""
+        # In shared memory, which Triton's Python backend needs anyway: a container may have no other place to write to.
+        return guardian.SHARED_MEMORY / f"{self.shm_prefix}models"
 
     @property
     def is_running(self) -> bool:
@@ -176,13 +190,15 @@ class TritonServer:
         assert guardian_process.stdin is not None
         assert guardian_process.stdout is not None
         guardian_process.stdin.close()
+        if self.lost_instances:
+            self._end_unloading(guardian_process)
         try:
             reported = guardian_process.stdout.read()
             guardian_process.wait()
         finally:
             guardian_process.stdout.close()
         if b"exit" not in reported and self.pid is not None:
-            guardian.end_unguarded(self.pid, self._grace_s, self._shm_prefix)
+            guardian.end_unguarded(self.pid, self._grace_s, self.shm_prefix)
         assert self._output is not None
         self._output.finish()
         self._files.close()
@@ -230,30 +246,34 @@ class TritonServer:
 
     def _launch(self, binaries: Binaries) -> None:
         """Starts the guardian, which starts the server; sets ``pid``."""
-        self._shm_prefix = f"trireme_{os.getpid()}_{secrets.token_hex(4)}_"
-        # In shared memory, which Triton's Python backend needs anyway: a container may have no other place to write to.
-        linked = guardian.SHARED_MEMORY / f"{self._shm_prefix}models"
+        self.lost_instances = False
+        self.shm_prefix = f"trireme_{os.getpid()}_{secrets.token_hex(4)}_"
+        linked = self.linked
         with ExitStack() as files:
             sink: TextIO | None = sys.stderr if self._show_log else None
             if self.log_path is not None:
                 sink = files.enter_context(self.log_path.open(self._log_mode))
             files.callback(shutil.rmtree, linked, ignore_errors=True)
-            self.instances = link_repository(self.repository, linked, usable_cpus(self._affinity), has_gpu())
+            # A host policy that means something leaves none for telling instances apart.
+            policies = any(argument.startswith("--host-policy") for argument in self._extra)
+            separate = self.admin_key is not None and not policies
+            self.instances = link_repository(self.repository, linked, usable_cpus(self._affinity), has_gpu(), separate)
             self._files = files.pop_all()
         command = server_command(
             binaries,
             linked,
             host=self.host,
             ports=self._ports,
-            shm_prefix=self._shm_prefix,
+            shm_prefix=self.shm_prefix,
             exit_timeout_s=max(1, int(self._grace_s)),
+            admin_key=self.admin_key,
             trace_arguments=trace_arguments(self._otlp_url),
             extra_arguments=self._extra,
         )
         environment = server_environment(binaries) | trace_environment(self._otlp_url, self.manifest)
         environment["TRIREME_REPOSITORY"] = str(self.repository)  # tells servers apart, whose command lines show links
         cpus = ",".join(map(str, sorted(self._affinity or os.sched_getaffinity(0))))
-        guard = [sys.executable, "-I", "-S", guardian.__file__, str(self._grace_s), cpus, self._shm_prefix]
+        guard = [sys.executable, "-I", "-S", guardian.__file__, str(self._grace_s), cpus, self.shm_prefix]
         self._started_at = time.monotonic()
         self._guardian = subprocess.Popen(
             [*guard, *command],
@@ -268,6 +288,16 @@ class TritonServer:
         self._output = Output(self._guardian.stderr, sink)
         reported = self._guardian.stdout.readline().split()
         self.pid = int(reported[1]) if reported[:1] == [b"pid"] else None
+
+    def _end_unloading(self, guardian_process: subprocess.Popen[bytes]) -> None:
+        """Kills the server once it has answered all requests: what it would do from then on does not end."""
+        deadline = time.monotonic() + self._grace_s
+        while time.monotonic() < deadline and guardian_process.poll() is None:
+            if UNLOADING in self.log():
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid or 0, signal.SIGKILL)
+                return
+            time.sleep(POLL_S)
 
     def _wait_until_ready(self) -> None:
         deadline = self._started_at + self._ready_timeout_s
@@ -297,7 +327,7 @@ class TritonServer:
 
         The mark lies where a read-only container can be written, and the guardian removes it with the shared memory.
         """
-        mark = guardian.SHARED_MEMORY / f"{self._shm_prefix}ready"
+        mark = guardian.SHARED_MEMORY / f"{self.shm_prefix}ready"
         mark.write_text(f"{self.http_url}/v2/health/ready")
 
     def _report(self, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -107,7 +108,7 @@ def serve(
 ) -> None:
     """Serves until Ctrl-C or SIGTERM, then stops every process and returns. Call it from the main thread.
 
-    A server that has been ready and dies is started again, see ``Supervisor``.
+    A server that has been ready and dies is started again, and a stub that ends is replaced, see ``Supervisor``.
 
     ``announce`` is called once, when the server is ready. The other arguments are those of ``TritonServer``; without
     ``log_path``, its log goes to standard error.
@@ -126,13 +127,15 @@ def serve(
         ready_timeout_s=ready_timeout_s,
         warm=warm,
         otlp_url=otlp_url,
+        admin_key=secrets.token_hex(16),
         extra_arguments=extra_arguments,
     )
     with _stop_signals() as stop_requested:
         try:
             server.start()
+            supervisor = Supervisor(server)
             announce(Ready.of(server))
-            Supervisor(server).run()
+            supervisor.run()
         except stop_requested:
             pass
         finally:

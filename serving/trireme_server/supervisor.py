@@ -1,4 +1,4 @@
-"""Keeps a tritonserver up: one that dies is started again, and what happened is said and kept."""
+"""Keeps a tritonserver up: one that dies is started again, a stub that ends is replaced; what happened is said and kept."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import NoReturn
 
 from trireme_server.backoff import LONGEST_S, Backoff
 from trireme_server.errors import ServerError
+from trireme_server.healing import Healer, loader
 from trireme_server.log import telling_lines
 from trireme_server.process import TritonServer, how_it_ended
+from trireme_server.stubs import StubWatch
 
 LOOK_S = 0.1  # how often the server is looked at
 KEPT_DEATHS = 100
@@ -42,12 +44,21 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def healer_of(server: TritonServer, say: Callable[[str], None]) -> Healer:
+    """Returns what looks after the stubs of a server that is ready and can be told to load models."""
+    assert server.pid is not None
+    assert server.admin_key is not None
+    watch = StubWatch(server.pid, server.shm_prefix)
+    return Healer(watch, server.linked, loader(server.grpc_url, server.admin_key, server.linked), say)
+
+
 class Supervisor:
     """Watches a server that has been started, and starts it again on the same ports whenever it dies.
 
     Args:
         server: has become ready.
         say: is given a line for everything that happens.
+        healer: returns what looks after the stubs of a server that is ready.
         sleep, clock: seconds.
     """
 
@@ -56,11 +67,14 @@ class Supervisor:
         server: TritonServer,
         *,
         say: Callable[[str], None] = say,
+        healer: Callable[[TritonServer, Callable[[str], None]], Healer] = healer_of,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
         self._say = say
+        self._healer_of = healer
+        self._healer = healer(server, say)
         self._sleep = sleep
         self._backoff = Backoff(clock)
         self._backoff.started()
@@ -69,15 +83,18 @@ class Supervisor:
     def run(self) -> NoReturn:
         """Never returns; a signal's exception ends it, and leaves the server to be stopped by the caller."""
         while True:
-            code = self._watch()
-            what = f"tritonserver (process {self._server.pid}) {how_it_ended(code)}"
+            what = self._watch()
             lines = telling_lines(self._server.log()) or ["its log has no line since it was ready"]
-            self._restart(self._mourn(what, lines))
+            self._restart(self._mourn(f"tritonserver (process {self._server.pid}) {what}", lines))
 
-    def _watch(self) -> int:
+    def _watch(self) -> str:
+        """Returns what ended the server, or why it has to be ended."""
         while (code := self._server.ended(LOOK_S)) is None:
-            pass
-        return code
+            reason = self._healer.look()
+            self._server.lost_instances |= self._healer.has_lost
+            if reason is not None:
+                return f"is given up ({reason})"
+        return how_it_ended(code)
 
     def _restart(self, wait_s: float) -> None:
         while True:
@@ -89,6 +106,7 @@ class Supervisor:
             else:
                 break
         self._backoff.started()
+        self._healer = self._healer_of(self._server, self._say)
         manifest = self._server.manifest
         self._say(
             f"tritonserver is ready again (process {self._server.pid}): "

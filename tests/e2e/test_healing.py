@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
 
 from tests.support.serving import eventually, processes_of, serve_process, server_pid, shared_memory_of
 from tests.support.toy_repository import write_toy_repository
 from trireme_client import Client, TriremeError
+from trireme_server.stubs import Stub, find_stubs
 
 
 @dataclass
@@ -36,6 +39,13 @@ class Serving:
                 return client.recommend(41, 3).item_ids.tolist() == [41, 42, 43]
         except TriremeError:
             return False
+
+    def failures(self, requests: int) -> int:
+        """Of so many requests one after the other, those that get no answer, or a wrong one."""
+        return sum(not self.answers() for _ in range(requests))
+
+    def stubs(self) -> list[Stub]:
+        return find_stubs(f"trireme_{self.process.pid}_")
 
     def said(self, pattern: str) -> bool:
         return re.search(pattern, self.errors.read_text(), flags=re.MULTILINE) is not None
@@ -74,6 +84,41 @@ def test_a_server_whose_guardian_is_killed_is_back(serving: Serving) -> None:
     assert eventually(lambda: serving.said(r"^tritonserver is ready again"))
     assert serving.answers()
     serving.stop()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_stub_that_ends_or_is_stopped_is_replaced_alone(serving: Serving, signum: signal.Signals) -> None:
+    server, (victim, other) = server_pid(serving.repository), serving.stubs()
+    os.kill(victim.pid, signum)
+    assert eventually(lambda: serving.said(rf"^replaced {victim.instance.removesuffix('_0')} of model recommend$"))
+    assert serving.said(
+        rf"^the stub of instance {victim.instance} \(process {victim.pid}\) .*; it is replaced at once$"
+    )
+    assert serving.failures(100) == 0
+    now, still = serving.stubs()
+    assert (now.instance, still) == (victim.instance, other)
+    assert now.pid != victim.pid
+    assert server_pid(serving.repository) == server
+    serving.stop()
+
+
+def test_all_stubs_of_a_model_are_replaced(serving: Serving) -> None:
+    server = server_pid(serving.repository)
+    for stub in serving.stubs():
+        os.kill(stub.pid, signal.SIGKILL)
+    assert eventually(lambda: serving.said(r"^replaced recommend_0.* of model recommend$"))
+    assert eventually(lambda: len(serving.stubs()) == 2)
+    assert serving.failures(100) == 0
+    assert server_pid(serving.repository) == server
+    serving.stop()
+
+
+def test_nobody_without_the_key_controls_models(serving: Serving) -> None:
+    with grpc.InferenceServerClient(serving.grpc_url) as client:
+        for call in (lambda: client.unload_model("recommend"), lambda: client.load_model("recommend")):
+            with pytest.raises(InferenceServerException, match="This protocol is restricted"):
+                call()
+    assert serving.answers()
 
 
 def test_a_stop_during_a_restart_leaves_nothing_behind(serving: Serving) -> None:

@@ -101,7 +101,7 @@ def test_the_image_is_healthy_only_after_the_warm_up(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         starting = pool.submit(server.start)
         assert eventually(lambda: server.pid is not None and is_ready(server.http_url))
-        healthy = health_check(server._shm_prefix.rstrip("_"))
+        healthy = health_check(server.shm_prefix.rstrip("_"))
         assert subprocess.run(healthy, capture_output=True).returncode == 1
         gate.touch()
         starting.result()
@@ -113,7 +113,7 @@ def test_the_image_is_healthy_only_after_the_warm_up(tmp_path: Path) -> None:
     finally:
         server.stop()
     assert subprocess.run(healthy, capture_output=True).returncode == 1
-    assert not list(Path("/dev/shm").glob(f"{server._shm_prefix}*"))
+    assert not list(Path("/dev/shm").glob(f"{server.shm_prefix}*"))
 
 
 def test_models_see_our_packages_one_thread_and_the_given_cpus(tmp_path: Path) -> None:

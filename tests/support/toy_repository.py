@@ -40,7 +40,7 @@ import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
     def initialize(self, args):
-        model = Path(args["model_repository"], args["model_version"]).resolve().parent
+        model = Path(args["model_repository"], args["model_version"], "model.py").resolve().parents[1]
         self.calls = model / "calls.txt"
         about = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         import sys, trireme_runtime

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_runtime.cpu import usable_cpus
-from trireme_server.instances import has_gpu, link_repository
+from trireme_server.instances import group_of, groups_of, has_gpu, link_repository, renew
 
 
 def v2(quota: str) -> dict[str, str]:
@@ -79,3 +81,55 @@ def test_a_gpu_is_seen_by_its_device(tmp_path: Path) -> None:
     assert not has_gpu(tmp_path)
     (tmp_path / "nvidia0").touch()
     assert has_gpu(tmp_path)
+
+
+def policies(folder: Path, model: str) -> dict[str, str]:
+    config = text_format.Parse((folder / model / "config.pbtxt").read_text(), ModelConfig())
+    assert all(group.count == 1 for group in config.instance_group)
+    return {group.name: group.host_policy for group in config.instance_group}
+
+
+def test_an_instance_is_replaced_by_a_new_policy_of_its_group(tmp_path: Path) -> None:
+    repository, folder = tmp_path / "repository", tmp_path / "linked"
+    configs = {
+        "pair": "instance_group { kind: KIND_CPU count: 2 }",
+        "bound": 'instance_group { count: 2 host_policy: "node_1" }',  # means something to the server that was told of it
+        "ensemble": "",
+    }
+    for model, text in configs.items():
+        (repository / model / "1").mkdir(parents=True)
+        (repository / model / "config.pbtxt").write_text(text)
+    assert link_repository(repository, folder, 2, gpu=False, separate=True) == {"pair": 2, "bound": 2}
+    assert groups_of(folder) == {"pair_0": "pair", "pair_1": "pair"}
+    assert policies(folder, "pair") == {"pair_0": "pair_0.0", "pair_1": "pair_1.0"}
+    for _ in range(2):
+        renew(folder, "pair", {"pair_1"})
+    assert policies(folder, "pair") == {"pair_0": "pair_0.0", "pair_1": "pair_1.2"}
+    assert sorted(path.name for path in folder.iterdir()) == ["bound", "ensemble", "pair"]
+    assert (repository / "pair" / "config.pbtxt").read_text() == configs["pair"]
+
+
+def test_the_group_of_an_instance_is_the_longest_that_fits() -> None:
+    groups = ["a_1", "a_10", "a_1_0"]
+    assert [group_of(name, groups) for name in ("a_1_0", "a_10_0", "a_1_0_0", "b_1_0")] == [
+        "a_1",
+        "a_10",
+        "a_1_0",
+        None,
+    ]
+
+
+def test_no_bytecode_of_a_model_lies_where_triton_looks_for_changes(tmp_path: Path) -> None:
+    version = tmp_path / "repository" / "model" / "1"
+    (version / "__pycache__").mkdir(parents=True)
+    (version / "stage").mkdir()
+    (version / "model.py").write_text("answer = 42")
+    (version.parent / "config.pbtxt").write_text("")
+    link_repository(tmp_path / "repository", tmp_path / "linked", 1, gpu=False)
+    linked = tmp_path / "linked" / "model" / "1"
+    assert (linked / "stage").resolve() == version / "stage"
+    before = linked.stat().st_mtime_ns
+    code = f"import sys; sys.path[0] = {str(linked)!r}; import model; assert model.answer == 42"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert linked.stat().st_mtime_ns == before
+    assert (linked / "__pycache__").is_file()

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_other_arguments_of_tritonserver_come_last() -> None:
             command_with(word)
 
 
-def command_with(*arguments: str) -> list[str]:
+def command_with(*arguments: str, **options: Any) -> list[str]:
     return server_command(
         EMBEDDED,
         Path("/models"),
@@ -74,7 +75,17 @@ def command_with(*arguments: str) -> list[str]:
         exit_timeout_s=15,
         trace_arguments=["--trace-config=mode=opentelemetry"],
         extra_arguments=arguments,
+        **options,
     )
+
+
+def test_a_key_opens_the_control_of_models_to_its_holder() -> None:
+    assert not [argument for argument in command_with() if "control" in argument or "restricted" in argument]
+    command = command_with(admin_key="k3y")
+    assert "--model-control-mode=explicit" in command
+    assert "--load-model=*" in command
+    assert "--grpc-restricted-protocol=model-repository:admin-key=k3y" in command
+    assert "--http-restricted-api=model-repository:admin-key=k3y" in command
 
 
 def test_an_ipv6_address_is_written_as_each_endpoint_of_tritonserver_wants_it() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -18,9 +17,11 @@ class Stopped(BaseException):
 
 
 class FakeServer:
-    """Dies as often as it is told to, each time after it has been up for so long; then a stop signal comes."""
+    """Dies as often as it is told to, each time after it has been up for so long; then a stop signal comes. None: it lives."""
 
-    def __init__(self, clock: Clock, lives_s: Sequence[float], failing_starts: int = 0) -> None:
+    lost_instances = False
+
+    def __init__(self, clock: Clock, lives_s: Sequence[float | None], failing_starts: int = 0) -> None:
         self.clock = clock
         self.lives_s = list(lives_s)
         self.failing_starts = failing_starts
@@ -32,8 +33,9 @@ class FakeServer:
     def ended(self, within_s: float) -> int | None:
         if not self.lives_s:
             raise Stopped
-        self.clock.now += self.lives_s.pop(0)
-        return -9
+        lived_s = self.lives_s.pop(0)
+        self.clock.now += lived_s or 0.0
+        return None if lived_s is None else -9
 
     def restart(self) -> None:
         self.restarts.append(self.clock.now)
@@ -43,6 +45,17 @@ class FakeServer:
 
     def log(self) -> str:
         return 'E0101 00:00:00.0 7 x.cc:1] "out of luck"\nI0101 all is well\n'
+
+
+class FakeHealer:
+    """Has a reason to give the server up each time that it looks, until there is none left."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = list(reasons)
+        self.has_lost = bool(reasons)
+
+    def look(self) -> str | None:
+        return self.reasons.pop(0) if self.reasons else None
 
 
 class Clock:
@@ -55,10 +68,13 @@ class Clock:
         self.now += seconds
 
 
-def supervise(**options: Any) -> tuple[FakeServer, Supervisor, list[str]]:
+def supervise(
+    lives_s: Sequence[float | None], failing_starts: int = 0, reasons: Sequence[str] = ()
+) -> tuple[FakeServer, Supervisor, list[str]]:
     clock, said = Clock(), []
-    server = FakeServer(clock, **options)
-    supervisor = Supervisor(server, say=said.append, sleep=clock.sleep, clock=clock)  # type: ignore[arg-type]
+    server = FakeServer(clock, lives_s, failing_starts)
+    healer = FakeHealer(reasons)
+    supervisor = Supervisor(server, say=said.append, healer=lambda *_: healer, sleep=clock.sleep, clock=clock)  # type: ignore
     with pytest.raises(Stopped):
         supervisor.run()
     return server, supervisor, said
@@ -104,3 +120,12 @@ def test_a_start_that_fails_counts_as_a_death() -> None:
     )
     assert said[-2].endswith("; it died 6 times in a row, so it is started again only every 30 s")
     assert len(supervisor.deaths) == 6
+
+
+def test_a_server_whose_stub_cannot_be_replaced_is_started_again() -> None:
+    server, _, said = supervise(lives_s=[None, None], reasons=["the stub has ended"])
+    assert len(server.restarts) == 1
+    assert (
+        said[0] == "tritonserver (process 7) is given up (the stub has ended): out of luck; it is started again at once"
+    )
+    assert server.lost_instances

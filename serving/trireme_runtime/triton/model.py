@@ -39,7 +39,7 @@ class ChainModel:
         one_thread()
         folder, version = Path(args["model_repository"]), args["model_version"]
         # One instance reads every byte; the others look at the sizes.
-        verify_version(folder, version, hashes=args["model_instance_name"].endswith("_0"))
+        verify_version(folder, version, hashes=args["model_instance_name"].endswith("_0_0"))
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
         config = json.loads(args["model_config"])
         chain = self.chain(load_stages(folder / version, stages_run(config), device))

@@ -43,7 +43,7 @@ class StandIn:
         gauge = family.Metric(labels={"model": name, "engine": self.engine})
         gauge.set(1)
         self._metric = family, gauge  # Triton drops one that is no longer referenced
-        if args["model_instance_name"].endswith("_0"):
+        if args["model_instance_name"].endswith("_0_0"):
             pb_utils.Logger.log_warn(
                 f"model {name}: a stand-in, ONNX Runtime on the CPU in place of the backend {self.engine}"
             )

@@ -1,0 +1,173 @@
+"""Replaces instances of models whose stubs have ended, while the others of the server go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from trireme_server.backoff import LONGEST_S, Backoff
+from trireme_server.command import GRPC_ADMIN_HEADER
+from trireme_server.instances import group_of, groups_of, renew
+from trireme_server.stubs import LostStub, StubWatch
+
+LOAD_TIMEOUT_S = 120.0
+
+Load = Callable[[str, Collection[str]], str | None]
+"""Makes instances of a model anew, by model and instance groups; returns what went wrong, or None."""
+
+
+def loader(url: str, admin_key: str, folder: Path) -> Load:
+    """Returns what makes instances anew on the server at ``url``, which reads its models from ``folder``."""
+
+    def load(model: str, groups: Collection[str]) -> str | None:
+        renew(folder, model, groups)
+        try:
+            with grpc.InferenceServerClient(url) as client:
+                client.load_model(model, headers={GRPC_ADMIN_HEADER: admin_key}, client_timeout=LOAD_TIMEOUT_S)
+        except InferenceServerException as error:
+            return error.message().strip().partition("\n")[0]
+        return None
+
+    return load
+
+
+@dataclass
+class _Patient:
+    """A model of which instances were lost."""
+
+    backoff: Backoff
+    missing: set[str] = field(default_factory=set)
+    """Groups without a living stub."""
+    due: float = 0.0
+    """When they may be replaced."""
+
+
+class _Replacement:
+    """One load in a thread of its own: it takes seconds, in which more can happen."""
+
+    def __init__(self, load: Load, model: str, groups: frozenset[str]) -> None:
+        self.model, self.groups = model, groups
+        self.error: str | None = None
+        self._load = load
+        self._thread = threading.Thread(target=self._run, name=f"replacement of {model}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self.error = self._load(self.model, self.groups)
+        except Exception as error:  # such as that the server's folder is gone: it has ended
+            self.error = str(error)
+
+
+class Healer:
+    """Looks after the stubs of one server that is ready.
+
+    Args:
+        watch: of its stubs.
+        folder: the model repository as the server reads it.
+        load: see ``loader``.
+        say: is given a line for everything that happens.
+        clock: seconds, rising.
+    """
+
+    def __init__(
+        self,
+        watch: StubWatch,
+        folder: Path,
+        load: Load,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._watch = watch
+        self._models = groups_of(folder)
+        self._load = load
+        self._say = say
+        self._clock = clock
+        self._patients: defaultdict[str, _Patient] = defaultdict(lambda: _Patient(Backoff(clock)))
+        self._replacement: _Replacement | None = None
+        self.has_lost = False
+        living = {group_of(stub.instance, self._models) for stub in watch.stubs}
+        self._expected = {self._models[group] for group in living if group is not None}
+        for group, model in self._models.items():
+            if model in self._expected and group not in living:  # ended while the server became ready
+                self._note(f"instance group {group} has no process", group)
+
+    @property
+    def models_down(self) -> list[str]:
+        """Models of which no instance works."""
+        living = {group_of(stub.instance, self._models) for stub in self._watch.stubs}
+        working = {self._models[group] for group in living if group is not None}
+        return sorted(self._expected - working)
+
+    def look(self) -> str | None:
+        """Notes what was lost, and replaces it; returns why the server must be started anew, or None."""
+        for lost in self._lost():
+            group = group_of(lost.stub.instance, self._models)
+            if group is None:
+                self.has_lost = True
+                return f"{lost}, and cannot be replaced alone"
+            self._note(str(lost), group)
+        if self._replacement is not None and self._replacement.is_done:
+            done, self._replacement = self._replacement, None
+            if (reason := self._finish(done)) is not None:
+                return reason
+        if self._replacement is None:
+            self._begin()
+        return None
+
+    def _lost(self) -> list[LostStub]:
+        """Those for which no other stub has come: a load that makes all instances anew ends the old ones later."""
+        lost = self._watch.look()
+        if lost:
+            self._watch.refresh()
+        living = {stub.instance for stub in self._watch.stubs}
+        return [one for one in lost if one.stub.instance not in living]
+
+    def _note(self, lost: str, group: str) -> None:
+        self.has_lost = True
+        patient = self._patients[self._models[group]]
+        plan = "it is replaced with the others" if patient.missing else self._next(patient)
+        patient.missing.add(group)
+        self._say(f"{lost}; {plan}")
+
+    def _next(self, patient: _Patient) -> str:
+        wait_s = patient.backoff.died()
+        patient.due = self._clock() + wait_s
+        if patient.backoff.is_loop:
+            return f"stubs of its model ended {patient.backoff.deaths} times, so it is replaced only every {LONGEST_S:.0f} s"
+        return f"it is replaced in {wait_s:.0f} s" if wait_s else "it is replaced at once"
+
+    def _begin(self) -> None:
+        for model, patient in self._patients.items():
+            if patient.missing and self._clock() >= patient.due:
+                self._replacement = _Replacement(self._load, model, frozenset(patient.missing))
+                return
+
+    def _finish(self, done: _Replacement) -> str | None:
+        patient = self._patients[done.model]
+        self._watch.refresh()
+        living = {group_of(stub.instance, self._models) for stub in self._watch.stubs}
+        replaced = done.groups & living
+        patient.missing -= replaced
+        if replaced:
+            patient.backoff.started()
+            self._say(f"replaced {', '.join(sorted(replaced))} of model {done.model}")
+        if replaced == done.groups:
+            return None
+        failed = f"instances {', '.join(sorted(done.groups - replaced))} of model {done.model} could not be replaced"
+        failed = f"{failed}: {done.error or 'they have no process'}"
+        if done.model in self.models_down:
+            return failed
+        self._say(f"{failed}; {self._next(patient)}")
+        return None

@@ -1,0 +1,135 @@
+"""The processes that run Python models, one for each instance: found below a server, and watched.
+
+A server takes no notice of a stub's end: it goes on giving it requests, and each fails after a second. It does not survive a
+stub that is stopped and continued, so a stopped one is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+STUB = b"triton_python_backend_stub"
+# Of the arguments of a stub: the prefix of its shared memory, and the name of its instance.
+MEMORY, INSTANCE = 2, 8
+ENDED = ("Z", "X")
+STOPPED = ("T", "t")
+STOPPED_FOR_S = 0.5  # a debugger's or a container's short pause is no fault
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A stub that lived when it was found."""
+
+    pid: int
+    started: str
+    """As the kernel counts: tells it from a later process of the same id."""
+    instance: str
+
+
+@dataclass(frozen=True)
+class LostStub:
+    """A stub that has ended."""
+
+    stub: Stub
+    was_stopped: bool
+    """Whether we ended it, because something had stopped it."""
+
+    def __str__(self) -> str:
+        how = "was stopped, and is killed" if self.was_stopped else "has ended"
+        return f"the stub of instance {self.stub.instance} (process {self.stub.pid}) {how}"
+
+
+def find_stubs(shm_prefix: str, proc: Path = _PROC) -> list[Stub]:
+    """Returns the living stubs whose server gave their shared memory this prefix, by instance."""
+    found = []
+    for path in proc.glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if (
+                not words[0].endswith(STUB)
+                or len(words) <= INSTANCE
+                or not words[MEMORY].startswith(shm_prefix.encode())
+            ):
+                continue
+            state, started = _state(int(path.parent.name), proc)
+            if state not in ENDED:
+                found.append(Stub(int(path.parent.name), started, words[INSTANCE].decode()))
+    return sorted(found, key=lambda stub: stub.instance)
+
+
+class StubWatch:
+    """Looks at the stubs of one server, which is ready.
+
+    Args:
+        server: id of the server's process, whose end takes its stubs with it.
+        shm_prefix: of their shared memory.
+        clock: seconds, rising.
+        kill: ends a process.
+        proc: where the kernel tells of processes.
+    """
+
+    def __init__(
+        self,
+        server: int,
+        shm_prefix: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        kill: Callable[[int, int], None] = os.kill,
+        proc: Path = _PROC,
+    ) -> None:
+        self._server = Stub(server, _state(server, proc)[1], "")
+        self._prefix = shm_prefix
+        self._clock = clock
+        self._kill = kill
+        self._proc = proc
+        self._stopped_since: dict[Stub, float] = {}
+        self._killed: set[Stub] = set()
+        self.stubs = find_stubs(shm_prefix, proc)
+
+    def look(self) -> list[LostStub]:
+        """Returns the stubs that were lost since the last look; ends those that are stopped."""
+        lost = []
+        for stub in self.stubs:
+            if self._has_ended(stub):
+                lost.append(LostStub(stub, was_stopped=False))
+            elif self._is_stopped_for_long(stub):
+                with contextlib.suppress(ProcessLookupError):
+                    self._kill(stub.pid, signal.SIGKILL)
+                self._killed.add(stub)
+                lost.append(LostStub(stub, was_stopped=True))
+        for one in lost:
+            self.stubs.remove(one.stub)
+            self._stopped_since.pop(one.stub, None)
+        return lost if lost and not self._has_ended(self._server) else []
+
+    def refresh(self) -> None:
+        """Looks for stubs that have started meanwhile; those that are known stay so until ``look`` misses them."""
+        known = {*self.stubs, *self._killed}
+        self.stubs += [stub for stub in find_stubs(self._prefix, self._proc) if stub not in known]
+
+    def _has_ended(self, stub: Stub) -> bool:
+        state, started = _state(stub.pid, self._proc)
+        return started != stub.started or state in ENDED
+
+    def _is_stopped_for_long(self, stub: Stub) -> bool:
+        if _state(stub.pid, self._proc)[0] not in STOPPED:
+            self._stopped_since.pop(stub, None)
+            return False
+        return self._clock() - self._stopped_since.setdefault(stub, self._clock()) > STOPPED_FOR_S
+
+
+def _state(pid: int, proc: Path) -> tuple[str, str]:
+    """Returns the state of a process and when it started; ("X", "") if there is none."""
+    try:
+        fields = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return "X", ""
+    return fields[0], fields[19]
