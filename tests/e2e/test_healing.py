@@ -6,7 +6,10 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,34 @@ from tests.support.serving import eventually, processes_of, serve_process, serve
 from tests.support.toy_repository import write_toy_repository
 from trireme_client import Client, TriremeError
 from trireme_server.stubs import Stub, find_stubs
+
+
+ENSEMBLE = """
+platform: "ensemble"
+max_batch_size: 16
+input [
+  { name: "user_id" data_type: TYPE_INT64 dims: [ 1 ] },
+  { name: "history" data_type: TYPE_INT64 dims: [ 4 ] optional: true }
+]
+output [
+  { name: "item_id" data_type: TYPE_INT64 dims: [ 3 ] },
+  { name: "score" data_type: TYPE_FP32 dims: [ 3 ] },
+  { name: "rung" data_type: TYPE_UINT8 dims: [ 1 ] },
+  { name: "reason" data_type: TYPE_UINT8 dims: [ 1 ] },
+  { name: "feature_age_s" data_type: TYPE_FP32 dims: [ 1 ] }
+]
+ensemble_scheduling { step [ { model_name: "recommend_fused" model_version: -1 MAPS } ] }
+"""
+
+
+def write_ensemble(root: Path) -> Path:
+    """A toy repository whose entry model is an ensemble of one step."""
+    maps = [f'input_map {{ key: "{name}" value: "{name}" }}' for name in ("user_id", "history")]
+    outputs = ("item_id", "score", "rung", "reason", "feature_age_s")
+    maps += [f'output_map {{ key: "{name}" value: "{name}" }}' for name in outputs]
+    write_toy_repository(root, ("recommend", "recommend_fused"))
+    (root / "recommend" / "config.pbtxt").write_text(ENSEMBLE.replace("MAPS", " ".join(maps)))
+    return root
 
 
 @dataclass
@@ -58,12 +89,17 @@ class Serving:
         assert shared_memory_of(self.process.pid) == []
 
 
-@pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
-    repository = write_toy_repository(tmp_path / "repository")
-    errors = tmp_path / "errors"
+@contextmanager
+def serve_toy(repository: Path, folder: Path) -> Iterator[Serving]:
+    errors = folder / "errors"
     with errors.open("w") as file, serve_process(repository, file, {}) as process:
         yield Serving(process, repository, errors)
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    with serve_toy(write_toy_repository(tmp_path / "repository"), tmp_path) as served:
+        yield served
 
 
 def test_a_killed_server_is_back_on_its_port_and_its_end_is_said(serving: Serving) -> None:
@@ -84,6 +120,28 @@ def test_a_server_whose_guardian_is_killed_is_back(serving: Serving) -> None:
     assert eventually(lambda: serving.said(r"^tritonserver is ready again"))
     assert serving.answers()
     serving.stop()
+
+
+def test_an_ensemble_goes_on_while_an_instance_of_its_step_is_replaced(tmp_path: Path) -> None:
+    """Under load: what Triton gives to the dead instance before it is gone fails after a second each, and nothing else does."""
+    with serve_toy(write_ensemble(tmp_path / "repository"), tmp_path) as serving, ThreadPoolExecutor() as pool:
+        answered: list[bool] = []
+        done = threading.Event()
+
+        def ask() -> None:
+            while not done.is_set():
+                answered.append(serving.answers())
+
+        callers = [pool.submit(ask) for _ in range(4)]
+        os.kill(serving.stubs()[0].pid, signal.SIGKILL)
+        replaced = eventually(lambda: serving.said(r"^replaced recommend_fused_0 of model recommend_fused$"))
+        done.set()
+        for caller in callers:
+            caller.result()
+        assert replaced
+        assert answered.count(False) < min(20, 0.2 * len(answered))
+        assert serving.failures(100) == 0
+        serving.stop()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
