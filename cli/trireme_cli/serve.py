@@ -23,6 +23,18 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8002,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Of /ready and /live; 0 picks a free one. Default 8003, or a free one where --grpc-port is 0."
+        ),
+    ] = None,
+    http: Annotated[
+        bool,
+        typer.Option(
+            "--http", help="Open inference over HTTP: a single malformed HTTP request ends tritonserver 2.51."
+        ),
+    ] = False,
     log: Annotated[Path | None, typer.Option(help="File for tritonserver's log; default standard error.")] = None,
     otlp_url: Annotated[
         str | None, typer.Option(help="Sends the spans of traced requests there, e.g. http://localhost:4318/v1/traces.")
@@ -34,7 +46,8 @@ def serve(
 ) -> None:
     """Serve a model repository with tritonserver (from PATH, else the one in the PyPI wheel) until stopped.
 
-    Says ready only after the entry models have answered real requests.
+    Says ready only after the entry models have answered real requests. Starts a server that dies again, and replaces single
+    instances of models whose processes end.
     """
     from trireme_server import Ready, print_ready
     from trireme_server import serve as run_server
@@ -55,6 +68,8 @@ def serve(
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
+        health_port=health_port,
+        http=http,
         log_path=log,
         ready_timeout_s=ready_timeout,
         otlp_url=otlp_url,

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from trireme_runtime.schema import OTLP_ENDPOINT
@@ -18,8 +19,27 @@ BACKEND_CONFIG, PREFIX_SETTING = "--backend-config", "shm-region-prefix-name"
 # What only the holder of a key may ask for, and the header that carries it; HTTP takes the name of the header as it is.
 ADMIN_HEADER = "admin-key"
 GRPC_ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
-CLOSED = ("model-repository",)
+CLOSED = ("model-repository", "shared-memory", "trace", "logging")
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a server does only for those who send a key: control of its models, shared memory, settings of traces and logs."""
+
+    key: str
+    http_inference: bool
+    """Whether requests for inference over HTTP, which some servers do not survive, are taken without the key."""
+
+    def arguments(self) -> list[str]:
+        """For tritonserver."""
+        http = CLOSED if self.http_inference else (*CLOSED, "inference")
+        return [
+            "--model-control-mode=explicit",
+            "--load-model=*",
+            f"--grpc-restricted-protocol={','.join(CLOSED)}:{ADMIN_HEADER}={self.key}",
+            f"--http-restricted-api={','.join(http)}:{ADMIN_HEADER}={self.key}",
+        ]
 
 
 def server_command(
@@ -30,13 +50,13 @@ def server_command(
     ports: Ports,
     shm_prefix: str,
     exit_timeout_s: int,
-    admin_key: str | None = None,
+    access: Access | None = None,
     trace_arguments: Sequence[str] = (),
     extra_arguments: Sequence[str] = (),
 ) -> list[str]:
     """Arguments of tritonserver, program first; those of the user, ``extra_arguments``, come last.
 
-    With an ``admin_key``, models can be loaded again while the server runs, by those who send that key.
+    With ``access``, models can be loaded again while the server runs, by those who send its key.
 
     Raises:
         OptionError: an extra argument is none, or one of those that are set here.
@@ -62,8 +82,8 @@ def server_command(
         command.append(f"--backend-directory={binaries.backend_directory}")
     if binaries.cache_directory:
         command.append(f"--cache-directory={binaries.cache_directory}")
-    if admin_key is not None:
-        command += ["--model-control-mode=explicit", "--load-model=*", *_closed(admin_key)]
+    if access is not None:
+        command += access.arguments()
     command += trace_arguments
     _check_extra(extra_arguments, command[1:])
     return [*command, *extra_arguments]
@@ -83,11 +103,6 @@ def server_environment(binaries: Binaries, base: Mapping[str, str] | None = None
     environment.pop(OTLP_ENDPOINT, None)
     environment["PATH"] = _joined([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     return environment | THREADS
-
-
-def _closed(key: str) -> list[str]:
-    rule = f"{','.join(CLOSED)}:{ADMIN_HEADER}={key}"
-    return [f"--grpc-restricted-protocol={rule}", f"--http-restricted-api={rule}"]
 
 
 def _check_extra(extra: Sequence[str], own: Sequence[str]) -> None:

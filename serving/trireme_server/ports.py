@@ -35,7 +35,7 @@ def choose_ports(host: str, *, grpc: int, http: int, metrics: int) -> Ports:
     held: list[socket.socket] = []
     try:
         for flag, port in asked.items():
-            held.append(_bind(host, port, flag))
+            held.append(bind(host, port, flag))
         return Ports(*(sock.getsockname()[1] for sock in held))
     finally:
         for sock in held:
@@ -66,7 +66,13 @@ def listens(host: str, port: int, timeout_s: float = 1.0) -> bool:
     return True
 
 
-def _bind(host: str, port: int, flag: str) -> socket.socket:
+def bind(host: str, port: int, flag: str) -> socket.socket:
+    """Returns a socket bound to ``port``, or to a free one if that is 0.
+
+    Raises:
+        OptionError: a number out of 0..65535, or a host that cannot be listened on.
+        PortInUseError: the port is taken; names the port and the flag.
+    """
     if not 0 <= port <= 65535:
         raise OptionError(f"{flag} is {port}, allowed are 1 to 65535, or 0 for any free port")
     sock = socket.socket(socket.AF_INET6 if is_ipv6(host) else socket.AF_INET, socket.SOCK_STREAM)

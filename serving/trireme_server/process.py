@@ -22,7 +22,7 @@ from trireme_runtime.bundle import PERF_INPUT
 from trireme_runtime.cpu import usable_cpus
 from trireme_server import guardian
 from trireme_server.binaries import Binaries, find_binaries
-from trireme_server.command import server_command, server_environment
+from trireme_server.command import Access, server_command, server_environment
 from trireme_server.errors import ServerError, StartError
 from trireme_server.instances import has_gpu, link_repository
 from trireme_server.log import telling_lines
@@ -57,8 +57,9 @@ class TritonServer:
         warm: send real requests to the entry models before calling the server ready.
         stop_grace_s: seconds for a clean end before the processes are killed.
         otlp_url: where spans go, the full URL of an OTLP/HTTP endpoint for traces; None sends none.
-        admin_key: lets those who send it load models again while the server runs, and gives every instance a group of its own
-            for that; None leaves the models as they are.
+        access: what takes a key, among it to load models again while the server runs, for which every instance gets a group of
+            its own; None leaves all open, and the models as they are.
+        health_url: where the health check of the image asks once the server is ready; None for the server itself.
         extra_arguments: more arguments of tritonserver, such as ``--log-verbose=1``; none that is set here.
     """
 
@@ -77,7 +78,8 @@ class TritonServer:
         warm: bool = True,
         stop_grace_s: float = 15.0,
         otlp_url: str | None = None,
-        admin_key: str | None = None,
+        access: Access | None = None,
+        health_url: str | None = None,
         extra_arguments: Sequence[str] = (),
     ) -> None:
         self.repository = Path(repository).absolute()
@@ -93,7 +95,8 @@ class TritonServer:
         self._warm = warm
         self._grace_s = stop_grace_s
         self._otlp_url = otlp_url
-        self.admin_key = admin_key
+        self.access = access
+        self._health_url = health_url
         self.lost_instances = False
         """To be set when a stub of the server has ended: tritonserver then never gets done with unloading that model."""
         self._extra = tuple(extra_arguments)
@@ -124,6 +127,11 @@ class TritonServer:
     def metrics_url(self) -> str:
         """URL of the Prometheus metrics."""
         return f"http://{address(reachable(self.host), self._ports.metrics)}/metrics"
+
+    @property
+    def health_url(self) -> str:
+        """URL that answers 200 when requests should come."""
+        return self._health_url or f"{self.http_url}/v2/health/ready"
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -256,7 +264,7 @@ class TritonServer:
             files.callback(shutil.rmtree, linked, ignore_errors=True)
             # A host policy that means something leaves none for telling instances apart.
             policies = any(argument.startswith("--host-policy") for argument in self._extra)
-            separate = self.admin_key is not None and not policies
+            separate = self.access is not None and not policies
             self.instances = link_repository(self.repository, linked, usable_cpus(self._affinity), has_gpu(), separate)
             self._files = files.pop_all()
         command = server_command(
@@ -266,7 +274,7 @@ class TritonServer:
             ports=self._ports,
             shm_prefix=self.shm_prefix,
             exit_timeout_s=max(1, int(self._grace_s)),
-            admin_key=self.admin_key,
+            access=self.access,
             trace_arguments=trace_arguments(self._otlp_url),
             extra_arguments=self._extra,
         )
@@ -328,7 +336,7 @@ class TritonServer:
         The mark lies where a read-only container can be written, and the guardian removes it with the shared memory.
         """
         mark = guardian.SHARED_MEMORY / f"{self.shm_prefix}ready"
-        mark.write_text(f"{self.http_url}/v2/health/ready")
+        mark.write_text(self.health_url)
 
     def _report(self, what: str) -> str:
         kept = f"; log: {self.log_path}" if self.log_path else ""

@@ -14,9 +14,16 @@ from typing import Any
 
 from trireme_runtime.bundle import Manifest
 from trireme_runtime.cpu import cpu_model
+from trireme_server.command import Access
+from trireme_server.health import HealthEndpoint, Readiness
 from trireme_server.process import TritonServer
 from trireme_server.supervisor import Supervisor
 
+HEALTH_PORT = 8003
+HTTP_WARNING = (
+    "warning: inference over HTTP is open: a single malformed request ends tritonserver 2.51, and perhaps others; "
+    "let only those reach the HTTP port whom you trust"
+)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -27,6 +34,7 @@ class Ready:
     grpc_url: str
     http_url: str
     metrics_url: str
+    health_url: str
     models: tuple[str, ...]
     plan: str
     bundle_id: str
@@ -47,6 +55,7 @@ class Ready:
             grpc_url=server.grpc_url,
             http_url=server.http_url,
             metrics_url=server.metrics_url,
+            health_url=server.health_url,
             models=server.models,
             plan=server.manifest.plan,
             bundle_id=server.manifest.bundle_id,
@@ -61,7 +70,7 @@ class Ready:
 
     def __str__(self) -> str:
         return (
-            f"ready: grpc {self.grpc_url} · {self.http_url} · {self.metrics_url} · plan {self.plan}, "
+            f"ready: grpc {self.grpc_url} · {self.http_url} · {self.metrics_url} · {self.health_url} · plan {self.plan}, "
             f"bundle {self.bundle_id} version {self.version} · loaded in {self.load_s:.1f} s, "
             f"warmed in {self.warmup_s:.1f} s ({self.warmup_requests} requests) · "
             f"instances of a model: {max(self.instances.values(), default=0)}"
@@ -99,6 +108,8 @@ def serve(
     grpc_port: int = 8001,
     http_port: int = 8000,
     metrics_port: int = 8002,
+    health_port: int | None = None,
+    http: bool = False,
     log_path: Path | None = None,
     ready_timeout_s: float = 120.0,
     warm: bool = True,
@@ -110,36 +121,59 @@ def serve(
 
     A server that has been ready and dies is started again, and a stub that ends is replaced, see ``Supervisor``.
 
-    ``announce`` is called once, when the server is ready. The other arguments are those of ``TritonServer``; without
-    ``log_path``, its log goes to standard error.
+    Nothing but inference, health, statistics and descriptions is open to callers, and inference over gRPC alone.
+
+    Args:
+        health_port: of ``/ready`` and ``/live``; 0 picks a free one, as None does where ``grpc_port`` is 0, else 8003.
+        http: open inference over HTTP, too.
+        log_path: for the server's log; None is standard error.
+        announce: is called once, when the server is ready.
+
+    The other arguments are those of ``TritonServer``.
 
     Raises:
         ServerError: it did not come up (see the tree in ``errors``).
     """
-    server = TritonServer(
-        repository,
-        host=host,
-        grpc_port=grpc_port,
-        http_port=http_port,
-        metrics_port=metrics_port,
-        log_path=log_path,
-        show_log=log_path is None,
-        ready_timeout_s=ready_timeout_s,
-        warm=warm,
-        otlp_url=otlp_url,
-        admin_key=secrets.token_hex(16),
-        extra_arguments=extra_arguments,
-    )
+    if http:
+        sys.stderr.write(f"{HTTP_WARNING}\n")
+    if health_port is None:
+        health_port = HEALTH_PORT if grpc_port else 0
+    readiness = Readiness()
+
+    def make(health_url: str) -> TritonServer:
+        return TritonServer(
+            repository,
+            host=host,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            metrics_port=metrics_port,
+            log_path=log_path,
+            show_log=log_path is None,
+            ready_timeout_s=ready_timeout_s,
+            warm=warm,
+            otlp_url=otlp_url,
+            access=Access(secrets.token_hex(16), http),
+            health_url=health_url,
+            extra_arguments=extra_arguments,
+        )
+
     with _stop_signals() as stop_requested:
         try:
-            server.start()
-            supervisor = Supervisor(server)
-            announce(Ready.of(server))
-            supervisor.run()
+            with HealthEndpoint(host, health_port, readiness.why_not) as health:
+                _run(make(health.url), readiness, announce)
         except stop_requested:
             pass
-        finally:
-            server.stop()
+
+
+def _run(server: TritonServer, readiness: Readiness, announce: Callable[[Ready], None]) -> None:
+    try:
+        server.start()
+        supervisor = Supervisor(server, readiness)
+        announce(Ready.of(server))
+        supervisor.run()
+    finally:
+        readiness.reason = "it is being stopped"
+        server.stop()
 
 
 class _StopRequested(BaseException):

@@ -12,6 +12,7 @@ from typing import NoReturn
 from trireme_server.backoff import LONGEST_S, Backoff
 from trireme_server.errors import ServerError
 from trireme_server.healing import Healer, loader
+from trireme_server.health import Readiness
 from trireme_server.log import telling_lines
 from trireme_server.process import TritonServer, how_it_ended
 from trireme_server.stubs import StubWatch
@@ -47,9 +48,9 @@ def say(line: str) -> None:
 def healer_of(server: TritonServer, say: Callable[[str], None]) -> Healer:
     """Returns what looks after the stubs of a server that is ready and can be told to load models."""
     assert server.pid is not None
-    assert server.admin_key is not None
+    assert server.access is not None
     watch = StubWatch(server.pid, server.shm_prefix)
-    return Healer(watch, server.linked, loader(server.grpc_url, server.admin_key, server.linked), say)
+    return Healer(watch, server.linked, loader(server.grpc_url, server.access.key, server.linked), say)
 
 
 class Supervisor:
@@ -57,6 +58,7 @@ class Supervisor:
 
     Args:
         server: has become ready.
+        readiness: is told whether requests should come.
         say: is given a line for everything that happens.
         healer: returns what looks after the stubs of a server that is ready.
         sleep, clock: seconds.
@@ -65,6 +67,7 @@ class Supervisor:
     def __init__(
         self,
         server: TritonServer,
+        readiness: Readiness,
         *,
         say: Callable[[str], None] = say,
         healer: Callable[[TritonServer, Callable[[str], None]], Healer] = healer_of,
@@ -72,9 +75,11 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
+        self._readiness = readiness
         self._say = say
         self._healer_of = healer
         self._healer = healer(server, say)
+        self._note_health()
         self._sleep = sleep
         self._backoff = Backoff(clock)
         self._backoff.started()
@@ -94,7 +99,13 @@ class Supervisor:
             self._server.lost_instances |= self._healer.has_lost
             if reason is not None:
                 return f"is given up ({reason})"
+            self._note_health()
         return how_it_ended(code)
+
+    def _note_health(self) -> None:
+        down = self._healer.models_down
+        self._readiness.http_url = self._server.http_url
+        self._readiness.reason = f"no instance works of {', '.join(down)}" if down else None
 
     def _restart(self, wait_s: float) -> None:
         while True:
@@ -107,6 +118,7 @@ class Supervisor:
                 break
         self._backoff.started()
         self._healer = self._healer_of(self._server, self._say)
+        self._note_health()
         manifest = self._server.manifest
         self._say(
             f"tritonserver is ready again (process {self._server.pid}): "
@@ -117,6 +129,7 @@ class Supervisor:
         """Keeps and says a death; returns how long to wait."""
         death = Death(time.time(), what, self._backoff.lived_s, tuple(lines))
         self.deaths.append(death)
+        self._readiness.reason = death.what
         wait_s = self._backoff.died()
         self._say(f"{death}; {self._next(wait_s)}")
         return wait_s

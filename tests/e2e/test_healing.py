@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tritonclient import grpc
@@ -21,7 +25,6 @@ from tests.support.serving import eventually, processes_of, serve_process, serve
 from tests.support.toy_repository import write_toy_repository
 from trireme_client import Client, TriremeError
 from trireme_server.stubs import Stub, find_stubs
-
 
 ENSEMBLE = """
 platform: "ensemble"
@@ -64,6 +67,23 @@ class Serving:
         (url,) = re.findall(r"grpc (\S+)", self.process.ready_line)  # type: ignore[attr-defined]
         return str(url)
 
+    @property
+    def http_urls(self) -> list[str]:
+        """Of tritonserver, its metrics, and the health endpoint."""
+        return re.findall(r"http://\S+", self.process.ready_line)  # type: ignore[attr-defined]
+
+    def status(self, url: str, body: bytes | None = None) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(url, body, timeout=5) as answer:
+                return answer.status, answer.read().decode().strip()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode().strip()
+
+    @property
+    def readiness(self) -> tuple[int, str]:
+        return self.status(self.http_urls[2])
+
     def answers(self) -> bool:
         try:
             with Client(self.grpc_url, timeout=5) as client:
@@ -90,9 +110,9 @@ class Serving:
 
 
 @contextmanager
-def serve_toy(repository: Path, folder: Path) -> Iterator[Serving]:
+def serve_toy(repository: Path, folder: Path, **options: Any) -> Iterator[Serving]:
     errors = folder / "errors"
-    with errors.open("w") as file, serve_process(repository, file, {}) as process:
+    with errors.open("w") as file, serve_process(repository, file, {}, **options) as process:
         yield Serving(process, repository, errors)
 
 
@@ -104,9 +124,12 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
 
 def test_a_killed_server_is_back_on_its_port_and_its_end_is_said(serving: Serving) -> None:
     killed = server_pid(serving.repository)
+    assert serving.readiness == (200, "ready")
     os.kill(killed, signal.SIGKILL)
+    assert eventually(lambda: serving.readiness == (503, f"tritonserver (process {killed}) was killed by SIGKILL"))
     assert eventually(lambda: serving.said(r"^tritonserver is ready again \(process \d+\): bundle toy-1 version 1"))
     assert serving.answers()
+    assert serving.readiness == (200, "ready")
     assert server_pid(serving.repository) != killed
     # What it wrote before it was ready, such as that there is no driver for a GPU, is not the reason.
     said = r"after \d+ s: its log has no line since it was ready; it is started again at once$"
@@ -164,6 +187,7 @@ def test_all_stubs_of_a_model_are_replaced(serving: Serving) -> None:
     server = server_pid(serving.repository)
     for stub in serving.stubs():
         os.kill(stub.pid, signal.SIGKILL)
+    assert eventually(lambda: serving.readiness == (503, "no instance works of recommend"))
     assert eventually(lambda: serving.said(r"^replaced recommend_0.* of model recommend$"))
     assert eventually(lambda: len(serving.stubs()) == 2)
     assert serving.failures(100) == 0
@@ -171,12 +195,43 @@ def test_all_stubs_of_a_model_are_replaced(serving: Serving) -> None:
     serving.stop()
 
 
-def test_nobody_without_the_key_controls_models(serving: Serving) -> None:
+def test_only_inference_health_and_descriptions_are_open_and_inference_not_over_http(serving: Serving) -> None:
+    server = server_pid(serving.repository)
     with grpc.InferenceServerClient(serving.grpc_url) as client:
-        for call in (lambda: client.unload_model("recommend"), lambda: client.load_model("recommend")):
+        for closed in (
+            lambda: client.unload_model("recommend"),
+            lambda: client.load_model("recommend"),
+            lambda: client.get_model_repository_index(),
+            lambda: client.get_system_shared_memory_status(),
+            lambda: client.update_log_settings({"log_verbose_level": 9}),
+            lambda: client.update_trace_settings("recommend", {"trace_level": ["TIMESTAMPS"]}),
+        ):
             with pytest.raises(InferenceServerException, match="This protocol is restricted"):
-                call()
+                closed()
+        assert client.get_model_config("recommend").config.name == "recommend"
+        assert client.get_inference_statistics("recommend").model_stats
+    http, metrics, _ = serving.http_urls
+    # This one ends a server that is open.
+    too_large = {"inputs": [{"name": "user_id", "datatype": "INT64", "shape": [2**32, 1], "data": [1]}]}
+    for path in ("models/recommend/infer", "models/recommend/generate", "repository/index", "logging"):
+        status, line = serving.status(f"{http}/v2/{path}", json.dumps(too_large).encode())
+        assert (status, "This API is restricted" in line) == (403, True)
+    assert serving.status(f"{http}/v2/health/ready") == (200, "")
+    assert "nv_inference_request_success" in serving.status(metrics)[1]
     assert serving.answers()
+    assert server_pid(serving.repository) == server
+
+
+def test_http_is_open_on_request_with_a_warning(tmp_path: Path) -> None:
+    repository = write_toy_repository(tmp_path / "repository")
+    with serve_toy(repository, tmp_path, http=True) as serving:
+        assert serving.said("^warning: inference over HTTP is open")
+        user = {"name": "user_id", "datatype": "INT64", "shape": [1, 1], "data": [41]}
+        status, answer = serving.status(
+            f"{serving.http_urls[0]}/v2/models/recommend/infer", json.dumps({"inputs": [user]}).encode()
+        )
+        assert status == 200
+        assert json.loads(answer)["outputs"][0]["data"] == [41, 42, 43]
 
 
 def test_a_stop_during_a_restart_leaves_nothing_behind(serving: Serving) -> None:

@@ -166,7 +166,7 @@ def test_a_server_that_is_killed_while_it_starts_names_the_signal(tmp_path: Path
 
 
 def test_a_second_ctrl_c_does_not_interrupt_the_stop(serving: subprocess.Popen[str], repository: Path) -> None:
-    http_url, _ = re.findall(r"http://[0-9.:]+", serving.ready_line)  # type: ignore[attr-defined]
+    http_url, _, _ = re.findall(r"http://[0-9.:]+", serving.ready_line)  # type: ignore[attr-defined]
     serving.send_signal(signal.SIGINT)
     assert eventually(lambda: not is_ready(http_url))
     assert server_pid(repository)

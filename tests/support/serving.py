@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,11 +24,11 @@ def served_briefly(repository: Path, **options: Any) -> TritonServer:
 
 
 SERVE = """
-import sys
+import json, sys
 from pathlib import Path
 from trireme_server import ServerError, serve
 try:
-    serve(Path(sys.argv[1]), grpc_port=0, http_port=0, metrics_port=0)
+    serve(Path(sys.argv[1]), grpc_port=0, http_port=0, metrics_port=0, **json.loads(sys.argv[2]))
 except ServerError as error:
     sys.exit(f"error: {error}")
 """
@@ -73,11 +74,11 @@ def server_pid(repository: Path) -> int:
 
 @contextmanager
 def serve_process(
-    repository: Path, errors: int | IO[str], environment: dict[str, str]
+    repository: Path, errors: int | IO[str], environment: dict[str, str], **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process in `serve`, after it has printed its ready line (kept in `.ready_line`)."""
+    """A process in `serve` on free ports, after it has printed its ready line (kept in `.ready_line`)."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(repository)],
+        [sys.executable, "-c", SERVE, str(repository), json.dumps(options)],
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,

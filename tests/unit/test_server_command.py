@@ -13,7 +13,7 @@ import pytest
 
 from trireme_server import BinaryError, OptionError, PythonVersionError, ServerNotFoundError, embedded, find_binaries
 from trireme_server.binaries import Binaries, check_stub
-from trireme_server.command import server_command, server_environment
+from trireme_server.command import Access, server_command, server_environment
 from trireme_server.embedded import STUB, Wheel, backend_directory
 from trireme_server.log import telling_lines
 from trireme_server.output import KEPT_LINES, Output
@@ -79,13 +79,19 @@ def command_with(*arguments: str, **options: Any) -> list[str]:
     )
 
 
-def test_a_key_opens_the_control_of_models_to_its_holder() -> None:
+def test_what_takes_a_key_is_closed_to_others() -> None:
     assert not [argument for argument in command_with() if "control" in argument or "restricted" in argument]
-    command = command_with(admin_key="k3y")
+    command = command_with(access=Access("k3y", http_inference=True))
     assert "--model-control-mode=explicit" in command
     assert "--load-model=*" in command
-    assert "--grpc-restricted-protocol=model-repository:admin-key=k3y" in command
-    assert "--http-restricted-api=model-repository:admin-key=k3y" in command
+    closed = "model-repository,shared-memory,trace,logging"
+    assert f"--grpc-restricted-protocol={closed}:admin-key=k3y" in command
+    assert f"--http-restricted-api={closed}:admin-key=k3y" in command
+    without_http = command_with(access=Access("k3y", http_inference=False))
+    assert f"--grpc-restricted-protocol={closed}:admin-key=k3y" in without_http
+    assert f"--http-restricted-api={closed},inference:admin-key=k3y" in without_http
+    with pytest.raises(OptionError, match=r"Trireme sets .*--grpc-restricted-protocol"):
+        command_with("--grpc-restricted-protocol=health:a=b", access=Access("k3y", http_inference=False))
 
 
 def test_an_ipv6_address_is_written_as_each_endpoint_of_tritonserver_wants_it() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from trireme_server import StartError
 from trireme_server.backoff import Backoff
+from trireme_server.health import Readiness
 from trireme_server.supervisor import Supervisor
 
 
@@ -20,17 +21,23 @@ class FakeServer:
     """Dies as often as it is told to, each time after it has been up for so long; then a stop signal comes. None: it lives."""
 
     lost_instances = False
+    pid = 7
+    load_s = 0.5
+    http_url = "http://nowhere"
+    manifest = SimpleNamespace(bundle_id="toy-1", version=1)
 
-    def __init__(self, clock: Clock, lives_s: Sequence[float | None], failing_starts: int = 0) -> None:
+    def __init__(
+        self, clock: Clock, lives_s: Sequence[float | None], failing_starts: int, readiness: Readiness
+    ) -> None:
         self.clock = clock
         self.lives_s = list(lives_s)
         self.failing_starts = failing_starts
-        self.pid = 7
-        self.load_s = 0.5
-        self.manifest = SimpleNamespace(bundle_id="toy-1", version=1)
+        self.readiness = readiness
         self.restarts: list[float] = []
+        self.reasons: list[str | None] = []
 
     def ended(self, within_s: float) -> int | None:
+        self.reasons.append(self.readiness.reason)
         if not self.lives_s:
             raise Stopped
         lived_s = self.lives_s.pop(0)
@@ -38,6 +45,7 @@ class FakeServer:
         return None if lived_s is None else -9
 
     def restart(self) -> None:
+        self.reasons.append(self.readiness.reason)
         self.restarts.append(self.clock.now)
         if self.failing_starts:
             self.failing_starts -= 1
@@ -53,6 +61,7 @@ class FakeHealer:
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = list(reasons)
         self.has_lost = bool(reasons)
+        self.models_down: list[str] = []
 
     def look(self) -> str | None:
         return self.reasons.pop(0) if self.reasons else None
@@ -72,9 +81,17 @@ def supervise(
     lives_s: Sequence[float | None], failing_starts: int = 0, reasons: Sequence[str] = ()
 ) -> tuple[FakeServer, Supervisor, list[str]]:
     clock, said = Clock(), []
-    server = FakeServer(clock, lives_s, failing_starts)
+    readiness = Readiness()
+    server = FakeServer(clock, lives_s, failing_starts, readiness)
     healer = FakeHealer(reasons)
-    supervisor = Supervisor(server, say=said.append, healer=lambda *_: healer, sleep=clock.sleep, clock=clock)  # type: ignore
+    supervisor = Supervisor(
+        server,  # type: ignore[arg-type]
+        readiness,
+        say=said.append,
+        healer=lambda *_: healer,  # type: ignore[arg-type, return-value]
+        sleep=clock.sleep,
+        clock=clock,
+    )
     with pytest.raises(Stopped):
         supervisor.run()
     return server, supervisor, said
@@ -129,3 +146,21 @@ def test_a_server_whose_stub_cannot_be_replaced_is_started_again() -> None:
         said[0] == "tritonserver (process 7) is given up (the stub has ended): out of luck; it is started again at once"
     )
     assert server.lost_instances
+
+
+def test_requests_should_not_come_between_a_death_and_the_next_warm_up() -> None:
+    server, _, _ = supervise(lives_s=[5.0], failing_starts=1)
+    killed = "tritonserver (process 7) was killed by SIGKILL"
+    assert server.reasons == [None, killed, "tritonserver did not come up again", None]
+
+
+def test_a_server_of_which_a_model_has_no_instance_is_not_ready() -> None:
+    readiness, healer = Readiness(), FakeHealer([])
+    healer.models_down = ["ranking", "retrieval"]
+    server = FakeServer(Clock(), [None], 0, readiness)
+    supervisor = Supervisor(server, readiness, healer=lambda *_: healer)  # type: ignore[arg-type, return-value]
+    assert readiness.why_not() == "no instance works of ranking, retrieval"
+    healer.models_down = []
+    with pytest.raises(Stopped):
+        supervisor.run()
+    assert readiness.reason is None

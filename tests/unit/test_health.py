@@ -1,0 +1,62 @@
+"""The endpoint that says whether requests should come, asked over real sockets; the servers behind it are not tritonserver."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+
+from trireme_server import OptionError, PortInUseError
+from trireme_server.health import HealthEndpoint, Readiness
+
+
+def ask(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_ready_says_why_not_in_one_line_and_live_is_live(host: str) -> None:
+    reasons: list[str | None] = [None]
+    with HealthEndpoint(host, 0, lambda: reasons[0]) as health:
+        assert ask(health.url) == (200, "ready\n")
+        reasons[0] = "it was\nkilled"
+        assert ask(health.url) == (503, "it was killed\n")
+        assert ask(health.url.replace("/ready", "/live")) == (200, "live\n")
+        assert ask(health.url.replace("/ready", "/v2")) == (404, "allowed here: /live, /ready\n")
+    with pytest.raises(urllib.error.URLError):
+        ask(health.url)
+
+
+def test_a_caller_who_never_asks_holds_up_nobody() -> None:
+    with HealthEndpoint("127.0.0.1", 0, lambda: None) as health:
+        port = int(health.url.split(":")[2].partition("/")[0])
+        with socket.create_connection(("127.0.0.1", port)):
+            assert ask(health.url) == (200, "ready\n")
+
+
+def test_a_port_that_is_taken_or_none_is_refused_by_name() -> None:
+    with HealthEndpoint("127.0.0.1", 0, lambda: None) as health:
+        port = int(health.url.split(":")[2].partition("/")[0])
+        with pytest.raises(PortInUseError, match=f"port {port} .*--health-port"):
+            HealthEndpoint("127.0.0.1", port, lambda: None)
+    with pytest.raises(OptionError, match="--health-port is 70000"):
+        HealthEndpoint("127.0.0.1", 70000, lambda: None)
+
+
+def test_a_server_is_ready_when_its_supervisor_and_itself_say_so() -> None:
+    readiness = Readiness()
+    assert readiness.why_not() == "tritonserver is being started"
+    readiness.reason = None
+    with HealthEndpoint("127.0.0.1", 0, lambda: None) as other:  # answers 404 where tritonserver has its health
+        readiness.http_url = other.url.removesuffix("/ready")
+        assert readiness.why_not() == "tritonserver does not answer that it is ready (HTTP Error 404: Not Found)"
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        readiness.http_url = f"http://127.0.0.1:{frozen.getsockname()[1]}"
+        assert readiness.why_not() == "tritonserver does not answer that it is ready (timed out)"
