@@ -17,7 +17,7 @@ from trireme_server.log import telling_lines
 from trireme_server.process import TritonServer, how_it_ended
 from trireme_server.stubs import StubWatch
 
-LOOK_S = 0.1  # how often the server is looked at
+LOOK_S = 0.2  # how often the server is looked at
 KEPT_DEATHS = 100
 
 

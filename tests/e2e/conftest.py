@@ -10,7 +10,7 @@ import grpc
 import pytest
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from tests.support.serving import served_briefly
+from tests.support.serving import CLOSED, served_briefly
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.config import PipelineConfig
 from trireme_export.data import Dataset, SyntheticConfig, read_dataset, write_synthetic
@@ -63,7 +63,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     train_checkpoint(dataset, PIPELINE, progress=False).save(folder / "checkpoint")
     checkpoint = Checkpoint.load(folder / "checkpoint")
     export_bundle(checkpoint, folder / "repository", "both")
-    with served_briefly(folder / "repository") as server:
+    with served_briefly(folder / "repository", access=CLOSED) as server:
         yield Served(folder / "data", dataset, checkpoint, folder / "repository", server)
 
 

@@ -106,6 +106,7 @@ class Serving:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(timeout=30) == 0
         assert processes_of(self.repository) == []
+        assert not self.said("Exit timeout expired")  # which is what a model with a dead instance comes to
         assert shared_memory_of(self.process.pid) == []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.serving import ANY_PORT, CLOSED
 from tests.support.toy_repository import write_toy_repository
 from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
 from trireme_perf.sweep.perf_analyzer import Windows
@@ -27,7 +28,7 @@ def tool() -> Tool:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     repository = write_toy_repository(tmp_path_factory.mktemp("toy"), ("recommend", "recommend_fused"))
-    with TritonServer(repository, grpc_port=0, http_port=0, metrics_port=0) as running:
+    with TritonServer(repository, **ANY_PORT, access=CLOSED) as running:
         yield running
 
 

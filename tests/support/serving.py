@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from trireme_server import TritonServer
+from trireme_server.command import Access
 
+#: What takes a key on a server of `trireme serve`.
+CLOSED = Access("k3y", http_inference=False)
 ANY_PORT = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
 
 
