@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 from trireme_server.backoff import LONGEST_S, Backoff
 from trireme_server.command import GRPC_ADMIN_HEADER
 from trireme_server.instances import group_of, groups_of, renew
-from trireme_server.stubs import LostStub, StubWatch
+from trireme_server.stubs import StubWatch
 
 LOAD_TIMEOUT_S = 120.0
 
@@ -97,27 +97,33 @@ class Healer:
         self._patients: defaultdict[str, _Patient] = defaultdict(lambda: _Patient(Backoff(clock)))
         self._replacement: _Replacement | None = None
         self.has_lost = False
-        living = {group_of(stub.instance, self._models) for stub in watch.stubs}
-        self._expected = {self._models[group] for group in living if group is not None}
-        for group, model in self._models.items():
-            if model in self._expected and group not in living:  # ended while the server became ready
-                self._note(f"instance group {group} has no process", group)
+        living = self._living()
+        with_stubs = {self._models[group] for group in living}
+        # A group has an instance on each GPU, and all of these have one name.
+        self._expected = {group: living[group] or 1 for group, model in self._models.items() if model in with_stubs}
+        for group in self._expected.keys() - living.keys():  # ended while the server became ready
+            self._note(f"instance group {group} has no process", group)
 
     @property
     def models_down(self) -> list[str]:
         """Models of which no instance works."""
-        living = {group_of(stub.instance, self._models) for stub in self._watch.stubs}
-        working = {self._models[group] for group in living if group is not None}
-        return sorted(self._expected - working)
+        working = {self._models[group] for group in self._living()}
+        return sorted({self._models[group] for group in self._expected} - working)
 
     def look(self) -> str | None:
         """Notes what was lost, and replaces it; returns why the server must be started anew, or None."""
-        for lost in self._lost():
-            group = group_of(lost.stub.instance, self._models)
+        lost = self._watch.look()
+        if lost:
+            self._watch.refresh()
+        living = self._living()
+        for one in lost:
+            group = group_of(one.stub.instance, self._models)
             if group is None:
                 self.has_lost = True
-                return f"{lost}, and cannot be replaced alone"
-            self._note(str(lost), group)
+                return f"{one}, and cannot be replaced alone"
+            # A load that makes all instances anew ends the old ones when the new ones are there: those are no loss.
+            if living[group] < self._expected[group]:
+                self._note(str(one), group)
         if self._replacement is not None and self._replacement.is_done:
             done, self._replacement = self._replacement, None
             if (reason := self._finish(done)) is not None:
@@ -126,13 +132,10 @@ class Healer:
             self._begin()
         return None
 
-    def _lost(self) -> list[LostStub]:
-        """Those for which no other stub has come: a load that makes all instances anew ends the old ones later."""
-        lost = self._watch.look()
-        if lost:
-            self._watch.refresh()
-        living = {stub.instance for stub in self._watch.stubs}
-        return [one for one in lost if one.stub.instance not in living]
+    def _living(self) -> Counter[str]:
+        """The number of living stubs by instance group."""
+        groups = (group_of(stub.instance, self._models) for stub in self._watch.stubs)
+        return Counter(group for group in groups if group is not None)
 
     def _note(self, lost: str, group: str) -> None:
         self.has_lost = True
@@ -157,8 +160,8 @@ class Healer:
     def _finish(self, done: _Replacement) -> str | None:
         patient = self._patients[done.model]
         self._watch.refresh()
-        living = {group_of(stub.instance, self._models) for stub in self._watch.stubs}
-        replaced = done.groups & living
+        living = self._living()
+        replaced = {group for group in done.groups if living[group] >= self._expected[group]}
         patient.missing -= replaced
         if replaced:
             patient.backoff.started()

@@ -77,7 +77,7 @@ def renew(folder: Path, model: str, groups: Collection[str]) -> None:
 
 
 def group_of(instance: str, groups: Collection[str]) -> str | None:
-    """Returns the group of an instance, by its name, which Triton derives from that of the group."""
+    """Returns the group of an instance, by its name, which is that of the group and a number."""
     return max((group for group in groups if instance.startswith(f"{group}_")), key=len, default=None)
 
 

@@ -120,6 +120,15 @@ def test_the_end_of_one_that_another_has_superseded_is_no_loss(world: World) -> 
     assert (world.loads, world.said) == ([], [])
 
 
+def test_of_a_group_with_an_instance_on_each_gpu_one_is_missed(world: World) -> None:
+    world.stubs.append(Stub(9, "1", "a_1_0"))
+    healer = world.healer()
+    world.end("a_1_0")
+    settle(healer)
+    assert world.loads == [("a", {"a_1"})]
+    assert world.said[-1] == "replaced a_1 of model a"
+
+
 def test_what_ends_again_and_again_is_replaced_ever_later(world: World) -> None:
     healer = world.healer()
     for wait_s in (0, 1, 2, 4, 30, 30):
