@@ -126,6 +126,12 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
 def test_a_killed_server_is_back_on_its_port_and_its_end_is_said(serving: Serving) -> None:
     killed = server_pid(serving.repository)
     assert serving.readiness == (200, "ready")
+    (mark,) = (path for path in shared_memory_of(serving.process.pid) if path.name.endswith("_ready"))
+    assert mark.read_text() == serving.http_urls[2]  # where the health check of the image asks
+    os.kill(killed, signal.SIGSTOP)
+    assert serving.readiness == (503, "tritonserver does not answer that it is ready (timed out)")
+    os.kill(killed, signal.SIGCONT)
+    assert eventually(lambda: serving.readiness == (200, "ready"))
     os.kill(killed, signal.SIGKILL)
     assert eventually(lambda: serving.readiness == (503, f"tritonserver (process {killed}) was killed by SIGKILL"))
     assert eventually(lambda: serving.said(r"^tritonserver is ready again \(process \d+\): bundle toy-1 version 1"))
