@@ -46,8 +46,8 @@ def serve(
 ) -> None:
     """Serve a model repository with tritonserver (from PATH, else the one in the PyPI wheel) until stopped.
 
-    Says ready only after the entry models have answered real requests. Starts a server that dies again, and replaces single
-    instances of models whose processes end.
+    Says ready only after the entry models have answered real requests. From then on, starts the server again when it dies, and
+    replaces single instances of models when their processes end.
     """
     from trireme_server import Ready, print_ready
     from trireme_server import serve as run_server

@@ -17,7 +17,8 @@ from trireme_server.command import GRPC_ADMIN_HEADER
 from trireme_server.instances import group_of, groups_of, renew
 from trireme_server.stubs import StubWatch
 
-LOAD_TIMEOUT_S = 120.0
+#: A load takes as long as that of the server, and some seconds more for the old instance.
+PATIENCE_S = 10.0
 
 Load = Callable[[str, Collection[str]], str | None]
 """Makes instances of a model anew, by model and instance groups; returns what went wrong, or None."""
@@ -30,7 +31,7 @@ def loader(url: str, admin_key: str, folder: Path) -> Load:
         renew(folder, model, groups)
         try:
             with grpc.InferenceServerClient(url) as client:
-                client.load_model(model, headers={GRPC_ADMIN_HEADER: admin_key}, client_timeout=LOAD_TIMEOUT_S)
+                client.load_model(model, headers={GRPC_ADMIN_HEADER: admin_key})
         except InferenceServerException as error:
             return error.message().strip().partition("\n")[0]
         return None
@@ -50,10 +51,14 @@ class _Patient:
 
 
 class _Replacement:
-    """One load in a thread of its own: it takes seconds, in which more can happen."""
+    """One load in a thread of its own: it takes seconds, in which more can happen.
 
-    def __init__(self, load: Load, model: str, groups: frozenset[str]) -> None:
-        self.model, self.groups = model, groups
+    Some never end: the new instance works, but tritonserver does not get rid of the old one, whose stub may have died with a lock
+    of their shared memory. It loads nothing more then.
+    """
+
+    def __init__(self, load: Load, model: str, groups: frozenset[str], until: float) -> None:
+        self.model, self.groups, self.until = model, groups, until
         self.error: str | None = None
         self._load = load
         self._thread = threading.Thread(target=self._run, name=f"replacement of {model}", daemon=True)
@@ -78,6 +83,7 @@ class Healer:
         folder: the model repository as the server reads it.
         load: see ``loader``.
         say: is given a line for everything that happens.
+        load_s: how long the server took to load its models.
         clock: seconds, rising.
     """
 
@@ -87,6 +93,7 @@ class Healer:
         folder: Path,
         load: Load,
         say: Callable[[str], None],
+        load_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._watch = watch
@@ -95,7 +102,9 @@ class Healer:
         self._say = say
         self._clock = clock
         self._patients: defaultdict[str, _Patient] = defaultdict(lambda: _Patient(Backoff(clock)))
+        self._patience_s = 2 * load_s + PATIENCE_S
         self._replacement: _Replacement | None = None
+        self._stuck: _Replacement | None = None
         self.has_lost = False
         living = self._living()
         with_stubs = {self._models[group] for group in living}
@@ -124,13 +133,16 @@ class Healer:
             # A load that makes all instances anew ends the old ones when the new ones are there: those are no loss.
             if living[group] < self._expected[group]:
                 self._note(str(one), group)
-        if self._replacement is not None and self._replacement.is_done:
-            done, self._replacement = self._replacement, None
+        if (done := self._replacement) is not None and (done.is_done or self._clock() >= done.until):
+            self._replacement = None
+            self._stuck = None if done.is_done else done
             if (reason := self._finish(done)) is not None:
                 return reason
-        if self._replacement is None:
-            self._begin()
-        return None
+        return self._begin() if self._replacement is None else None
+
+    @property
+    def _is_stuck(self) -> bool:
+        return self._stuck is not None and not self._stuck.is_done
 
     def _living(self) -> Counter[str]:
         """The number of living stubs by instance group."""
@@ -151,11 +163,17 @@ class Healer:
             return f"stubs of its model ended {patient.backoff.deaths} times, so it is replaced only every {LONGEST_S:.0f} s"
         return f"it is replaced in {wait_s:.0f} s" if wait_s else "it is replaced at once"
 
-    def _begin(self) -> None:
+    def _begin(self) -> str | None:
         for model, patient in self._patients.items():
             if patient.missing and self._clock() >= patient.due:
-                self._replacement = _Replacement(self._load, model, frozenset(patient.missing))
-                return
+                if self._is_stuck:
+                    return (
+                        f"instances of model {model} are lost, and tritonserver is not done with the last replacement"
+                    )
+                until = self._clock() + self._patience_s
+                self._replacement = _Replacement(self._load, model, frozenset(patient.missing), until)
+                break
+        return None
 
     def _finish(self, done: _Replacement) -> str | None:
         patient = self._patients[done.model]
@@ -169,8 +187,10 @@ class Healer:
         if replaced == done.groups:
             return None
         failed = f"instances {', '.join(sorted(done.groups - replaced))} of model {done.model} could not be replaced"
-        failed = f"{failed}: {done.error or 'they have no process'}"
-        if done.model in self.models_down:
+        failed = (
+            f"{failed}: {done.error or ('tritonserver does not answer' if self._is_stuck else 'they have no process')}"
+        )
+        if self._is_stuck or done.model in self.models_down:
             return failed
         self._say(f"{failed}; {self._next(patient)}")
         return None

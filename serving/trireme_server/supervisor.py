@@ -1,4 +1,4 @@
-"""Keeps a tritonserver up: one that dies is started again, a stub that ends is replaced; what happened is said and kept."""
+"""Keeps a tritonserver up: starts it again when it dies, has stubs replaced when they end, says and keeps what happened."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def healer_of(server: TritonServer, say: Callable[[str], None]) -> Healer:
     assert server.pid is not None
     assert server.access is not None
     watch = StubWatch(server.pid, server.shm_prefix)
-    return Healer(watch, server.linked, loader(server.grpc_url, server.access.key, server.linked), say)
+    load = loader(server.grpc_url, server.access.key, server.linked)
+    return Healer(watch, server.linked, load, say, server.load_s)
 
 
 class Supervisor:
@@ -89,7 +90,7 @@ class Supervisor:
         """Never returns; a signal's exception ends it, and leaves the server to be stopped by the caller."""
         while True:
             what = self._watch()
-            lines = telling_lines(self._server.log()) or ["its log has no line since it was ready"]
+            lines = telling_lines(self._server.log(), info=False) or ["its log tells of no error since it was ready"]
             self._restart(self._mourn(f"tritonserver (process {self._server.pid}) {what}", lines))
 
     def _watch(self) -> str:

@@ -256,6 +256,7 @@ def test_that_there_is_no_gpu_tells_nothing() -> None:
         "I1126 loading\n"
     )
     assert telling_lines(log) == ["I1126 loading"]
+    assert telling_lines(log, info=False) == []
 
 
 def test_the_last_lines_of_an_output_are_kept_and_all_are_passed_on(tmp_path: Path) -> None:

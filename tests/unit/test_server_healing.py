@@ -23,6 +23,8 @@ class World:
         self.loads: list[tuple[str, set[str]]] = []
         self.errors: list[str] = []
         self.comes_back = True
+        self.hangs = False
+        self.released = threading.Event()
         self.stubs = [Stub(number, "1", name) for number, name in enumerate(instances)]
         self._ended: list[LostStub] = []
         self._new: list[Stub] = []
@@ -45,6 +47,11 @@ class World:
 
     def load(self, model: str, groups: Collection[str]) -> str | None:
         self.loads.append((model, set(groups)))
+        if self.hangs:
+            for group in groups if self.comes_back else ():
+                self.come(f"{group}_0")
+            self.released.wait(10)
+            return None
         if self.errors:
             return self.errors.pop(0)
         for group in groups if self.comes_back else ():
@@ -52,7 +59,7 @@ class World:
         return None
 
     def healer(self) -> Healer:
-        return Healer(self, self.folder, self.load, self.said.append, lambda: self.now)  # type: ignore[arg-type]
+        return Healer(self, self.folder, self.load, self.said.append, 5.0, lambda: self.now)  # type: ignore[arg-type]
 
 
 def settle(healer: Healer) -> str | None:
@@ -165,6 +172,34 @@ def test_a_model_that_has_no_instance_left_and_gets_none_ends_the_server(world: 
     world.end("a_0_0")
     world.end("a_1_0")
     assert settle(healer) == "instances a_0, a_1 of model a could not be replaced: no memory"
+
+
+def test_a_load_that_does_not_end_counts_if_the_instance_is_there_and_the_next_loss_ends_the_server(
+    world: World,
+) -> None:
+    healer = world.healer()
+    world.hangs = True
+    world.end("a_1_0")
+    assert healer.look() is None
+    world.now += 19
+    assert healer.look() is None
+    assert len(world.said) == 1
+    world.now += 1
+    assert healer.look() is None
+    assert world.said[-1] == "replaced a_1 of model a"
+    world.end("b_0_0")
+    assert healer.look() == "instances of model b are lost, and tritonserver is not done with the last replacement"
+    world.released.set()
+
+
+def test_a_load_that_does_not_end_and_brings_nothing_ends_the_server(world: World) -> None:
+    healer = world.healer()
+    world.hangs, world.comes_back = True, False
+    world.end("a_1_0")
+    assert healer.look() is None
+    world.now += 20
+    assert healer.look() == "instances a_1 of model a could not be replaced: tritonserver does not answer"
+    world.released.set()
 
 
 def test_an_instance_of_no_known_group_ends_the_server(world: World) -> None:
