@@ -106,7 +106,8 @@ class Serving:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(timeout=30) == 0
         assert processes_of(self.repository) == []
-        assert not self.said("Exit timeout expired")  # which is what a model with a dead instance comes to
+        # tritonserver would count down to its own limit: it never gets done with unloading a model with a dead instance.
+        assert not self.said(r"Timeout 3: Found \d+ live models")
         assert shared_memory_of(self.process.pid) == []
 
 

@@ -200,6 +200,19 @@ def test_a_stopped_server_can_be_started_again(tmp_path: Path) -> None:
         assert not server.is_running
 
 
+def test_a_server_that_is_started_again_keeps_its_ports_and_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with served_briefly(write_toy_repository(tmp_path / "repository"), warm=False, log_path=log) as server:
+        assert server.pid is not None
+        before = (server.grpc_url, server.http_url, server.metrics_url)
+        os.kill(server.pid, signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+        server.restart()
+        assert server.is_running
+        assert (server.grpc_url, server.http_url, server.metrics_url) == before
+        assert log.read_text().count("Started GRPCInferenceService at ") == 2
+
+
 def test_a_model_that_does_not_load_is_named_with_its_reason(tmp_path: Path) -> None:
     broken = MODEL + '\nraise ValueError("weights.npy is truncated")\n'
     repository = write_toy_repository(tmp_path / "repository", model=broken)
