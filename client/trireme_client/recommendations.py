@@ -19,7 +19,7 @@ class Rung(IntEnum):
     FULL = 0
     """Every stage answered: retrieved for this user, then ranked."""
     RETRIEVAL_ORDER = 1
-    """Retrieved for this user, in retrieval's order: the ranking scores were not usable."""
+    """Retrieved for this user, in retrieval's order: there was no time to rank, or the ranking scores were not usable."""
     SEGMENT_POPULAR = 2
     """Popular with this user's segment: nothing more personal is known."""
     POPULAR = 3
@@ -31,6 +31,8 @@ class Reason(IntEnum):
 
     NONE = 0
     """Every stage answered."""
+    DEADLINE = 1
+    """There was no time for more."""
     FAULT = 3
     """What a model put out was no number."""
     NOTHING_KNOWN = 4
@@ -46,6 +48,7 @@ class Reason(IntEnum):
 
 _WORDS = {
     Reason.NONE: "every stage answered",
+    Reason.DEADLINE: "there was no time for more",
     Reason.FAULT: "what a model put out was no number",
     Reason.NOTHING_KNOWN: "there is no history to go by",
     Reason.EXHAUSTED: "the user has seen every item, or the call excludes it",

@@ -23,9 +23,13 @@ __all__ = [
     "OTLP_ENDPOINT",
     "PARITY",
     "RUNS",
+    "SENT",
+    "SENT_CLOCK",
     "SIGNATURES",
     "STAGES",
     "STORED",
+    "TELLS_CLOCK",
+    "TELL_CLOCK",
     "TRANSPORT",
     "Dims",
     "K",
@@ -56,6 +60,13 @@ STORED = -2
 
 #: Parameter of a request: items that its lists must not hold, as "12,15;;7" for three users.
 EXCLUDE = "exclude"
+#: Parameters of a request: when it was sent, ns on the monotonic clock of the server's machine; and the number of that clock, by
+#: which a time of another machine is told apart. Without a number it counts as this machine's.
+SENT, SENT_CLOCK = "sent", "sent_clock"
+#: Parameter of a request that wants no list: `item_id` is the server's clock now and its number instead.
+TELL_CLOCK = "tell_clock"
+#: The `reason` of such an answer. It is no reason of a list.
+TELLS_CLOCK = 255
 #: Parameter of a request: how many items of each list it wants. The answer has no more of them, and all of them without it.
 K = "k"
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from trireme_runtime.schema import Dims
 
+TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+
 
 @dataclass
 class Tensor:
@@ -35,14 +37,31 @@ class InferenceResponse:
     error: TritonError | None = None
 
 
-def config(widths: dict[str, int], max_batch_size: int = 64) -> dict[str, Any]:
+def config(widths: dict[str, int], max_batch_size: int = 64, answered: dict[str, int] | None = None) -> dict[str, Any]:
     """The part of a model's configuration that the adapter reads."""
-    inputs = [{"name": name, "dims": [width]} for name, width in widths.items()]
-    return {"input": inputs, "max_batch_size": max_batch_size}
+    inputs, outputs = (
+        [{"name": name, "dims": [width]} for name, width in each.items()] for each in (widths, answered or {})
+    )
+    return {"input": inputs, "output": outputs, "max_batch_size": max_batch_size}
 
 
 def chain_config(chain: Any, dims: Dims, max_batch_size: int = 64) -> dict[str, Any]:
-    return config({tensor.name: tensor.length(dims) for tensor in chain.signature.inputs}, max_batch_size)
+    read, answered = (
+        {tensor.name: tensor.length(dims) for tensor in tensors}
+        for tensors in (chain.signature.inputs, chain.signature.outputs)
+    )
+    return config(read, max_batch_size, answered)
+
+
+@dataclass
+class Sender:
+    """Keeps what is sent before a batch is done."""
+
+    sent: list[InferenceResponse] = field(default_factory=list)
+
+    def send(self, response: InferenceResponse, flags: int) -> None:
+        assert flags == TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        self.sent.append(response)
 
 
 @dataclass
@@ -50,6 +69,14 @@ class Request:
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
     given: str = "{}"
     outputs: tuple[str, ...] = ()
+    timeout_us: int = 0
+    sender: Any = field(default_factory=Sender)
+
+    def timeout(self) -> int:
+        return self.timeout_us
+
+    def get_response_sender(self) -> Any:
+        return self.sender
 
     def parameters(self) -> str:
         return self.given

@@ -87,7 +87,7 @@ def test_users_are_counted_by_rung_and_reason_where_the_answer_is_made() -> None
     metrics.note([1], [np.empty(0), rungs(2), rungs(3)])
     metrics.publish()
     counted = backend.values("trireme_answers_total")
-    assert len(counted) == 8
+    assert len(counted) == 11
     assert {labels: users for labels, users in counted.items() if users} == {
         "ranking,0,none": 2,
         "ranking,3,nothing_known": 1,
@@ -96,6 +96,20 @@ def test_users_are_counted_by_rung_and_reason_where_the_answer_is_made() -> None
     other: Any = FakeBackend()
     StageMetrics(other, "retrieval", ["retrieval"], ["candidate_index"])
     assert not other.values("trireme_answers_total")
+
+
+def test_users_whose_answer_was_cut_short_are_counted_and_their_stages_are_not() -> None:
+    backend: Any = FakeBackend()
+    metrics = StageMetrics(backend, "ranking", ["ranking", "reranking"], ["item_id", "rung", "reason"])
+    metrics.note((), [np.empty(2), rungs(3, 2), rungs(1, 1)])
+    metrics.publish()
+    assert backend.values("trireme_expired_total") == {"ranking": 2}
+    assert backend.values("trireme_answers_total")["ranking,2,deadline"] == 1
+    assert not any(backend.values("trireme_stage_compute_seconds_count").values())
+    metrics.note((1, 1), [np.empty(1), rungs(0), rungs(0)])
+    metrics.publish()
+    assert backend.values("trireme_expired_total") == {"ranking": 2}
+    assert backend.values("trireme_stage_compute_seconds_count") == {"ranking,ranking": 1, "ranking,reranking": 1}
 
 
 def test_the_budget_is_published_in_seconds() -> None:

@@ -14,6 +14,7 @@ from trireme_runtime.native.tables import Tables
 from trireme_runtime.select import descending, flat
 
 __all__ = [
+    "DEADLINE",
     "EXHAUSTED",
     "FAULT",
     "FULL",
@@ -30,18 +31,25 @@ __all__ = [
 
 FULL, RETRIEVAL_ORDER, SEGMENT_POPULAR, POPULAR = range(4)
 
-# Why a rung is what it is: nothing is missing; an output of a model was no number; the user has no history; they have seen
-# or excluded every item. 1 and 2 are kept for deadline and overload.
-NONE, FAULT, NOTHING_KNOWN, EXHAUSTED = 0, 3, 4, 5
+# Why a rung is what it is: nothing is missing; there was no time for more; an output of a model was no number; the user has no
+# history; they have seen or excluded every item. 2 is kept for overload.
+NONE, DEADLINE, FAULT, NOTHING_KNOWN, EXHAUSTED = 0, 1, 3, 4, 5
 
 #: Their names, in metrics.
-REASONS = {NONE: "none", FAULT: "fault", NOTHING_KNOWN: "nothing_known", EXHAUSTED: "exhausted"}
+REASONS = {
+    NONE: "none",
+    DEADLINE: "deadline",
+    FAULT: "fault",
+    NOTHING_KNOWN: "nothing_known",
+    EXHAUSTED: "exhausted",
+}
 
 #: Every rung with every reason that it may have.
 OUTCOMES = (
     (FULL, NONE),
+    (RETRIEVAL_ORDER, DEADLINE),
     (RETRIEVAL_ORDER, FAULT),
-    *((rung, reason) for rung in (SEGMENT_POPULAR, POPULAR) for reason in (FAULT, NOTHING_KNOWN, EXHAUSTED)),
+    *((rung, reason) for rung in (SEGMENT_POPULAR, POPULAR) for reason in (DEADLINE, FAULT, NOTHING_KNOWN, EXHAUSTED)),
 )
 
 LOWEST = np.float32(np.finfo(np.float32).min)

@@ -17,8 +17,12 @@ import numpy as np
 
 from trireme_runtime.arrays import Pairs
 from trireme_runtime.native import library
-from trireme_runtime.schema import ITEM_ID, LEDGER, STORED, Tensor
+from trireme_runtime.schema import FEATURE_AGE, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STORED, TELLS_CLOCK, Tensor
 from trireme_runtime.stages.chain import Chain, StageFailedError
+from trireme_runtime.stages.reranking import LOWEST, POPULAR
+from trireme_runtime.stages.shortcut import is_left_out
+from trireme_runtime.triton.clock import clock_number, monotonic_ns
+from trireme_runtime.triton.deadlines import Deadlines, Form
 from trireme_runtime.triton.parameters import Exclusions, InvalidRequestError, Parameters, read_parameters
 
 if TYPE_CHECKING:
@@ -38,13 +42,15 @@ RUNS_PER_HALVING = 4
 
 class Entry(NamedTuple):
     """A request of a batch: its position, its inputs, its parameters, what it excludes, by rows of the
-    request, and its trace context."""
+    request, its trace context, the µs that it may take (0: no limit), and what sends an answer before its batch is done."""
 
     position: int
     inputs: dict[str, np.ndarray]
     parameters: Parameters
     excluded: Pairs | None = None
     context: str | None = None
+    timeout: int = 0
+    sender: Callable[[], Any] = lambda: None
 
 
 Group = list[Entry]
@@ -58,6 +64,7 @@ class Backend(Protocol):
     Tensor: Any
     InferenceResponse: Any
     TritonError: Any
+    TRITONSERVER_RESPONSE_COMPLETE_FINAL: Any
 
     def get_input_tensor_by_name(self, request: Any, name: str) -> Any: ...
 
@@ -74,8 +81,9 @@ class Adapter:
         config: the model's, as Triton hands it to ``initialize``: the lengths of its inputs, and how many users a request may
             hold. Triton checks shapes, but not those of a request whose first dimension does not fit its bytes: such a tensor
             comes with another rank.
-        note: receives the ns of every stage and the arrays answered, once per batch.
+        note: receives the ns of every stage and the arrays answered, once per batch; no times for what was cut short.
         tracer: makes spans for the requests that are traced; None if the server sends none.
+        deadlines: cuts short what has no time left; None computes everything.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class Adapter:
         config: Mapping[str, Any],
         note: Callable[[Sequence[int], Sequence[np.ndarray]], None] = lambda times, outputs: None,
         tracer: StageTracer | None = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self._chain = chain
         self._signature = chain.signature
@@ -100,26 +109,33 @@ class Adapter:
         self._names = [tensor.name for tensor in chain.signature.inputs]
         self._note = note
         self._tracer = tracer
+        self._deadlines = deadlines
         self._answered = [(tensor.name, tensor.dim == ITEM_ID.dim) for tensor in chain.signature.answered]
         compiled = library() if chain.compiles else None
         self._exclusions = None if chain.item_ids is None else Exclusions(chain.item_ids, compiled)
         self._has_ledger = LEDGER in chain.signature.outputs
+        self._makes_lists = ITEM_ID in chain.signature.outputs
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response per request, in order. Never raises: Triton would fail the whole batch."""
+        taken = monotonic_ns()
         responses: list[Any] = [None] * len(requests)
         group: Group = []
+        asking: Group = []
         for position, request in enumerate(requests):
             try:
-                group.append(self._entry(position, request))
+                entry = self._entry(position, request)
+                (asking if entry.parameters.tell_clock and self._makes_lists else group).append(entry)
             except InvalidRequestError as error:
                 responses[position] = self._error(str(error))
             except Exception as error:
                 log.exception("a request could not be read")
                 responses[position] = self._internal(error)
         if group:
-            for position, response in self._answers(group):
+            for position, response in self._answers(group, taken):
                 responses[position] = response
+        for entry in asking:
+            responses[entry.position] = self._clock(entry)
         return responses
 
     def _entry(self, position: int, request: Any) -> Entry:
@@ -127,14 +143,38 @@ class Adapter:
         inputs, parameters, excluded = self._read(request), read_parameters(request.parameters()), None
         if parameters.exclude is not None and self._exclusions is not None:
             excluded = self._exclusions.read(parameters.exclude, _rows(inputs))
-        return Entry(position, inputs, parameters, excluded, self._context(request) if self._tracer else None)
+        context = self._context(request) if self._tracer else None
+        if self._deadlines is None:
+            return Entry(position, inputs, parameters, excluded, context)
+        return Entry(position, inputs, parameters, excluded, context, request.timeout(), request.get_response_sender)
 
-    def _answers(self, group: Group) -> list[tuple[int, Any]]:
+    def _answers(self, group: Group, taken: int) -> list[tuple[int, Any]]:
+        """Responses of requests that could be read, None for those that were sent already."""
         try:
-            return self._run_group(group)
+            return self._run_group(group, taken)
         except Exception as error:
             log.exception("a batch was not answered")
             return [(entry.position, self._internal(error)) for entry in group]
+        finally:
+            if self._deadlines is not None:
+                sizes = [_rows(entry.inputs) for entry in group]
+                self._deadlines.waiting.ended(taken, monotonic_ns(), sum(sizes), max(sizes))
+
+    def _clock(self, entry: Entry) -> Any:
+        """The response to a request that asks for the clock. It has the form of a list, which every ensemble has."""
+        rows = _rows(entry.inputs)
+        values = {
+            ITEM_ID: [monotonic_ns(), clock_number()],
+            SCORE: [LOWEST, LOWEST],
+            RUNG: [POPULAR],
+            REASON: [TELLS_CLOCK],
+            FEATURE_AGE: [0],
+        }
+        tensors = [
+            self._backend.Tensor(tensor.name, np.tile(np.array(row, tensor.numpy_dtype), (rows, 1)))
+            for tensor, row in values.items()
+        ]
+        return self._backend.InferenceResponse(output_tensors=tensors)
 
     def _read(self, request: Any) -> dict[str, np.ndarray]:
         inputs = {}
@@ -157,16 +197,66 @@ class Adapter:
             raise InvalidRequestError(f"{tensor.name} has the shape {list(array.shape)}, allowed is {allowed}")
         return array
 
-    def _run_group(self, group: Group) -> list[tuple[int, Any]]:
-        """Responses of requests that could be read, in one call of the chain where possible."""
+    def _run_group(self, group: Group, taken: int) -> list[tuple[int, Any]]:
         batch = self._concatenate(group)
         rows = self._chain.invalid_rows(**batch)
         if not rows:
-            return self._call(group, batch)
+            return self._run_valid(group, batch, taken)
         problems = _by_request(rows, group)
         answered = [(position, self._error(message)) for position, message in problems.items()]
         valid = [entry for entry in group if entry.position not in problems]
-        return answered + (self._call(valid, self._concatenate(valid)) if valid else [])
+        return answered + (self._run_valid(valid, self._concatenate(valid), taken) if valid else [])
+
+    def _run_valid(self, group: Group, batch: Inputs, taken: int) -> list[tuple[int, Any]]:
+        """One call of the chain where possible: unless there is a deadline, and no time for all of it."""
+        if self._deadlines is None or not any(entry.timeout for entry in group):
+            return self._call(group, batch)
+        *first, last = self._deadlines.divide(self._left(group, taken, self._deadlines))
+        answered: list[tuple[int, Any]] = []
+        for form, part in first:  # their callers do not wait for the others
+            answered += self._sent(part, self._cut_short(part, form))
+        if last.form is not self._deadlines.full:
+            return answered + self._cut_short(last.requests, last.form)
+        return answered + self._call(last.requests, self._concatenate(last.requests) if first else batch)
+
+    @staticmethod
+    def _left(group: Group, taken: int, deadlines: Deadlines) -> list[tuple[Entry, int, float]]:
+        """The requests, the users of each, and the ns that it has left."""
+        longest, now = deadlines.waiting.longest(taken), monotonic_ns()
+        left = []
+        for entry in group:
+            ns = math.inf
+            if entry.timeout:
+                ns = entry.timeout * 1000 - deadlines.age(entry.parameters, now, longest)
+                if is_left_out(entry.inputs):
+                    ns = 0
+            left.append((entry, _rows(entry.inputs), ns))
+        return left
+
+    def _cut_short(self, group: Group, form: Form) -> list[tuple[int, Any]]:
+        """Runs some of the stages."""
+        began = time.perf_counter_ns()
+        try:
+            outputs, times = form.chain.run(**self._concatenate(group), excluded=_excluded(group))
+        except StageFailedError as failure:
+            log.exception("a stage failed on %d requests that had no time for more", len(group))
+            return self._failed(group, began, failure)
+        self._note((), outputs)
+        answers = self._responses(group, outputs, times)
+        form.costs.add(len(outputs[0]), time.perf_counter_ns() - began)
+        return answers
+
+    def _sent(self, group: Group, answers: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
+        """Sends answers at once; returns None in the place of those."""
+        left = []
+        for entry, (position, response) in zip(group, answers, strict=True):
+            try:
+                entry.sender().send(response, flags=self._backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                response = None
+            except Exception:  # a server before 24.09 takes the answers of a batch all at once
+                log.debug("an answer waits for its batch", exc_info=True)
+            left.append((position, response))
+        return left
 
     def _call(self, group: Group, batch: Inputs) -> list[tuple[int, Any]]:
         """Runs the chain; if a stage fails, again on parts, so that the neighbours of the reason are answered."""
@@ -203,6 +293,13 @@ class Adapter:
         self._note(times, outputs)
         if self._tracer is not None:
             self._trace(lambda tracer: tracer.record(_traced(group), began, times, outputs))
+        answers = self._responses(group, outputs, times)
+        if self._deadlines is not None:
+            self._deadlines.full.costs.add(len(outputs[0]), time.perf_counter_ns() - began)
+        return answers
+
+    def _responses(self, group: Group, outputs: Sequence[np.ndarray], times: Sequence[int]) -> list[tuple[int, Any]]:
+        """Each request gets its rows of the outputs."""
         answers, start = [], 0
         for entry in group:
             stop = start + _rows(entry.inputs)

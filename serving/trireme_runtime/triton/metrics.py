@@ -20,12 +20,13 @@ import numpy as np
 from trireme_runtime.schema import ENTRY, REASON, RUNG, STAGES
 from trireme_runtime.stages.reranking import OUTCOMES, REASONS
 
-__all__ = ["ANSWERS", "BUCKETS_S", "COLD_START", "COMPUTE", "STAND_IN", "Publisher", "StageMetrics"]
+__all__ = ["ANSWERS", "BUCKETS_S", "COLD_START", "COMPUTE", "EXPIRED", "STAND_IN", "Publisher", "StageMetrics"]
 
 log = logging.getLogger(__name__)
 
 COMPUTE = "trireme_stage_compute_seconds"
 ANSWERS = "trireme_answers_total"
+EXPIRED = "trireme_expired_total"
 SLO = "trireme_slo_seconds"
 COLD_START = "trireme_cold_start_seconds"
 STAGE_BUDGET = "trireme_stage_budget_seconds"
@@ -64,7 +65,7 @@ class StageMetrics:
         self._families: list[Any] = []
         self._model = model
         self._has_run = False
-        self._noted: deque[tuple[Sequence[int], tuple[np.ndarray, np.ndarray] | None]] = deque()
+        self._noted: deque[tuple[Sequence[int], int, tuple[np.ndarray, np.ndarray] | None]] = deque()
         self._outcome_at = (answered.index(RUNG.name), answered.index(REASON.name)) if RUNG.name in answered else None
         each = [{"model": model, "stage": stage} for stage in stages]
         bounds = ["+Inf" if math.isinf(bound) else f"{bound:g}" for bound in BUCKETS_S]
@@ -79,6 +80,7 @@ class StageMetrics:
         outcomes = [{"model": model, "rung": str(rung), "reason": REASONS[reason]} for rung, reason in OUTCOMES]
         described = "Users answered, by the rung of the answer and its reason"
         self._answers = self._counters(ANSWERS, described, outcomes if self._outcome_at else [])
+        self._expired = self._counters(EXPIRED, "Users who had no time for all stages of the model", [{"model": model}])
         if budget:
             self._publish_budget(model, stages, budget)
 
@@ -87,28 +89,34 @@ class StageMetrics:
         self._gauge(COLD_START, "Time before a model is of use", {"model": self._model, "part": "load"}, seconds)
 
     def note(self, times: Sequence[int], outputs: Sequence[np.ndarray]) -> None:
-        """Notes a batch: the ns of every stage, and what the model answered."""
+        """Notes a batch: the ns of every stage, none if some were left out, and what the model answered."""
         outcome = None if self._outcome_at is None else (outputs[self._outcome_at[0]], outputs[self._outcome_at[1]])
-        self._noted.append((times, outcome))
+        self._noted.append((times, 0 if times else len(outputs[0]), outcome))
 
     def publish(self) -> None:
         """Hands what was noted since the last time to Triton."""
         batches = [self._noted.popleft() for _ in range(len(self._noted))]
         if not batches:
             return
+        complete = [times for times, _, _ in batches if times]
+        if complete:
+            self._publish_times(complete)
+        _add(self._expired, [sum(expired for _, expired, _ in batches)])
+        if self._outcome_at is not None:
+            rung, reason = (np.concatenate(parts) for parts in zip(*(got for *_, got in batches if got), strict=True))
+            _add(self._answers, [np.count_nonzero((rung == one) & (reason == why)) for one, why in OUTCOMES])
+
+    def _publish_times(self, batches: Sequence[Sequence[int]]) -> None:
         if not self._has_run:
             self._has_run = True
             labels = {"model": self._model, "part": "first_batch"}
-            self._gauge(COLD_START, "Time before a model is of use", labels, sum(batches[0][0]) / 1e9)
-        seconds = np.array([times for times, _ in batches]).T / 1e9
+            self._gauge(COLD_START, "Time before a model is of use", labels, sum(batches[0]) / 1e9)
+        seconds = np.array(batches).T / 1e9
         for stage, values in enumerate(seconds):
             up_to = np.searchsorted(np.sort(values), BUCKETS_S, side="right")
             _add(self._buckets[stage], up_to)
             _add(self._sums[stage : stage + 1], [values.sum()])
             _add(self._counts[stage : stage + 1], [len(values)])
-        if self._outcome_at is not None:
-            rung, reason = (np.concatenate(parts) for parts in zip(*(got for _, got in batches if got), strict=True))
-            _add(self._answers, [np.count_nonzero((rung == one) & (reason == why)) for one, why in OUTCOMES])
 
     def _publish_budget(self, model: str, stages: Sequence[str], budget: Mapping[str, Any]) -> None:
         entry = model if tuple(stages) == tuple(STAGES) else ENTRY

@@ -20,6 +20,7 @@ from trireme_runtime.onnx_model import one_thread, process_age_s
 from trireme_runtime.schema import BUDGET, OTLP_ENDPOINT, RUNS, stages_of
 from trireme_runtime.stages.chain import Chain, load_stages
 from trireme_runtime.triton.adapter import Adapter
+from trireme_runtime.triton.deadlines import Deadlines
 from trireme_runtime.triton.metrics import Publisher, StageMetrics
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ class ChainModel:
         )
         self._publisher = Publisher(metrics)
         self._tracer = _tracer(chain, args["model_name"], args["model_version"])
-        self._adapter = Adapter(chain, pb_utils, config, metrics.note, self._tracer)
+        deadlines = Deadlines(chain, config)
+        self._adapter = Adapter(
+            chain, pb_utils, config, metrics.note, self._tracer, deadlines if deadlines.can_shorten else None
+        )
         # What is loaded stays: a full collection would look at all of it, and hold up a request for tens of milliseconds.
         gc.collect()
         gc.freeze()

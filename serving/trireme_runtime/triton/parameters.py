@@ -11,7 +11,7 @@ import numpy as np
 
 from trireme_runtime.arrays import Pairs, lookup
 from trireme_runtime.native.exclusions import NativeExclusions
-from trireme_runtime.schema import EXCLUDE, LEDGER, K
+from trireme_runtime.schema import EXCLUDE, LEDGER, SENT, SENT_CLOCK, TELL_CLOCK, K
 
 __all__ = ["MOST_EXCLUDED", "Exclusions", "InvalidRequestError", "Parameters", "read_parameters"]
 
@@ -28,11 +28,15 @@ class InvalidRequestError(Exception):
 
 class Parameters(NamedTuple):
     """k: how many items of each list are wanted, None for all. exclude: for ``Exclusions``, None for nothing. ledger:
-    whether the ledger is wanted."""
+    whether the ledger is wanted. sent: when the request was sent, ns on the clock with the number sent_clock, None if it does not
+    say. tell_clock: whether the server's clock is wanted in place of a list."""
 
     k: int | None = None
     exclude: Any = None
     ledger: bool = False
+    sent: int | None = None
+    sent_clock: int | None = None
+    tell_clock: bool = False
 
 
 NONE = Parameters()
@@ -47,7 +51,14 @@ def read_parameters(text: str) -> Parameters:
     if text == "{}":
         return NONE
     given = json.loads(text)
-    return Parameters(_read_k(given.get(K)), given.get(EXCLUDE), bool(given.get(LEDGER.name)))
+    return Parameters(
+        _read_k(given.get(K)),
+        given.get(EXCLUDE),
+        bool(given.get(LEDGER.name)),
+        _read_number(SENT, given.get(SENT)),
+        _read_number(SENT_CLOCK, given.get(SENT_CLOCK)),
+        bool(given.get(TELL_CLOCK)),
+    )
 
 
 class Exclusions:
@@ -108,6 +119,12 @@ def _read_k(value: Any) -> int | None:
     if value is None or (type(value) is int and value >= 1):
         return value
     raise InvalidRequestError(f"parameter {K} is {_short(value)}, allowed is an integer from 1")
+
+
+def _read_number(name: str, value: Any) -> int | None:
+    if value is None or (type(value) is int and value >= 0):
+        return value
+    raise InvalidRequestError(f"parameter {name} is {_short(value)}, allowed is an integer from 0")
 
 
 def _short(value: object) -> str:
