@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 from .async_coalescer import AsyncCoalescer
 from .async_session import AsyncSession
 from .base import BaseClient
-from .errors import TriremeError
+from .errors import TimeoutError, TriremeError
 from .model import ModelInfo
 from .recommendations import Recommendations
 from .requests import Anonymous, Ids, Request, check_arguments, check_requests
@@ -19,7 +19,7 @@ class AsyncClient(BaseClient):
     """``Client`` for asyncio: the same arguments, results and errors.
 
     Use it in an ``async with`` block, or call ``close`` at the end. It belongs to the event loop of its first call; any
-    number of tasks may share it. A task that is cancelled cancels its RPCs.
+    number of tasks may share it. A task that is cancelled stops waiting for its RPCs.
     """
 
     _session: AsyncSession
@@ -41,9 +41,12 @@ class AsyncClient(BaseClient):
         with self._session.recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude)
             recorder.ended("validate")
-            if self._coalescer is not None:
-                return recorder.answered(await self._coalescer.recommend(request, timeout, recorder))
-            (result,) = await self._session.run(self._session.recommend_steps([request], timeout, recorder))
+            try:
+                if self._coalescer is not None:
+                    return recorder.answered(await self._coalescer.recommend(request, timeout, recorder))
+                (result,) = await self._session.run(self._session.recommend_steps([request], timeout, recorder))
+            except TimeoutError as error:
+                result = self._session.instead(request, error)
             return recorder.answered(result)
 
     @overload

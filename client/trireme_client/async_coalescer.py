@@ -55,7 +55,6 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
         self._close()
         if self._alarm is not None:
             self._alarm.cancel()
-        self._session.cancel_tasks()
 
     def _schedule_flush(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sends at the end of this turn of the event loop, so that calls made in the same turn share RPCs."""

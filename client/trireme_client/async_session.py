@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from contextlib import closing, suppress
 from typing import Any
 
 import grpc
 
+from .codec import Codec
 from .errors import TriremeError
-from .rpc import Deadline, Rpc, Steps, T, staggered
-from .session import Session
+from .rpc import Deadline, Flying, Rpc, Steps, T, staggered
+from .session import CLOSE_GRACE, Session
+
+# Seconds between two looks at whether the RPCs of a closed client have ended.
+_LOOK_EVERY = 0.02
 
 
 class AsyncSession(Session):
@@ -20,6 +25,7 @@ class AsyncSession(Session):
     def __init__(self, owner: str, url: str, **options: Any) -> None:
         super().__init__(grpc.aio, owner, url, **options)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._landed: set[asyncio.Future[None]] = set()
 
     async def run(self, steps: Steps[T]) -> T:
         """Makes the RPCs of the steps, and returns their result."""
@@ -34,19 +40,21 @@ class AsyncSession(Session):
     async def exchange(self, rpcs: list[Rpc]) -> list[Any]:
         """See ``SyncSession.exchange``."""
         try:
-            with closing(staggered(rpcs, self.start)) as calls:
-                return [await self._answer(rpc, call) for rpc, call in zip(rpcs, calls, strict=True)]
+            with closing(staggered(rpcs, self._fly, self.leave)) as flights:
+                return [await self._answer(rpc, flying) for rpc, flying in zip(rpcs, flights, strict=True)]
         except (asyncio.CancelledError, grpc.aio.UsageError):
             # Closing the channel cancels its calls but not the tasks that wait for them: those get an error.
             if self.closed and not _is_cancelling():
                 raise self.closed_meanwhile() from None
             raise
 
-    async def _answer(self, rpc: Rpc, call: Any) -> Any:
+    async def _answer(self, rpc: Rpc, flying: Flying) -> Any:
         try:
-            return await call
+            return await (flying.call if self.cancels else self._land(flying))
         except grpc.RpcError as error:
             failure = self.failure(error, rpc.deadline)
+        except TimeoutError:
+            failure = self.timed_out(rpc.deadline.seconds)
         if rpc.keeps_error:
             return failure
         raise failure
@@ -56,7 +64,55 @@ class AsyncSession(Session):
         recorder = self.recorder(rpc)
         with recorder.starting():
             call = self.method(rpc)(**self.arguments(rpc, recorder))
+        self.flying.add(call)  # gRPC cancels what nobody refers to
+        call.add_done_callback(self.flying.discard)
         return recorder.awaitable(call)
+
+    def _fly(self, rpc: Rpc) -> Flying:
+        until = self.until(rpc)
+        return Flying(self.start(rpc), until)
+
+    async def _land(self, flying: Flying) -> Any:
+        """Returns the answer of an RPC in flight; what ends this wait does not end the RPC.
+
+        Raises:
+            TimeoutError: it did not come in time.
+            ClosedError: the client was closed meanwhile.
+        """
+        call, until = flying
+        loop = asyncio.get_running_loop()
+        landed = loop.create_future()
+        self._landed.add(landed)
+        call.add_done_callback(lambda _: _wake(landed))
+        timer = loop.call_later(max(0.0, until - time.monotonic()), _wake, landed)
+        try:
+            await landed
+        except asyncio.CancelledError:
+            self.leave(flying)
+            raise
+        finally:
+            timer.cancel()
+            self._landed.discard(landed)
+        if call.done():
+            return await call
+        self.leave(flying)
+        raise self.closed_meanwhile() if self.closed else TimeoutError
+
+    def leave(self, flying: Flying) -> None:
+        call = flying.call
+        if self.cancels:
+            call.cancel()
+        elif not call.done() and call not in self.left:
+            self.left.add(call)
+            self.spawn(self._drain(call))
+
+    async def _drain(self, call: Any) -> None:
+        """Waits for the end of an RPC that nobody else waits for."""
+        try:
+            with suppress(grpc.RpcError):
+                await call
+        finally:
+            self.left.discard(call)
 
     def refresh(self) -> None:
         """Reads the model's dimensions in a task."""
@@ -65,6 +121,13 @@ class AsyncSession(Session):
     async def _refresh(self) -> None:
         with suppress(TriremeError):
             await self.run(self.codec_steps(Deadline(self.timeout.connect)))
+
+    def ask_clock(self, codec: Codec) -> None:
+        self.spawn(self._ask_clock(codec))
+
+    async def _ask_clock(self, codec: Codec) -> None:
+        with suppress(TriremeError):
+            await self.run(self.clock_steps(codec))
 
     def close_channel(self, channel: Any) -> None:
         """Closes a channel in a task."""
@@ -77,17 +140,34 @@ class AsyncSession(Session):
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def cancel_tasks(self) -> None:
-        """Cancels the tasks of ``spawn`` that have not ended."""
-        for task in self._tasks:
-            task.cancel()
-
     async def close(self) -> None:
-        """Closes the channels, which cancels their RPCs, and ends the tasks."""
-        self.cancel_tasks()
+        """Wakes whoever waits, ends the tasks, and closes the channels: at once, or when the RPCs in flight have ended if the
+        server does not survive that they are cancelled."""
+        for landed in self._landed:
+            _wake(landed)
+        if self.flying and not self.cancels:
+            self.spawn(self._close_later())
+        else:
+            await self._close_channels()
+
+    async def _close_later(self) -> None:
+        until = time.monotonic() + CLOSE_GRACE
+        while self.flying and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_EVERY)
+        await self._close_channels()
+
+    async def _close_channels(self) -> None:
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
         for channel in (self.channel, self.retired):
             if channel is not None:
                 await channel.close()
+
+
+def _wake(landed: asyncio.Future[None]) -> None:
+    if not landed.done():
+        landed.set_result(None)
 
 
 def _is_cancelling() -> bool:

@@ -28,6 +28,7 @@ class BaseClient:
         channel_options: Mapping[str, int | str] | None = None,
         coalescing: Coalescing | None = None,
         telemetry: Telemetry | None = None,
+        fallback: bool = False,
     ) -> None:
         self._session = self._session_type(
             type(self).__name__,
@@ -39,12 +40,19 @@ class BaseClient:
             headers=headers,
             channel_options=channel_options,
             telemetry=telemetry,
+            fallback=fallback,
         )
         checked = check_coalescing(coalescing)
         self._coalescer = None if checked is None else self._coalescer_type(self._session, checked)
 
     def __repr__(self) -> str:
         return repr(self._session)
+
+    @property
+    def left_rpcs(self) -> int:
+        """RPCs that nobody waits for any more and that the server has not answered yet: it computes for nobody."""
+        coalesced = 0 if self._coalescer is None else self._coalescer.flights.left
+        return len(self._session.left) + coalesced
 
     @property
     def closed(self) -> bool:

@@ -64,8 +64,8 @@ class Coalescer(ABC, Generic[S]):
             self._abandon(call)
 
     def _abandon(self, call: Call) -> None:
-        """Cancels the RPC of a settled call if no other call waits for it."""
-        if call.flight is not None and all(other.settled for other in call.flight.calls):
+        """Cancels the RPC of a settled call if no other call waits for it, and the server survives that."""
+        if self._session.cancels and call.flight is not None and all(other.settled for other in call.flight.calls):
             call.flight.rpc.cancel()
 
     def _close(self) -> None:
@@ -100,6 +100,8 @@ class Coalescer(ABC, Generic[S]):
             self._fail(flight.calls, error)
             return
         _ended(recorders, "serialise")
+        if self._session.clock.due():
+            self._session.ask_clock(codec)
         callers = [span for call in flight.calls for span in call.recorder.sampled]
         self._send(flight, Rpc("ModelInfer", message, deadline, callers))
 

@@ -24,6 +24,8 @@ from .model import (
     SCORE,
     STAGES,
     STORED,
+    TELL_CLOCK,
+    TELLS_CLOCK,
     USER_ID,
     K,
     ModelInfo,
@@ -46,6 +48,10 @@ _OUTPUT_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     FEATURE_AGE: ("FP32", np.dtype("<f4")),
     LEDGER: ("INT64", _WIRE_INT64),
 }
+
+
+#: A user of whom nothing is known. Two items of a list are enough for a clock and its number.
+NOBODY = CheckedRequest(NO_USER, 2, None, "", "")
 
 
 class Batch(NamedTuple):
@@ -93,6 +99,16 @@ class Codec:
         if ledger:
             message.parameters[LEDGER].bool_param = True
         return message
+
+    def clock_message(self) -> Any:
+        """Returns the ModelInferRequest that asks for the server's clock."""
+        message = self.message([NOBODY])
+        message.parameters[TELL_CLOCK].bool_param = True
+        return message
+
+    def popular_message(self) -> Any:
+        """Returns the ModelInferRequest for the list of a user of whom nothing is known."""
+        return self.message([NOBODY._replace(k=self.info.list_length)])
 
     def _wanted(self, k: int, given: Sequence[Ids]) -> int:
         """Returns how many items of each list are needed for ``k`` of them, where some users have ``given`` a history."""
@@ -237,6 +253,15 @@ class Answer:
             self._name,
             self._version,
         )
+
+
+def read_clock(message: Any) -> tuple[int, int] | None:
+    """Returns the server's clock and its number; None if this is an answer of a server that does not tell them."""
+    raw = {output.name: raw for output, raw in zip(message.outputs, message.raw_output_contents, strict=False)}
+    if raw.get(REASON) != bytes([TELLS_CLOCK]) or len(raw.get(ITEM_ID, b"")) != 2 * _WIRE_INT64.itemsize:
+        return None
+    told, number = np.frombuffer(raw[ITEM_ID], _WIRE_INT64).tolist()
+    return told, number
 
 
 def _named(

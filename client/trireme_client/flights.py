@@ -129,6 +129,11 @@ class Flights:
         if call.flight is None:
             self.pending -= 1
 
+    @property
+    def left(self) -> int:
+        """How many RPCs in flight nobody waits for any more."""
+        return sum(all(call.settled for call in flight.calls) for flight in tuple(self.in_flight))
+
     def waiting(self) -> list[Call]:
         """Returns the calls that wait."""
         groups = (*(calls for calls, _ in self._again), self._lane)

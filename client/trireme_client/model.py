@@ -17,6 +17,11 @@ ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE = "item_id", "score", "rung", "reason"
 K = "k"
 # The request parameter with items that lists must not hold, and how many of them a user may have.
 EXCLUDE, MOST_EXCLUDED = "exclude", 1000
+# The request parameters that say how long a request may take (µs), and when it was sent: ns on the server's monotonic clock,
+# and the number of that clock.
+TIMEOUT, SENT, SENT_CLOCK = "timeout", "sent", "sent_clock"
+# The request parameter that asks for that clock, and the reason of such an answer: ITEM_ID is the clock and its number.
+TELL_CLOCK, TELLS_CLOCK = "tell_clock", 255
 # The request parameter that asks for the ledger, which is also the name of its tensor.
 LEDGER = "ledger"
 # The parameter of the configuration that holds the SLO, as JSON.

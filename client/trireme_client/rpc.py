@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 # ten thousand users does not fill the server's queue ahead of everybody else.
 MAX_IN_FLIGHT = 4
 
-# Seconds after which an RPC without any other limit is given up: no answer comes after that long.
+# Seconds after which an RPC without any other limit is given up: no answer comes after that long. Those that nobody waits for
+# any more end then, too.
 CEILING = 60.0
 
 T = TypeVar("T")
@@ -66,10 +67,19 @@ class Rpc(NamedTuple):
 Steps = Generator[list[Rpc], list[Any], T]
 
 
-def staggered(rpcs: Sequence[Rpc], start: Callable[[Rpc], Any]) -> Generator[Any, None, None]:
+class Flying(NamedTuple):
+    """An RPC in flight: its call of gRPC, and the moment of ``time.monotonic`` until which it is waited for."""
+
+    call: Any
+    until: float
+
+
+def staggered(
+    rpcs: Sequence[Rpc], start: Callable[[Rpc], Any], leave: Callable[[Any], None]
+) -> Generator[Any, None, None]:
     """Starts RPCs, MAX_IN_FLIGHT at a time, and yields each in order, to be waited for before the next is asked for.
 
-    Closing the generator cancels the RPCs that are still in flight.
+    Closing the generator leaves the RPCs that are still in flight.
     """
     waiting: deque[Any] = deque()
     try:
@@ -83,4 +93,4 @@ def staggered(rpcs: Sequence[Rpc], start: Callable[[Rpc], Any]) -> Generator[Any
             waiting.popleft()
     finally:
         for call in waiting:
-            call.cancel()
+            leave(call)

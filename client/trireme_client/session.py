@@ -5,26 +5,49 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import EllipsisType
 from typing import Any
 
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from .codec import Codec
-from .errors import ClosedError, InvalidRequestError, ModelNotFoundError, TriremeError, ValidationError
-from .model import ModelInfo, read_model_info
+from .clock import ServerClock
+from .codec import NOBODY, Codec, read_clock
+from .errors import (
+    ClosedError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    ProtocolError,
+    TimeoutError,
+    TriremeError,
+    ValidationError,
+)
+from .fallback import check_fallback, popular_instead
+from .model import SENT, SENT_CLOCK, TIMEOUT, ModelInfo, read_model_info
 from .options import Header, Headers, Timeout, check_channel_options, check_model, check_time_left, check_url
-from .recorder import NO_RPC, Recorder, RpcRecorder
+from .recommendations import Recommendations
+from .recorder import NO_CALL, NO_RPC, Recorder, RpcRecorder
 from .requests import CheckedRequest
-from .rpc import CEILING, Deadline, EachRpc, Rpc, Steps
-from .status import error_from_status
+from .rpc import CEILING, Deadline, EachRpc, Flying, Rpc, Steps
+from .status import error_from_status, survives_cancels
 from .telemetry import Telemetry, check_telemetry
 from .tls import TLS, check_tls
 
 # Seconds between two readings of the dimensions, whatever the reason. Behind a balancer, servers of two versions may
 # answer by turns, and what a server refuses may be refused again and again.
 _READ_AGAIN_EVERY = 1.0
+
+# Seconds for what a client asks beside the model's configuration when it connects: it can do without.
+_EXTRAS = 0.5
+
+# RPCs that nobody waits for any more and that a server which must not be told so has not answered yet. Beyond that, calls fail
+# at once: they would only lengthen its queue.
+MOST_LEFT = 64
+
+# Seconds that the channel of a closed client stays open for such RPCs.
+CLOSE_GRACE = 5.0
 
 Limit = float | EllipsisType | None
 """Seconds for all of a call, None for no limit; left out (...), the client's Timeout holds."""
@@ -51,6 +74,7 @@ class Session(ABC):
         headers: Mapping[str, Header] | None,
         channel_options: Mapping[str, int | str] | None,
         telemetry: Telemetry | None,
+        fallback: bool = False,
     ) -> None:
         self._grpc, self._owner = grpc, owner
         self._url = check_url(url)
@@ -61,6 +85,12 @@ class Session(ABC):
         self._channel_options = check_channel_options(channel_options)
         self.recorders = check_telemetry(telemetry, self._model, self._url)
         self.codec: Codec | None = None
+        self.clock = ServerClock()
+        self.cancels = False  # whether the server may be told that nobody waits for an answer any more
+        self.left: set[Any] = set()
+        self.flying: set[Any] = set()
+        self._falls_back = check_fallback(fallback)
+        self._popular: Recommendations | None = None
         self.closed = False
         self.channel: Any = None
         self.retired: Any = None  # the channel with the certificates before these: its last RPCs may be in flight
@@ -95,6 +125,14 @@ class Session(ABC):
     def refresh(self) -> None:
         """Reads the model's dimensions in the background; until they have come, or if they do not, the old ones serve."""
 
+    @abstractmethod
+    def ask_clock(self, codec: Codec) -> None:
+        """Asks for the server's clock in the background."""
+
+    @abstractmethod
+    def leave(self, flying: Flying) -> None:
+        """Ends an RPC that nobody waits for any more: now, or when it is answered, if the server does not survive that."""
+
     def method(self, rpc: Rpc) -> Any:
         """Returns gRPC's callable for an RPC; opens the channel if that was not done yet, or the certificates are new."""
         if self._stub is None:
@@ -106,7 +144,31 @@ class Session(ABC):
     def arguments(self, rpc: Rpc, recorder: RpcRecorder) -> dict[str, Any]:
         """Returns the arguments for that callable."""
         seconds, metadata = rpc.deadline.remaining(), self._headers.now() + recorder.headers
-        return {"request": rpc.message, "timeout": CEILING if seconds is None else seconds, "metadata": metadata}
+        if rpc.method == "ModelInfer":
+            self._check_left()
+            self._stamp(rpc.message, seconds)
+        # A deadline of gRPC's is a cancel at the server.
+        limit = CEILING if seconds is None else seconds if self.cancels else max(CEILING, seconds)
+        return {"request": rpc.message, "timeout": limit, "metadata": metadata}
+
+    def _check_left(self) -> None:
+        if len(self.left) >= MOST_LEFT:
+            raise OverloadedError(f"{self._where()} has not ended {len(self.left)} calls that were given up")
+
+    def _stamp(self, message: Any, seconds: float | None) -> None:
+        """Writes into a ModelInferRequest how long it may take, from now on."""
+        if seconds is None:
+            return
+        message.parameters[TIMEOUT].int64_param = max(1, int(seconds * 1e6))
+        now = self.clock.read()
+        if now is not None:
+            message.parameters[SENT].int64_param, message.parameters[SENT_CLOCK].int64_param = now
+
+    @staticmethod
+    def until(rpc: Rpc) -> float:
+        """Returns the moment until which an RPC that starts now is waited for."""
+        seconds = rpc.deadline.remaining()
+        return time.monotonic() + (CEILING if seconds is None else seconds)
 
     def recorder(self, rpc: Rpc) -> RpcRecorder:
         """Begins an RPC; it is recorded if it serves a sampled call."""
@@ -126,16 +188,31 @@ class Session(ABC):
         recorder.ended("connect")
         batches = codec.batches(requests, recorder.wants_ledger)
         recorder.ended("serialise")
+        if self.clock.due():
+            self.ask_clock(codec)
         deadline = EachRpc(self.timeout.request) if timeout is ... else first
-        answers = yield [
-            Rpc("ModelInfer", batch.message, deadline, recorder.sampled, keeps_errors) for batch in batches
-        ]
+        keeps_each = keeps_errors or self._falls_back
+        answers = yield [Rpc("ModelInfer", batch.message, deadline, recorder.sampled, keeps_each) for batch in batches]
         recorder.ended("rpc")
         for answer in answers:
             self.notice_version(codec, answer)
-        results = codec.results(batches, answers, recorder, keeps_errors)
+        results = codec.results(batches, answers, recorder, keeps_each)
+        if self._falls_back:
+            pairs = zip(requests, results, strict=True)
+            results = [self._completed(request, result, keeps_errors) for request, result in pairs]
         recorder.ended("parse")
         return results
+
+    def _completed(self, request: CheckedRequest, result: Any, keeps_error: bool) -> Any:
+        """Returns a result, or what there is instead of one that did not come in time."""
+        if not isinstance(result, TriremeError):
+            return result
+        try:
+            return self.instead(request, result)
+        except TriremeError:
+            if not keeps_error:
+                raise
+            return result
 
     def recommend_many_steps(
         self, requests: Sequence[CheckedRequest | ValidationError], timeout: Limit, recorder: Recorder, errors: bool
@@ -154,14 +231,41 @@ class Session(ABC):
     def codec_steps(self, deadline: Deadline) -> Steps[Codec]:
         """Reads the model's configuration. Calls that need it at the same time may each read it: it is the same."""
         named = {"name": self._model, "version": self._model_version}
-        config, metadata = yield [
+        config, metadata, server = yield [
             Rpc("ModelConfig", service_pb2.ModelConfigRequest(**named), deadline),
             Rpc("ModelMetadata", service_pb2.ModelMetadataRequest(**named), deadline),
+            Rpc("ServerMetadata", service_pb2.ServerMetadataRequest(), deadline, keeps_error=True),
         ]
+        self.cancels = not isinstance(server, TriremeError) and survives_cancels(server.version)
         info = read_model_info(config.config, metadata.versions, self._model_version)
         self.codec = codec = Codec(info, self._model_version)
         self.recorders.slo_s = None if info.slo_ms is None else info.slo_ms / 1000
+        yield from self.clock_steps(codec)
+        if self._falls_back:
+            yield from self._popular_steps(codec)
         return codec
+
+    def clock_steps(self, codec: Codec) -> Steps[None]:
+        """Asks for the server's clock, which no answer tells by the way: Triton's answers carry tensors of a fixed form only."""
+        asked = self.clock.now()
+        (answer,) = yield [Rpc("ModelInfer", codec.clock_message(), Deadline(_EXTRAS), keeps_error=True)]
+        if isinstance(answer, TriremeError):
+            self.clock.missed()
+        elif (told := read_clock(answer)) is not None:
+            self.clock.learn(asked, self.clock.now(), *told)
+
+    def _popular_steps(self, codec: Codec) -> Steps[None]:
+        """Asks for the list that takes the place of an answer which does not come in time."""
+        (answer,) = yield [Rpc("ModelInfer", codec.popular_message(), Deadline(_EXTRAS), keeps_error=True)]
+        if not isinstance(answer, TriremeError):
+            with suppress(ProtocolError):
+                self._popular = codec.answer(answer, 1).of(0, NOBODY._replace(k=codec.info.list_length), NO_CALL)
+
+    def instead(self, request: CheckedRequest, error: BaseException) -> Recommendations:
+        """Returns what a call gets whose time ran out. Raises ``error`` if it is another one, or there is nothing to return."""
+        if self._popular is None or not isinstance(error, TimeoutError):
+            raise error
+        return popular_instead(self._popular, request)
 
     def notice_version(self, codec: Codec, answer: Any) -> None:
         """Has the model's dimensions read again if another version answered: its dimensions may differ."""

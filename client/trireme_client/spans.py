@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -217,6 +217,12 @@ class _TracedCall:
     def __await__(self) -> Generator[Any, None, Any]:
         with self._span:
             return (yield from self._call.__await__())
+
+    def done(self) -> bool:
+        return bool(self._call.done())
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._call.add_done_callback(callback)
 
     def cancel(self) -> None:
         # A call whose answer has come already, though it is never read, cannot be cancelled.

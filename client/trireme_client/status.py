@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from .errors import (
     ConnectError,
     InvalidRequestError,
@@ -36,6 +38,17 @@ _NOT_CONNECTED = (
 # Triton answers NOT_FOUND also for models that it has but cannot serve now. While it stops, it unloads them first
 # ("Request for unknown model: 'm' has no available versions"); then it answers that it is stopping.
 _UNAVAILABLE_NOT_FOUND = ("has no available versions", "server is stopping", "is not at ready state")
+
+
+# Before this version, a server may crash on an RPC that its client cancels, or whose deadline passes (triton-inference-server
+# server#7368 and #8034, repaired by #8078).
+_SURVIVES_CANCELS = (2, 57)
+
+
+def survives_cancels(version: str) -> bool:
+    """Returns whether a server of this version, such as "2.51.0", can be told that nobody waits for an answer any more."""
+    parts = re.match(r"(\d+)\.(\d+)", version)
+    return parts is not None and (int(parts[1]), int(parts[2])) >= _SURVIVES_CANCELS
 
 
 def error_from_status(status: str, details: str, where: str, seconds: float | None) -> TriremeError:

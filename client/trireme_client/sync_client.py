@@ -7,7 +7,7 @@ from types import EllipsisType
 from typing import Any, Literal, overload
 
 from .base import BaseClient
-from .errors import TriremeError
+from .errors import TimeoutError, TriremeError
 from .model import ModelInfo
 from .recommendations import Recommendations
 from .requests import Anonymous, Ids, Request, check_arguments, check_requests
@@ -36,6 +36,8 @@ class Client(BaseClient):
         coalescing: lets concurrent calls of ``recommend`` share RPCs, which is far cheaper under load for client and
             server; None makes one RPC per call.
         telemetry: reports every call to OpenTelemetry.
+        fallback: answers a call whose time runs out with popular items, which the client has got when it connected: rung
+            POPULAR, reason DEADLINE. Without it, or before they are known, the call raises TimeoutError.
 
     Raises:
         ValidationError: an argument is wrong.
@@ -70,9 +72,12 @@ class Client(BaseClient):
         with self._session.recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude)
             recorder.ended("validate")
-            if self._coalescer is not None:
-                return recorder.answered(self._coalescer.recommend(request, timeout, recorder))
-            (result,) = self._session.run(self._session.recommend_steps([request], timeout, recorder))
+            try:
+                if self._coalescer is not None:
+                    return recorder.answered(self._coalescer.recommend(request, timeout, recorder))
+                (result,) = self._session.run(self._session.recommend_steps([request], timeout, recorder))
+            except TimeoutError as error:
+                result = self._session.instead(request, error)
             return recorder.answered(result)
 
     @overload

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
 
 import grpc
 
+from .codec import Codec
 from .errors import TriremeError
-from .rpc import Deadline, Rpc, Steps, T, staggered
-from .session import Session
+from .rpc import Deadline, Flying, Rpc, Steps, T, staggered
+from .session import CLOSE_GRACE, Session
+
+# Seconds between two looks at whether the RPCs of a closed client have ended.
+_LOOK_EVERY = 0.02
 
 
 class SyncSession(Session):
@@ -19,6 +24,7 @@ class SyncSession(Session):
 
     def __init__(self, owner: str, url: str, **options: Any) -> None:
         super().__init__(grpc, owner, url, **options)
+        self._landed: dict[Any, threading.Event] = {}
         self.open()
 
     def run(self, steps: Steps[T]) -> T:
@@ -34,13 +40,13 @@ class SyncSession(Session):
     def exchange(self, rpcs: list[Rpc]) -> list[Any]:
         """Makes RPCs, a few at a time, and returns their answers in order.
 
-        The first error cancels the rest; the error of an RPC that keeps it stands in place of its answer.
+        The first error ends the rest; the error of an RPC that keeps it stands in place of its answer.
         """
         try:
-            if len(rpcs) == 1:
+            if len(rpcs) == 1 and self.cancels:
                 return [self._answer(rpcs[0], self._call, rpcs[0])]
-            with closing(staggered(rpcs, self.start)) as calls:
-                return [self._answer(rpc, call.result) for rpc, call in zip(rpcs, calls, strict=True)]
+            with closing(staggered(rpcs, self._fly, self.leave)) as flights:
+                return [self._answer(rpc, self._land, flying) for rpc, flying in zip(rpcs, flights, strict=True)]
         except (grpc.FutureCancelledError, ValueError):  # what gRPC raises for a channel that was closed meanwhile
             if self.closed:
                 raise self.closed_meanwhile() from None
@@ -51,6 +57,8 @@ class SyncSession(Session):
             return wait(*arguments)
         except grpc.RpcError as error:
             failure = self.failure(error, rpc.deadline)
+        except TimeoutError:
+            failure = self.timed_out(rpc.deadline.seconds)
         if rpc.keeps_error:
             return failure
         raise failure
@@ -63,9 +71,47 @@ class SyncSession(Session):
     def start(self, rpc: Rpc) -> Any:
         """Starts an RPC; returns its gRPC future."""
         recorder = self.recorder(rpc)
-        with recorder.starting():
-            future = self.method(rpc).future(**self.arguments(rpc, recorder))
+        starting = object()
+        self.flying.add(starting)  # before the server can know of it: another thread may be closing the client
+        try:
+            with recorder.starting():
+                future = self.method(rpc).future(**self.arguments(rpc, recorder))
+            self.flying.add(future)  # gRPC cancels what nobody refers to
+        finally:
+            self.flying.discard(starting)
+        future.add_done_callback(self.flying.discard)
         return recorder.future(future)
+
+    def _fly(self, rpc: Rpc) -> Flying:
+        until = self.until(rpc)
+        return Flying(self.start(rpc), until)
+
+    def _land(self, flying: Flying) -> Any:
+        """Returns the answer of an RPC in flight.
+
+        Raises:
+            TimeoutError: it did not come in time.
+            ClosedError: the client was closed meanwhile.
+        """
+        call, until = flying
+        landed = self._landed[call] = threading.Event()
+        try:
+            call.add_done_callback(lambda _: landed.set())
+            if self.closed or not landed.wait(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)):
+                self.leave(flying)
+        finally:
+            del self._landed[call]
+        if call.done():
+            return call.result()
+        raise self.closed_meanwhile() if self.closed else TimeoutError
+
+    def leave(self, flying: Flying) -> None:
+        call = flying.call
+        if self.cancels:
+            call.cancel()
+        elif not call.done():
+            self.left.add(call)
+            call.add_done_callback(self.left.discard)
 
     def refresh(self) -> None:
         """Reads the model's dimensions in a thread."""
@@ -75,12 +121,34 @@ class SyncSession(Session):
         with suppress(TriremeError):
             self.run(self.codec_steps(Deadline(self.timeout.connect)))
 
+    def ask_clock(self, codec: Codec) -> None:
+        threading.Thread(target=self._ask_clock, args=(codec,), daemon=True).start()
+
+    def _ask_clock(self, codec: Codec) -> None:
+        with suppress(TriremeError):
+            self.run(self.clock_steps(codec))
+
     def close_channel(self, channel: Any) -> None:
         """Closes a channel."""
         channel.close()
 
     def close(self) -> None:
-        """Closes the channels, which cancels their RPCs."""
+        """Wakes whoever waits, and closes the channels: at once, or when the RPCs in flight have ended if the server does not
+        survive that they are cancelled."""
+        for landed in tuple(self._landed.values()):
+            landed.set()
+        if self.cancels or not self.flying:
+            self._close_channels()
+        else:
+            threading.Thread(target=self._close_later, daemon=True).start()
+
+    def _close_later(self) -> None:
+        until = time.monotonic() + CLOSE_GRACE
+        while self.flying and time.monotonic() < until:
+            time.sleep(_LOOK_EVERY)
+        self._close_channels()
+
+    def _close_channels(self) -> None:
         self.channel.close()
         if self.retired is not None:
             self.retired.close()

@@ -4,6 +4,7 @@ wrong name, dtype or shape. Its answers are plain otherwise: user u gets the ite
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from tritonclient.grpc.service_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
 )
+
+from trireme_runtime.schema import TELL_CLOCK, TELLS_CLOCK
 
 HISTORY, ITEMS, BATCH = 5, 12, 4
 WAIT = 20  # seconds; whatever has not come by then will not come
@@ -45,11 +48,16 @@ class FakeTriton(GRPCInferenceServiceServicer):
     def __init__(self) -> None:
         self.config = entry_config()
         self.version = "3"
+        self.server_version = "2.51.0"  # which does not survive cancels
+        self.clock: Callable[[], int] | None = time.monotonic_ns  # None for a server that does not tell it
+        self.clock_number = 7
+        self.cancelled = 0
         self.requests: list[Any] = []
         self.headers: list[dict[str, str]] = []
         self.config_reads = 0
         self.fault: Fault | None = None
         self._changed = threading.Condition()
+        self._answered: set[Any] = set()
         self._holds: Callable[[set[int]], bool] = lambda users: False
 
     def hold(self, *users: int) -> None:
@@ -86,7 +94,13 @@ class FakeTriton(GRPCInferenceServiceServicer):
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return service_pb2.ModelMetadataResponse(name=request.name, versions=["1", self.version])
 
+    def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return service_pb2.ServerMetadataResponse(name="triton", version=self.server_version)
+
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        if TELL_CLOCK in request.parameters and self.clock is not None:
+            return self._tell_clock(request)
+        context.add_callback(self._ended(context))
         users = np.frombuffer(request.raw_input_contents[0], np.int64)
         with self._changed:
             self.headers.append(dict(context.invocation_metadata()))
@@ -110,7 +124,27 @@ class FakeTriton(GRPCInferenceServiceServicer):
             answer.raw_output_contents.append(array.tobytes())
         if self.fault:
             self.fault(request, answer, context)
+        self._answered.add(context)
         return answer
+
+    def _tell_clock(self, request: Any) -> Any:
+        assert self.clock is not None
+        answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=self.version)
+        told = np.array([[self.clock(), self.clock_number]], np.int64)
+        for name, kind, array in (("item_id", "INT64", told), ("reason", "UINT8", np.array([[TELLS_CLOCK]], np.uint8))):
+            answer.outputs.add(name=name, datatype=kind, shape=array.shape)
+            answer.raw_output_contents.append(array.tobytes())
+        return answer
+
+    def _ended(self, context: grpc.ServicerContext) -> Callable[[], None]:
+        """What counts the RPCs that end before they are answered: cancelled, or by a deadline."""
+
+        def count() -> None:
+            with self._changed:
+                self.cancelled += context not in self._answered
+                self._changed.notify_all()
+
+        return count
 
 
 @contextmanager

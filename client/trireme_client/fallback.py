@@ -1,0 +1,40 @@
+"""What a client shows of its own when no answer comes in time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .errors import ValidationError
+from .recommendations import Reason, Recommendations, Rung
+from .requests import NO_USER, CheckedRequest
+
+
+def check_fallback(fallback: object) -> bool:
+    """Returns whether a client answers by itself what is not answered in time."""
+    if not isinstance(fallback, bool):
+        raise ValidationError(f"fallback is {fallback!r}; allowed: True or False")
+    return fallback
+
+
+def popular_instead(popular: Recommendations, request: CheckedRequest) -> Recommendations:
+    """Returns the popular items that the request neither has in its history nor excludes.
+
+    Args:
+        popular: the list of a user of whom nothing is known.
+    """
+    gone = np.array([int(item) for item in request.exclude.split(",") if item], dtype=np.int64)
+    if request.history is not None:
+        gone = np.concatenate([gone, request.history])
+    kept = np.flatnonzero(~np.isin(popular.item_ids, gone))[: request.k]
+    item_ids, scores = popular.item_ids[kept], popular.scores[kept]
+    item_ids.flags.writeable = scores.flags.writeable = False
+    return replace(
+        popular,
+        user_id=None if request.user_id == NO_USER else request.user_id,
+        item_ids=item_ids,
+        scores=scores,
+        rung=Rung.POPULAR,
+        reason=Reason.DEADLINE,
+    )
