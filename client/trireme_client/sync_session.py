@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from .codec import Codec
 from .errors import TriremeError
 from .rpc import Deadline, Flying, Rpc, Steps, T, staggered
 from .session import CLOSE_GRACE, Session
+from .workers import WORKERS, Job
 
 # Seconds between two looks at whether the RPCs of a closed client have ended.
 _LOOK_EVERY = 0.02
@@ -45,7 +47,8 @@ class SyncSession(Session):
         try:
             if len(rpcs) == 1 and self.cancels:
                 return [self._answer(rpcs[0], self._call, rpcs[0])]
-            with closing(staggered(rpcs, self._fly, self.leave)) as flights:
+            start = self._fly_alone if len(rpcs) == 1 else self._fly
+            with closing(staggered(rpcs, start, self.leave)) as flights:
                 return [self._answer(rpc, self._land, flying) for rpc, flying in zip(rpcs, flights, strict=True)]
         except (grpc.FutureCancelledError, ValueError):  # what gRPC raises for a channel that was closed meanwhile
             if self.closed:
@@ -85,6 +88,15 @@ class SyncSession(Session):
     def _fly(self, rpc: Rpc) -> Flying:
         until = self.until(rpc)
         return Flying(self.start(rpc), until)
+
+    def _fly_alone(self, rpc: Rpc) -> Flying:
+        """Starts an RPC beside which this call makes no other."""
+        job = Job()
+        self.flying.add(job)
+        job.add_done_callback(self.flying.discard)
+        until = self.until(rpc)
+        WORKERS.start(job, partial(self._call, rpc))
+        return Flying(job, until)
 
     def _land(self, flying: Flying) -> Any:
         """Returns the answer of an RPC in flight.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,7 @@ from trireme_client import (
 )
 from trireme_client.clock import ServerClock
 from trireme_client.status import survives_cancels
+from trireme_client.workers import Job, Workers
 
 Make = Callable[..., Callers]
 SECOND = 10**9
@@ -306,3 +308,42 @@ class TestFallback:
     def test_is_checked(self, client: type[Client]) -> None:
         with pytest.raises(ValidationError, match="fallback is 1; allowed: True or False"):
             client("localhost:8001", fallback=1)  # type: ignore[arg-type]
+
+
+class TestWorkers:
+    def test_a_job_returns_or_raises_what_its_call_does(self) -> None:
+        workers = Workers()
+        for work, kind in ((lambda: 7, int), (lambda: 1 // 0, ZeroDivisionError)):
+            job, done = Job(), threading.Event()
+            job.add_done_callback(lambda _, done=done: done.set())
+            workers.start(job, work)
+            assert done.wait(WAIT)
+            if kind is int:
+                assert job.result() == 7
+            else:
+                with pytest.raises(kind):
+                    job.result()
+
+    def test_a_callback_that_comes_late_is_called_at_once(self) -> None:
+        job, called = Job(), []
+        job.run(lambda: None)
+        job.add_done_callback(called.append)
+        assert called == [job]
+
+    def test_a_thread_takes_the_next_job_when_it_is_done_with_one(self) -> None:
+        workers, threads = Workers(), set()
+        for _ in range(20):
+            job = Job()
+            workers.start(job, lambda: threads.add(threading.get_ident()))
+            until(lambda: len(workers._idle) == 1)
+        assert len(threads) == 1
+
+    def test_no_more_threads_are_kept_than_are_needed_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("trireme_client.workers._MOST_IDLE", 2)
+        workers, gate, jobs = Workers(), threading.Event(), [Job() for _ in range(5)]
+        for job in jobs:
+            workers.start(job, gate.wait)
+        gate.set()
+        until(lambda: all(job.done() for job in jobs) and len(workers._idle) == 2)
+        workers.forget()
+        assert not workers._idle
