@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 
@@ -13,9 +14,10 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tests.e2e.conftest import Served
 from tests.e2e.test_answers import history_ids
 from tests.e2e.test_parameters import message, tensors
+from tests.support.callers import until
 from tests.support.serving import served_briefly
 from tests.support.slow_stage import SlowStage
-from trireme_client import Reason, Rung
+from trireme_client import ANONYMOUS, AsyncClient, Client, Coalescing, Reason, Rung
 from trireme_runtime.schema import TELLS_CLOCK
 from trireme_runtime.triton.clock import clock_number
 
@@ -88,8 +90,14 @@ def slow(served: Served, tmp_path_factory: pytest.TempPathFactory) -> SlowStage:
 
 
 @pytest.fixture(scope="module")
-def slow_stub(slow: SlowStage) -> Iterator[GRPCInferenceServiceStub]:
-    with served_briefly(slow.repository) as server, grpc.insecure_channel(server.grpc_url) as channel:
+def slow_url(slow: SlowStage) -> Iterator[str]:
+    with served_briefly(slow.repository) as server:
+        yield server.grpc_url
+
+
+@pytest.fixture
+def slow_stub(slow_url: str) -> Iterator[GRPCInferenceServiceStub]:
+    with grpc.insecure_channel(slow_url) as channel:
         yield GRPCInferenceServiceStub(channel)
 
 
@@ -107,3 +115,61 @@ def test_what_is_short_of_time_for_ranking_comes_in_the_order_of_retrieval(
         slow.clear()
     assert outcome(answer) == [[Rung.RETRIEVAL_ORDER, Reason.DEADLINE]]
     assert answer["item_id"].min() >= 0
+
+
+@pytest.mark.parametrize("coalescing", [None, Coalescing()])
+def test_a_caller_whose_time_runs_out_gets_a_shorter_answer_and_the_server_no_cancel(
+    served: Served, slow: SlowStage, slow_url: str, plan: str, coalescing: Coalescing | None
+) -> None:
+    users = served.dataset.test.user_id[:4].tolist()
+    with Client(slow_url, model=plan, coalescing=coalescing, fallback=True, timeout=30) as client:
+        expected = [client.recommend(user).item_ids.tolist() for user in users]
+        popular = client.recommend(ANONYMOUS).item_ids.tolist()
+        for user in users * 8:  # whatever was slow before counts no more
+            client.recommend(user)
+        slow.set("retrieval", ms=400)
+        try:
+            first = client.recommend(users[0], timeout=0.1)
+            assert client.left_rpcs == 1
+            assert first.item_ids.tolist() == popular
+            # From then on, the server may know how slow it has become, and cut them short itself.
+            answers = [first, *(client.recommend(user, timeout=0.1) for user in users[1:])]
+            assert [answer.user_id for answer in answers] == users
+            assert {answer.reason for answer in answers} == {Reason.DEADLINE}
+            until(lambda: client.left_rpcs == 0)
+        finally:
+            slow.clear()
+        assert [client.recommend(user).item_ids.tolist() for user in users] == expected
+
+
+@pytest.mark.parametrize("coalescing", [None, Coalescing()])
+async def test_a_task_that_is_cancelled_leaves_its_rpc_to_end(
+    served: Served, slow: SlowStage, slow_url: str, plan: str, coalescing: Coalescing | None
+) -> None:
+    first, second = served.dataset.test.user_id[:2].tolist()
+    async with AsyncClient(slow_url, model=plan, coalescing=coalescing, timeout=30) as client:
+        expected = await client.recommend(second)
+        slow.set("retrieval", ms=400)
+        try:
+            tasks = [asyncio.create_task(client.recommend(first)) for _ in range(8)]
+            await asyncio.sleep(0.1)
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(result) for result in results} == {asyncio.CancelledError}
+            while client.left_rpcs:
+                await asyncio.sleep(0.01)
+        finally:
+            slow.clear()
+        assert (await client.recommend(second)).item_ids.tolist() == expected.item_ids.tolist()
+
+
+def test_a_client_says_when_it_sent_on_the_clock_of_the_server(served: Served, plan: str) -> None:
+    with Client(served.url, model=plan) as client:
+        client.recommend(int(served.dataset.test.user_id[0]))
+        session = client._session
+        assert not session.cancels  # the embedded server does not survive them
+        before = time.monotonic_ns()
+        now, number = session.clock.read()
+        assert number == clock_number()
+        assert abs(now - before) < 10**9  # on one machine, both are the same clock
