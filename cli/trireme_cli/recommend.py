@@ -36,19 +36,22 @@ def recommend(
     exclude: Annotated[
         str | None, typer.Option(help="Item ids, comma-separated, that must not come back; at most 1,000.")
     ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that the answer may take; the server shortens it to be in time.")
+    ] = None,
     model: Model = "recommend",
     repository: ServedRepository = REPOSITORY,
     ledger: Annotated[bool, typer.Option("--ledger", help="Draw where the time of the call went.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a server for recommendations."""
-    from trireme_client import ANONYMOUS, Client
+    from trireme_client import ANONYMOUS, Client, Timeout
     from trireme_runtime.titles import read_titles
 
     who = ANONYMOUS if user is None else user
     items, excluded = parse_ids("--history", history), parse_ids("--exclude", exclude)
     titles = read_titles(repository)
-    with Client(url, model=model) as client:
+    with Client(url, model=model, timeout=Timeout() if timeout is None else Timeout(timeout)) as client:
         if not ledger:
             answer = client.recommend(who, k, history=items, exclude=excluded)
             finish(to_json(answer, titles), as_json, recommendations_table(answer, titles))

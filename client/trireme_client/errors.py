@@ -4,7 +4,7 @@ TriremeError
 ├── ValidationError       (also ValueError) an argument is wrong; nothing was sent
 ├── ClosedError           the client was closed, before or during the call
 ├── NotNowError           no answer now: show something else, try later, or try another server
-│   ├── OverloadedError       too many calls wait in this client already; this one was not sent
+│   ├── OverloadedError       too many calls wait in this client, or were given up and have not ended
 │   ├── ConnectError          no connection: refused, unknown host, TLS refused, or lost before the answer
 │   ├── TimeoutError          (also the built-in TimeoutError) no answer within the time allowed
 │   └── UnavailableError      (also a ServerError) the server cannot serve now: overloaded, loading or stopping
@@ -46,7 +46,8 @@ class NotNowError(TriremeError):
 
 
 class OverloadedError(NotNowError):
-    """``Coalescing.max_pending`` calls wait in this client already; this one was not sent."""
+    """``Coalescing.max_pending`` calls wait in this client already, or the server has not ended too many that were given up; this
+    one was not sent."""
 
 
 class ConnectError(NotNowError):
