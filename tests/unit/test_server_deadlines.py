@@ -26,10 +26,10 @@ from trireme_runtime.triton import clock
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
 from trireme_runtime.triton.costs import Costs
-from trireme_runtime.triton.deadlines import IDLE_NS, Deadlines, Waiting
+from trireme_runtime.triton.deadlines import IDLE_FULL_NS, IDLE_NS, Deadlines, Waiting
 
 #: Long ago, and far from now, for machines of any age.
-LONG_AGO, HOUR_US = 0, 3_600_000_000
+LONG_AGO, HOUR_US, SECOND = 0, 3_600_000_000, 10**9
 
 
 class Interpreted(Funnel):
@@ -289,35 +289,60 @@ def test_the_last_step_of_an_ensemble_keeps_the_candidates_that_it_got(funnel: F
     assert outcome(answer) == [(RETRIEVAL_ORDER, DEADLINE)]
 
 
+T0 = 10**12
+
+
 class TestWaiting:
     """Times in ns; batches of up to 4."""
 
     def test_who_comes_to_an_idle_instance_has_not_waited(self) -> None:
         waiting = Waiting(4)
-        assert waiting.longest(10**12) == 0
-        waiting.ended(10**12, 10**12 + 100, 4, 1)
-        assert waiting.longest(10**12 + 101 + IDLE_NS) == 0
+        waiting.taken(T0, 4, 1)
+        assert waiting.longest == 0
+        waiting.ended(T0 + 100)
+        waiting.taken(T0 + 101 + IDLE_NS, 3, 1)
+        assert waiting.longest == 0
+
+    def test_a_full_batch_is_no_sign_of_an_idle_instance_unless_it_comes_much_later(self) -> None:
+        waiting = Waiting(4)
+        waiting.taken(T0, 4, 1)
+        waiting.ended(T0 + 100)
+        waiting.taken(T0 + 101 + IDLE_NS, 4, 1)
+        assert waiting.longest == 101 + IDLE_NS
+        waiting.ended(T0 + 200 + IDLE_NS)
+        waiting.taken(T0 + 10 * IDLE_FULL_NS, 4, 1)
+        assert waiting.longest == 0
 
     def test_what_comes_after_a_batch_that_was_not_full_came_after_it_was_taken(self) -> None:
         waiting = Waiting(4)
-        waiting.longest(10**12)
-        waiting.ended(10**12, 10**12 + 500, 3, 1)
-        assert waiting.longest(10**12 + 600) == 600
+        waiting.taken(T0, 3, 1)
+        waiting.ended(T0 + 500)
+        waiting.taken(T0 + 600, 3, 1)
+        assert waiting.longest == 600
 
-    def test_full_batches_in_a_row_add_up(self) -> None:
+    def test_full_batches_in_a_row_add_up_until_one_is_not_full(self) -> None:
         waiting = Waiting(4)
-        waiting.longest(10**12)
-        waiting.ended(10**12, 10**12 + 500, 3, 1)
-        for batch in range(1, 4):
-            assert waiting.longest(10**12 + batch * 500) == batch * 500
-            waiting.ended(10**12 + batch * 500, 10**12 + batch * 500 + 500, 4, 1)
-        assert waiting.longest(10**12 + 2000) == 2000
+        waited = []
+        for batch, rows in enumerate((3, 4, 4, 4, 3, 3)):
+            waiting.taken(T0 + batch * 500, rows, 1)
+            waited.append(waiting.longest)
+            waiting.ended(T0 + batch * 500 + 500)
+        assert waited == [0, 500, 1000, 1500, 2000, 500]
 
     def test_a_batch_that_the_next_large_request_did_not_fit_in_counts_as_full(self) -> None:
         waiting = Waiting(4)
-        waiting.longest(10**12)
-        waiting.ended(10**12 + 100, 10**12 + 500, 3, 2)
-        assert waiting.longest(10**12 + 600) == 600
+        for batch in range(3):
+            waiting.taken(T0 + batch * 500, 3, 2)
+            waiting.ended(T0 + batch * 500 + 500)
+        assert waiting.longest == 1000
+
+
+def test_as_many_as_fit_are_computed_those_with_the_most_time_left_first(funnel: Funnel) -> None:
+    deadlines = Served(funnel).deadlines
+    for rows in range(1, 9):
+        deadlines.full.costs.add(rows, rows * SECOND)
+    requests = [(left, 1, left * SECOND) for left in (3.5, 9.5, 0, 2.5, 4.5, float("inf"))]
+    assert [sorted(part.requests) for part in deadlines.divide(requests)] == [[0], [2.5, 3.5], [4.5, 9.5, float("inf")]]
 
 
 class TestCosts:

@@ -150,15 +150,17 @@ class Adapter:
 
     def _answers(self, group: Group, taken: int) -> list[tuple[int, Any]]:
         """Responses of requests that could be read, None for those that were sent already."""
+        if self._deadlines is not None:
+            sizes = [_rows(entry.inputs) for entry in group]
+            self._deadlines.waiting.taken(taken, sum(sizes), max(sizes))
         try:
-            return self._run_group(group, taken)
+            return self._run_group(group)
         except Exception as error:
             log.exception("a batch was not answered")
             return [(entry.position, self._internal(error)) for entry in group]
         finally:
             if self._deadlines is not None:
-                sizes = [_rows(entry.inputs) for entry in group]
-                self._deadlines.waiting.ended(taken, monotonic_ns(), sum(sizes), max(sizes))
+                self._deadlines.waiting.ended(monotonic_ns())
 
     def _clock(self, entry: Entry) -> Any:
         """The response to a request that asks for the clock. It has the form of a list, which every ensemble has."""
@@ -197,21 +199,21 @@ class Adapter:
             raise InvalidRequestError(f"{tensor.name} has the shape {list(array.shape)}, allowed is {allowed}")
         return array
 
-    def _run_group(self, group: Group, taken: int) -> list[tuple[int, Any]]:
+    def _run_group(self, group: Group) -> list[tuple[int, Any]]:
         batch = self._concatenate(group)
         rows = self._chain.invalid_rows(**batch)
         if not rows:
-            return self._run_valid(group, batch, taken)
+            return self._run_valid(group, batch)
         problems = _by_request(rows, group)
         answered = [(position, self._error(message)) for position, message in problems.items()]
         valid = [entry for entry in group if entry.position not in problems]
-        return answered + (self._run_valid(valid, self._concatenate(valid), taken) if valid else [])
+        return answered + (self._run_valid(valid, self._concatenate(valid)) if valid else [])
 
-    def _run_valid(self, group: Group, batch: Inputs, taken: int) -> list[tuple[int, Any]]:
+    def _run_valid(self, group: Group, batch: Inputs) -> list[tuple[int, Any]]:
         """One call of the chain where possible: unless there is a deadline, and no time for all of it."""
         if self._deadlines is None or not any(entry.timeout for entry in group):
             return self._call(group, batch)
-        *first, last = self._deadlines.divide(self._left(group, taken, self._deadlines))
+        *first, last = self._deadlines.divide(self._left(group, self._deadlines))
         answered: list[tuple[int, Any]] = []
         for form, part in first:  # their callers do not wait for the others
             answered += self._sent(part, self._cut_short(part, form))
@@ -220,14 +222,14 @@ class Adapter:
         return answered + self._call(last.requests, self._concatenate(last.requests) if first else batch)
 
     @staticmethod
-    def _left(group: Group, taken: int, deadlines: Deadlines) -> list[tuple[Entry, int, float]]:
+    def _left(group: Group, deadlines: Deadlines) -> list[tuple[Entry, int, float]]:
         """The requests, the users of each, and the ns that it has left."""
-        longest, now = deadlines.waiting.longest(taken), monotonic_ns()
+        now = monotonic_ns()
         left = []
         for entry in group:
             ns = math.inf
             if entry.timeout:
-                ns = entry.timeout * 1000 - deadlines.age(entry.parameters, now, longest)
+                ns = entry.timeout * 1000 - deadlines.age(entry.parameters, now)
                 if is_left_out(entry.inputs):
                     ns = 0
             left.append((entry, _rows(entry.inputs), ns))

@@ -6,7 +6,8 @@ was, an estimate takes its place, see ``Waiting``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from trireme_runtime.schema import CANDIDATE_INDEX, QUERY
@@ -18,8 +19,9 @@ from trireme_runtime.triton.parameters import Parameters
 
 __all__ = ["Deadlines", "Form", "Part", "Waiting"]
 
-#: ns between two batches from which the model was idle: until then, the next one may have been on its way.
-IDLE_NS = 2_000_000
+#: ns between two batches from which the model was idle: until then, the next one may have been on its way. A full batch is no
+#: sign of an idle model, and longer on its way.
+IDLE_NS, IDLE_FULL_NS = 2_000_000, 100_000_000
 #: ns that an answer takes back to its caller, beside what is measured here.
 RETURN_NS = 1_000_000
 
@@ -32,23 +34,28 @@ class Waiting:
     A batch that was not full left nothing behind, so whatever is in the next one came after it was taken; and who comes to an
     idle instance has not waited. (Triton forms a batch or two ahead, so this may be short by as much.) As long as all batches
     are full, the estimate grows; it falls as soon as the queue is empty once.
+
+    Attributes:
+        longest: the ns that a request in the last batch may have waited.
     """
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
-        self._since = self._ended = 0
+        self._since = self._ended = self._next_since = 0
+        self.longest = 0
 
-    def longest(self, now: int) -> int:
-        """Returns the ns that a request in the batch taken at ``now`` may have waited."""
-        if now - self._ended > IDLE_NS:
+    def taken(self, now: int, rows: int, largest: int) -> None:
+        """Notes a batch that was taken: its users, and those of its largest request."""
+        full = rows + largest > self._max_rows
+        self._since = self._next_since
+        if now - self._ended > (IDLE_FULL_NS if full else IDLE_NS):
             self._since = now
-        return now - self._since
+        self.longest = now - self._since
+        self._next_since = self._since if full else now
 
-    def ended(self, taken: int, now: int, rows: int, largest: int) -> None:
-        """Notes a batch, taken at one moment and answered at another: its users, and those of its largest request."""
+    def ended(self, now: int) -> None:
+        """Notes that the batch was answered."""
         self._ended = now
-        if rows + largest <= self._max_rows:
-            self._since = taken
 
 
 class Form(NamedTuple):
@@ -88,12 +95,11 @@ class Deadlines:
         """Whether there is any shorter way through the stages of this model."""
         return self._popular is not None
 
-    @staticmethod
-    def age(parameters: Parameters, now: int, longest: int) -> int:
-        """Returns the ns since a request was sent; ``longest`` is the estimate where it does not say."""
+    def age(self, parameters: Parameters, now: int) -> int:
+        """Returns the ns since a request was sent, an estimate where it does not say."""
         sent = parameters.sent
         if sent is None or parameters.sent_clock not in (None, clock_number()):
-            return longest
+            return self.waiting.longest
         return max(0, now - sent)
 
     def divide(self, requests: list[tuple[T, int, float]]) -> list[Part[T]]:
@@ -105,19 +111,41 @@ class Deadlines:
         """
         assert self._popular is not None
         shorter = self._order or self._popular
-        needed = RETURN_NS + self.full.costs.estimate(sum(rows for _, rows, left in requests if left > 0))
-        tight = sum(rows for _, rows, left in requests if 0 < left < needed)
-        order_needed = RETURN_NS + shorter.costs.estimate(tight)
-        popular: list[T] = []
-        order: list[T] = []
-        full: list[T] = []
-        for request, _, left in requests:
-            # What is tight for the only shorter form, that of popular items, is answered in it all the same.
-            wanted = full if left >= needed else order if left >= order_needed and self._order else popular
-            (wanted if left > 0 else popular).append(request)
+        late = [each for each in requests if each[2] <= 0]
+        alive = sorted((each for each in requests if each[2] > 0), key=lambda each: -each[2])
+        began = RETURN_NS + (self._popular.costs.estimate(_users(late)) if late else 0.0)
+        fitting = self._fitting(alive, began, shorter)
+        full, tight = alive[:fitting], alive[fitting:]
+        needed = began + self._order.costs.estimate(_users(tight)) if tight and self._order else math.inf
+        order = [each for each in tight if each[2] >= needed]
+        popular = [*late, *(each for each in tight if each[2] < needed)]
         if tight and not full:
             self.full.costs.doubt()
         if tight and not order:
             shorter.costs.doubt()
         parts = ((self._popular, popular), (shorter, order), (self.full, full))
-        return [Part(form, part) for form, part in parts if part]
+        return [Part(form, [request for request, _, _ in part]) for form, part in parts if part]
+
+    def _fitting(self, alive: list[tuple[T, int, float]], began: float, shorter: Form) -> int:
+        """Returns how many requests have the time for all stages, of those that have the most time left.
+
+        A smaller batch takes less, so that some are in time where all of them together would be late.
+
+        Args:
+            alive: those with the most time left first.
+            began: ns until the first run that is not of late requests.
+            shorter: what the others are answered by, before these.
+        """
+        rows = _users(alive)
+        others = 0
+        for count in range(len(alive), 0, -1):
+            _, last, left = alive[count - 1]
+            before = shorter.costs.estimate(others) if others else 0.0
+            if began + before + self.full.costs.estimate(rows) <= left:
+                return count
+            rows, others = rows - last, others + last
+        return 0
+
+
+def _users(requests: Sequence[tuple[Any, int, float]]) -> int:
+    return sum(rows for _, rows, _ in requests)
