@@ -27,6 +27,7 @@ from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
 from trireme_runtime.triton.costs import Costs
 from trireme_runtime.triton.deadlines import IDLE_FULL_NS, IDLE_NS, Deadlines, Waiting
+from trireme_runtime.triton.parameters import Parameters
 
 #: Long ago, and far from now, for machines of any age.
 LONG_AGO, HOUR_US, SECOND = 0, 3_600_000_000, 10**9
@@ -380,3 +381,18 @@ class TestCosts:
         assert costs.estimate(1) < 200
         costs.add(1, 1000)
         assert costs.estimate(1) == pytest.approx(1000)
+
+
+def test_while_the_queue_stands_those_who_have_waited_for_half_of_their_time_give_way(funnel: Funnel) -> None:
+    deadlines = Served(funnel, max_batch_size=1).deadlines
+
+    def left(age_s: int) -> float:
+        return deadlines.left(10 * SECOND, Parameters(sent=T0), T0 + age_s * SECOND) / SECOND
+
+    deadlines.waiting.taken(T0, 1, 1)
+    assert [left(4), left(6)] == [6, 4]
+    for batch in range(1, 13):
+        deadlines.waiting.ended(T0 + batch * SECOND)
+        deadlines.waiting.taken(T0 + batch * SECOND, 1, 1)
+    assert deadlines.waiting.longest == 12 * SECOND
+    assert [left(4), left(6)] == [6, -2]

@@ -229,9 +229,7 @@ class Adapter:
         for entry in group:
             ns = math.inf
             if entry.timeout:
-                ns = entry.timeout * 1000 - deadlines.age(entry.parameters, now)
-                if is_left_out(entry.inputs):
-                    ns = 0
+                ns = 0 if is_left_out(entry.inputs) else deadlines.left(entry.timeout * 1000, entry.parameters, now)
             left.append((entry, _rows(entry.inputs), ns))
         return left
 

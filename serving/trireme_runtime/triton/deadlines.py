@@ -95,12 +95,17 @@ class Deadlines:
         """Whether there is any shorter way through the stages of this model."""
         return self._popular is not None
 
-    def age(self, parameters: Parameters, now: int) -> int:
-        """Returns the ns since a request was sent, an estimate where it does not say."""
-        sent = parameters.sent
+    def left(self, timeout: int, parameters: Parameters, now: int) -> int:
+        """Returns the ns until the deadline of a request that may take ``timeout`` ns.
+
+        Once the queue has not been empty for as long as that, those who have waited for half of their time give way. Else, the
+        queue would stay as long as it may be, and whatever is computed would come at the last moment, or just after.
+        """
+        sent, longest = parameters.sent, self.waiting.longest
         if sent is None or parameters.sent_clock not in (None, clock_number()):
-            return self.waiting.longest
-        return max(0, now - sent)
+            return timeout - longest
+        age = max(0, now - sent)
+        return timeout - (max(age, longest) if 2 * age > timeout else age)
 
     def divide(self, requests: list[tuple[T, int, float]]) -> list[Part[T]]:
         """Divides a batch into parts; those that take less come first.
