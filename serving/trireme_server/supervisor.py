@@ -113,7 +113,7 @@ class Supervisor:
             self._sleep(wait_s)
             try:
                 self._server.restart()
-            except ServerError as error:
+            except (ServerError, OSError) as error:  # the second one such as no space left for the shared memory
                 wait_s = self._mourn("tritonserver did not come up again", [str(error)])
             else:
                 break
