@@ -1,4 +1,4 @@
-"""Finds or assembles a tritonserver, starts it on a model repository, waits, warms, watches and stops it.
+"""Finds or assembles a tritonserver, starts it on a model repository, waits, warms, watches, heals and stops it.
 
 Knows nothing of training, of the command line, and of what the models compute.
 """
@@ -6,6 +6,7 @@ Knows nothing of training, of the command line, and of what the models compute.
 from __future__ import annotations
 
 from trireme_server.binaries import Binaries, find_binaries
+from trireme_server.command import Access
 from trireme_server.errors import (
     BinaryError,
     NumpyVersionError,
@@ -25,6 +26,7 @@ from trireme_server.serve import Ready, print_ready, serve
 from trireme_server.warmup import Warmup
 
 __all__ = [
+    "Access",
     "Binaries",
     "BinaryError",
     "NumpyVersionError",

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from trireme_server import TritonServer
-from trireme_server.command import Access
+from trireme_server import Access, TritonServer
 
 #: What takes a key on a server of `trireme serve`.
 CLOSED = Access("k3y", http_inference=False)
