@@ -105,6 +105,26 @@ def test_what_is_late_gets_popular_items_and_its_neighbours_get_all(funnel: Funn
     assert sorted(served.noted) == [(0, 2), (5, 3)]
 
 
+@pytest.mark.parametrize("late_ones", [0, 3])
+def test_each_user_gets_their_own_list_whatever_the_order_of_the_deadlines(funnel: Funnel, late_ones: int) -> None:
+    served = Served(funnel)
+    users = toy.user_ids()[1:].tolist()
+    rng = np.random.default_rng(5)
+    for _ in range(10):
+        timeouts = rng.choice([0, HOUR_US, 2 * HOUR_US, 3 * HOUR_US, 4 * HOUR_US], len(users)).tolist()
+        # Their order must be another one than that of the users.
+        requests = [
+            ask(user, timeout_us=timeout, sent=monotonic_ns()) for user, timeout in zip(users, timeouts, strict=True)
+        ]
+        for place in rng.choice(len(users), late_ones, replace=False):
+            requests[place] = late(users[place])
+        for user, request, answer in zip(users, requests, served.ask(*requests), strict=True):
+            if request.timeout_us == 1:
+                assert answer["item_id"].tolist() == [popular(funnel, user)]
+            else:
+                assert answer["item_id"].tolist() == funnel(np.array([[user]])).item_id.tolist()
+
+
 def test_what_is_late_is_answered_before_the_others_are_computed(funnel: Funnel, monkeypatch: Any) -> None:
     served = Served(funnel)
     requests = [ask(103), late(106)]

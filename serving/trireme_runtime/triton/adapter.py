@@ -214,12 +214,15 @@ class Adapter:
         if self._deadlines is None or not any(entry.timeout for entry in group):
             return self._call(group, batch)
         *first, last = self._deadlines.divide(self._left(group, self._deadlines))
+        if last.form is self._deadlines.full and not first:
+            return self._call(group, batch)
         answered: list[tuple[int, Any]] = []
         for form, part in first:  # their callers do not wait for the others
             answered += self._sent(part, self._cut_short(part, form))
         if last.form is not self._deadlines.full:
             return answered + self._cut_short(last.requests, last.form)
-        return answered + self._call(last.requests, self._concatenate(last.requests) if first else batch)
+        # Never with ``batch``: the order of a part is its own.
+        return answered + self._call(last.requests, self._concatenate(last.requests))
 
     @staticmethod
     def _left(group: Group, deadlines: Deadlines) -> list[tuple[Entry, int, float]]:
