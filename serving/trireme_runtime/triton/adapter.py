@@ -221,7 +221,6 @@ class Adapter:
             answered += self._sent(part, self._cut_short(part, form))
         if last.form is not self._deadlines.full:
             return answered + self._cut_short(last.requests, last.form)
-        # Never with ``batch``: the order of a part is its own.
         return answered + self._call(last.requests, self._concatenate(last.requests))
 
     @staticmethod

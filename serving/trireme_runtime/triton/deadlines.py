@@ -108,7 +108,7 @@ class Deadlines:
         return timeout - (max(age, longest) if 2 * age > timeout else age)
 
     def divide(self, requests: list[tuple[T, int, float]]) -> list[Part[T]]:
-        """Divides a batch into parts; those that take less come first.
+        """Divides a batch into parts, each in the order of the batch; those that take less come first.
 
         Args:
             requests: each with its users, and the ns until its deadline: infinity without one, 0 or less if it has passed or
@@ -129,7 +129,12 @@ class Deadlines:
         if tight and not order:
             shorter.costs.doubt()
         parts = ((self._popular, popular), (shorter, order), (self.full, full))
-        return [Part(form, [request for request, _, _ in part]) for form, part in parts if part]
+        places = {id(each): place for place, each in enumerate(requests)}
+        return [
+            Part(form, [request for request, _, _ in sorted(part, key=lambda each: places[id(each)])])
+            for form, part in parts
+            if part
+        ]
 
     def _fitting(self, alive: list[tuple[T, int, float]], began: float, shorter: Form) -> int:
         """Returns how many requests have the time for all stages, of those that have the most time left.
