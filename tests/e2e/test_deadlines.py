@@ -64,10 +64,15 @@ def test_each_request_of_a_mixed_batch_gets_its_own(served: Served, stub: GRPCIn
     users = served.dataset.test.user_id[:64].tolist()
     expected = {user: ask(stub, plan, [user])["item_id"].tolist() for user in dict.fromkeys(users)}
     short = {user: ask(stub, plan, [user], timeout=1, sent=1)["item_id"].tolist() for user in dict.fromkeys(users)}
+    rng = np.random.default_rng(1)
     for _ in range(10):
+        # Late, in time in another order than that of the batch, and without a deadline.
+        times = [
+            (int64(timeout=1, sent=1), int64(timeout=int(rng.integers(30, 90)) * 10**6, sent=time.monotonic_ns()), {})
+            for _ in users
+        ]
         calls = [
-            stub.ModelInfer.future(message(plan, [user], **(int64(timeout=1, sent=1) if place % 3 == 0 else {})))
-            for place, user in enumerate(users)
+            stub.ModelInfer.future(message(plan, [user], **times[place][place % 3])) for place, user in enumerate(users)
         ]
         for place, (user, call) in enumerate(zip(users, calls, strict=True)):
             answer = tensors(call.result(30))

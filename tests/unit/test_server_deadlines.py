@@ -289,6 +289,22 @@ def test_the_steps_of_an_ensemble_leave_out_what_is_late(funnel: Funnel) -> None
     assert [sorted(step.noted) for step in ensemble.steps] == [[(0, 3), (2, 1)], [(0, 3), (1, 1)], [(0, 3), (2, 1)]]
 
 
+def test_each_user_of_an_ensemble_gets_their_own_list(funnel: Funnel) -> None:
+    rng = np.random.default_rng(6)
+    for _ in range(10):
+        groups = np.split(rng.permutation(toy.user_ids()[1:]), [2, 3, 6, 7, 11, 14])
+        timeouts = rng.choice([0, 1, HOUR_US, 2 * HOUR_US, 3 * HOUR_US], len(groups)).tolist()
+        requests = [
+            ask(*users.tolist(), timeout_us=timeout, sent=LONG_AGO if timeout == 1 else monotonic_ns())
+            for users, timeout in zip(groups, timeouts, strict=True)
+        ]
+        for users, timeout, answer in zip(groups, timeouts, Ensemble(funnel).ask(*requests), strict=True):
+            expected = (
+                [popular(funnel, user) for user in users] if timeout == 1 else funnel(users[:, None]).item_id.tolist()
+            )
+            assert answer["item_id"].tolist() == expected
+
+
 @pytest.mark.parametrize("step", [0, 1])
 def test_what_one_step_leaves_out_the_next_ones_do_too(funnel: Funnel, step: int) -> None:
     """Even if it looks to them as if there were time: without `sent`, each step only knows of its own queue."""
