@@ -121,9 +121,10 @@ def test_the_ledger_has_percentiles_of_every_stage(served: Served, model: str, t
     ledger = ("ledger", "--url", served.url, "--metrics-url", served.server.metrics_url, "--model", model, "--json")
     reading = tmp_path / "reading.json"
     user = int(served.dataset.test.user_id[0])
-    wait_until_published(served.server.metrics_url)
-    document(trireme(*ledger, "--save", reading))
     with Client(served.url, model=model) as client:
+        client.model_info()  # which asks for the server's clock, too
+        wait_until_published(served.server.metrics_url)
+        document(trireme(*ledger, "--save", reading))
         for _ in range(FEWEST_FOR_P99):
             client.recommend(user, 10)
     wait_until_published(served.server.metrics_url)
