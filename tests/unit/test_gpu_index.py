@@ -271,6 +271,7 @@ def test_a_model_computes_on_the_gpu_of_its_instance(
             {
                 "model_repository": str(tmp_path),
                 "model_version": "1",
+                "model_name": "retrieval",
                 "model_instance_name": "retrieval_0",
                 "model_instance_kind": kind,
                 "model_instance_device_id": "2",

@@ -21,6 +21,7 @@ from trireme_runtime.schema import BUDGET, OTLP_ENDPOINT, RUNS, stages_of
 from trireme_runtime.stages.chain import Chain, load_stages
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.deadlines import Deadlines
+from trireme_runtime.triton.instance import is_first
 from trireme_runtime.triton.metrics import Publisher, StageMetrics
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ChainModel:
         one_thread()
         folder, version = Path(args["model_repository"]), args["model_version"]
         # One instance reads every byte; the others look at the sizes.
-        verify_version(folder, version, hashes=args["model_instance_name"].endswith("_0_0"))
+        verify_version(folder, version, hashes=is_first(args))
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
         config = json.loads(args["model_config"])
         chain = self.chain(load_stages(folder / version, stages_run(config), device))

@@ -16,6 +16,7 @@ from trireme_runtime.errors import TriremeStageError
 from trireme_runtime.onnx_model import OnnxModel, one_thread
 from trireme_runtime.triton.engines import check_model
 from trireme_runtime.triton.graph_adapter import GraphAdapter
+from trireme_runtime.triton.instance import is_first
 from trireme_runtime.triton.metrics import STAND_IN
 
 __all__ = ["StandIn"]
@@ -43,7 +44,7 @@ class StandIn:
         gauge = family.Metric(labels={"model": name, "engine": self.engine})
         gauge.set(1)
         self._metric = family, gauge  # Triton drops one that is no longer referenced
-        if args["model_instance_name"].endswith("_0_0"):
+        if is_first(args):
             pb_utils.Logger.log_warn(
                 f"model {name}: a stand-in, ONNX Runtime on the CPU in place of the backend {self.engine}"
             )
