@@ -374,6 +374,21 @@ class TestWaiting:
         assert waiting.longest == 1000
 
 
+def test_only_a_batch_in_which_not_all_fit_is_divided(funnel: Funnel) -> None:
+    deadlines = Served(funnel).deadlines
+    deadlines.full.costs.add(10, 10_000_000)
+    rng = np.random.default_rng(0)
+    answered = set()
+    for _ in range(200):
+        left = rng.choice([-1.0, 2e6, 9e6, 30e6, np.inf], size=rng.integers(1, 5), p=[0.05, 0.05, 0.1, 0.4, 0.4])
+        requests = [(place, int(rng.integers(1, 9)), float(ns)) for place, ns in enumerate(left)]
+        fits = deadlines.all_fit(requests)
+        parts = deadlines.divide(requests)
+        assert fits == ([part.form for part in parts] == [deadlines.full])
+        answered.add(fits)
+    assert answered == {True, False}
+
+
 def test_as_many_as_fit_are_computed_those_with_the_most_time_left_first(funnel: Funnel) -> None:
     deadlines = Served(funnel).deadlines
     for rows in range(1, 9):

@@ -213,7 +213,10 @@ class Adapter:
         """One call of the chain where possible: unless there is a deadline, and no time for all of it."""
         if self._deadlines is None or not any(entry.timeout for entry in group):
             return self._call(group, batch)
-        *first, last = self._deadlines.divide(self._left(group, self._deadlines))
+        left = self._left(group, self._deadlines)
+        if self._deadlines.all_fit(left):  # nearly always
+            return self._call(group, batch)
+        *first, last = self._deadlines.divide(left)
         if last.form is self._deadlines.full and not first:
             return self._call(group, batch)
         answered: list[tuple[int, Any]] = []

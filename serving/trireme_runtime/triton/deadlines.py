@@ -107,6 +107,11 @@ class Deadlines:
         age = max(0, now - sent)
         return timeout - (max(age, longest) if 2 * age > timeout else age)
 
+    def all_fit(self, requests: Sequence[tuple[Any, int, float]]) -> bool:
+        """Whether every request has the time for all stages: what ``divide`` answers with one part, at less expense."""
+        least = min(left for _, _, left in requests)
+        return least > 0 and RETURN_NS + self.full.costs.estimate(_users(requests)) <= least
+
     def divide(self, requests: list[tuple[T, int, float]]) -> list[Part[T]]:
         """Divides a batch into parts, each in the order of the batch; those that take less come first.
 
