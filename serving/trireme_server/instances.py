@@ -18,7 +18,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from trireme_runtime.bundle import CONFIG
 from trireme_runtime.schema import AUTO, INSTANCES
-from trireme_server.errors import RepositoryError
+from trireme_server.configs import read_config
 
 #: Devices of NVIDIA's driver, which containers see, too.
 GPU_DEVICES = "nvidia[0-9]*"
@@ -51,7 +51,7 @@ def link_repository(repository: Path, folder: Path, cpus: int, gpu: bool, separa
         for path in file.parent.iterdir():
             if path.name != CONFIG:
                 _link(path, model / path.name)
-        config = _read(file)
+        config = read_config(file)
         if INSTANCES in config.parameters and config.parameters[INSTANCES].string_value == AUTO:
             for group in config.instance_group:
                 if group.kind == ModelInstanceGroup.KIND_CPU or not gpu:
@@ -67,7 +67,7 @@ def link_repository(repository: Path, folder: Path, cpus: int, gpu: bool, separa
 def renew(folder: Path, model: str, groups: Collection[str]) -> None:
     """Changes the config of a model in ``folder`` so that Triton, when it loads it, makes the instances of ``groups`` anew."""
     file = folder / model / CONFIG
-    config = _read(file)
+    config = read_config(file)
     for group in config.instance_group:
         if group.name in groups:
             group.host_policy = _next_policy(group)
@@ -83,16 +83,9 @@ def group_of(instance: str, groups: Collection[str]) -> str | None:
 
 def groups_of(folder: Path) -> dict[str, str]:
     """Returns the model of each instance group in ``folder`` that can be replaced."""
-    configs = {file.parent.name: _read(file) for file in folder.glob(f"*/{CONFIG}")}
+    configs = {file.parent.name: read_config(file) for file in folder.glob(f"*/{CONFIG}")}
     groups = [(group, model) for model, config in configs.items() for group in config.instance_group]
     return {group.name: model for group, model in groups if _has_own_policy(group)}
-
-
-def _read(file: Path) -> ModelConfig:
-    try:
-        return text_format.Parse(file.read_text(), ModelConfig())
-    except text_format.ParseError as error:
-        raise RepositoryError(f"{file}: is not a configuration that Triton reads ({error})") from None
 
 
 def _link(path: Path, link: Path) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_runtime.bundle import CONFIG, Manifest, read_manifest
 from trireme_runtime.errors import BundleError
 from trireme_runtime.onnx_model import CONSTANTS, MODEL
+from trireme_server.configs import read_config
 from trireme_server.errors import RepositoryError
 
 __all__ = ["GraphModel", "graph_models", "tensorrt_models"]
@@ -55,7 +55,7 @@ def graph_models(repository: Path) -> list[GraphModel]:
         manifest = read_manifest(repository)
     except BundleError as error:
         raise RepositoryError(str(error)) from error
-    configs = ((file.parent.name, _read(file)) for file in sorted(repository.glob(f"*/{CONFIG}")))
+    configs = ((file.parent.name, read_config(file)) for file in sorted(repository.glob(f"*/{CONFIG}")))
     return [
         _graph_model(repository, manifest, name, config)
         for name, config in configs
@@ -75,10 +75,3 @@ def _graph_model(repository: Path, manifest: Manifest, name: str, config: ModelC
         raise RepositoryError(f"{repository}: its manifest lists no {under}/{MODEL}; export it again")
     checksums = {file: artifact.sha256 for file, artifact in found.items() if artifact is not None}
     return GraphModel(name, manifest.bundle_id, repository / under, config, checksums)
-
-
-def _read(file: Path) -> ModelConfig:
-    try:
-        return text_format.Parse(file.read_text(), ModelConfig())
-    except text_format.ParseError as error:
-        raise RepositoryError(f"{file}: is not a configuration that Triton reads ({error})") from None
