@@ -36,6 +36,7 @@ __all__ = [
     "Layout",
     "Signature",
     "Tensor",
+    "batch_profile",
     "signature_of",
     "stages_of",
 ]
@@ -249,6 +250,14 @@ LAYOUTS: Mapping[str, Layout] = {
         graphs=frozenset({"user_tower", "ranking", "funnel"}),
     ),
 }
+
+
+def batch_profile(max_batch_size: int) -> tuple[int, int, int]:
+    """Returns the least, the usual and the largest batch of a graph: TensorRT chooses its kernels for the second.
+
+    Under load, Triton's batches fill up, and without load they are small; a kernel chosen for the middle is never far from right.
+    """
+    return 1, max(1, max_batch_size // 2), max_batch_size
 
 
 def signature_of(stages: tuple[str, ...]) -> Signature:

@@ -16,7 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from trireme_runtime.cpu import usable_cpus
-from trireme_runtime.schema import AUTO, BUDGET, INSTANCES, ORIGIN, RUNS, Dims, Layout, Signature
+from trireme_runtime.schema import AUTO, BUDGET, INSTANCES, ORIGIN, RUNS, Dims, Layout, Signature, batch_profile
 
 __all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise", "tensor_bytes"]
 
@@ -39,8 +39,8 @@ class ServingSettings:
 
     @property
     def profile(self) -> tuple[int, int, int]:
-        """The least, the usual and the largest batch of a graph: TensorRT chooses its kernels for the second."""
-        return 1, max(1, self.max_batch_size // 2), self.max_batch_size
+        """See ``batch_profile``."""
+        return batch_profile(self.max_batch_size)
 
 
 @dataclass(frozen=True)

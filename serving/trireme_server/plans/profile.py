@@ -8,6 +8,7 @@ from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from trireme_runtime.schema import batch_profile
 from trireme_server.errors import PlanError
 
 __all__ = ["Profile"]
@@ -29,15 +30,14 @@ class Profile:
     def of(cls, config: ModelConfig) -> Profile:
         """Returns the profile of a model from its scheduling.
 
-        The typical batch is the largest preferred one. Without preferred sizes, it is half of the largest: under load
-        Triton's batches fill up, and without load they are small; a kernel chosen for the middle is never far from right.
+        The typical batch is the largest preferred one; without preferred sizes, that of ``batch_profile``.
 
         Raises:
             PlanError: the config allows no batches, leaves a dimension open, or prefers more than it allows.
         """
-        most = config.max_batch_size
+        least, usual, most = batch_profile(config.max_batch_size)
         preferred = config.dynamic_batching.preferred_batch_size
-        typical = max(preferred) if preferred else max(1, most // 2)
+        typical = max(preferred) if preferred else usual
         if not 1 <= typical <= most:
             raise PlanError(
                 f"model {config.name}: preferred_batch_size is {list(preferred)} and max_batch_size {most}; "
@@ -47,7 +47,7 @@ class Profile:
         for name, sizes in dims.items():
             if min(sizes, default=1) < 1:
                 raise PlanError(f"model {config.name}: input {name} has dims {list(sizes)}; a plan needs fixed ones")
-        return cls(1, typical, most, dims)
+        return cls(least, typical, most, dims)
 
     def shapes(self) -> dict[str, tuple[list[int], list[int], list[int]]]:
         """Returns the least, typical and largest shape of every input."""
