@@ -19,17 +19,15 @@ __all__ = ["COMPUTE_CAPABILITIES", "specialise_graph", "without_unread", "write_
 
 #: Of GPUs that TensorRT 10 and 11 build plans for: Turing, Ampere, Ada, Hopper, Blackwell. A plan belongs to one of them.
 COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0")
-#: Real users whose answers are kept, to be compared with those of another engine.
-SAMPLED = 64
 WORKSPACE_BYTES = 1 << 30
 #: Where ONNX Runtime keeps the engines that TensorRT builds for it, in the container.
 ENGINES = "/tmp/trireme-engines"
 
 
 def write_graph(graph: Graph, tensors: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Writes the graph, and its inputs and outputs for real users: ``in:NAME`` and ``out:NAME``."""
+    """Writes the graph, and its inputs and outputs for the real users of ``tensors``: ``in:NAME`` and ``out:NAME``."""
     graph.model.save(folder)
-    inputs = {name: np.ascontiguousarray(tensors[name][:SAMPLED]) for name in graph.model.inputs}
+    inputs = {name: np.ascontiguousarray(tensors[name]) for name in graph.model.inputs}
     samples = {f"in:{name}": array for name, array in inputs.items()}
     samples |= {f"out:{name}": array for name, array in graph.model.answers(inputs).items()}
     np.savez(folder / SAMPLES, **samples)
