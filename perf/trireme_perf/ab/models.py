@@ -16,6 +16,7 @@ from trireme_runtime.schema import Signature
 from trireme_runtime.stages.chain import Chain, load_stages
 from trireme_runtime.stages.stage import Stage
 from trireme_runtime.triton.adapter import Adapter
+from trireme_runtime.triton.deadlines import Deadlines
 from trireme_runtime.triton.model import ChainModel, stages_run
 
 __all__ = ["Staged", "WithoutLedger", "WithoutMetrics"]
@@ -27,8 +28,8 @@ class WithoutMetrics(ChainModel):
     def initialize(self, args: dict[str, str]) -> None:
         one_thread()
         config = json.loads(args["model_config"])
-        stages = load_stages(Path(args["model_repository"], args["model_version"]), stages_run(config))
-        self._adapter = Adapter(self.chain(stages), pb_utils, config)
+        chain = self.chain(load_stages(Path(args["model_repository"], args["model_version"]), stages_run(config)))
+        self._adapter = Adapter(chain, pb_utils, config, deadlines=Deadlines.of(chain, config))
 
     def finalize(self) -> None:
         """There is no publisher to be closed."""

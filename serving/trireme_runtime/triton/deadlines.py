@@ -90,10 +90,11 @@ class Deadlines:
         )
         self.waiting = Waiting(int(config["max_batch_size"]))
 
-    @property
-    def can_shorten(self) -> bool:
-        """Whether there is any shorter way through the stages of this model."""
-        return self._popular is not None
+    @classmethod
+    def of(cls, chain: Chain, config: Mapping[str, Any]) -> Deadlines | None:
+        """Returns what decides for a model; None if there is no shorter way through its stages."""
+        deadlines = cls(chain, config)
+        return None if deadlines._popular is None else deadlines
 
     def left(self, timeout: int, parameters: Parameters, now: int) -> int:
         """Returns the ns until the deadline of a request that may take ``timeout`` ns.

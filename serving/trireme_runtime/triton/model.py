@@ -55,10 +55,7 @@ class ChainModel:
         )
         self._publisher = Publisher(metrics)
         self._tracer = _tracer(chain, args["model_name"], args["model_version"])
-        deadlines = Deadlines(chain, config)
-        self._adapter = Adapter(
-            chain, pb_utils, config, metrics.note, self._tracer, deadlines if deadlines.can_shorten else None
-        )
+        self._adapter = Adapter(chain, pb_utils, config, metrics.note, self._tracer, Deadlines.of(chain, config))
         # What is loaded stays: a full collection would look at all of it, and hold up a request for tens of milliseconds.
         gc.collect()
         gc.freeze()
