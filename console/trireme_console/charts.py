@@ -88,8 +88,8 @@ def _stage_value(stage: str, figure: str) -> Callable[[Span], float | None]:
 
 def _rung_share(rung: Rung) -> Callable[[Span], float | None]:
     def share(span: Span) -> float | None:
-        users = sum(span.answers.values()) if span.answers else 0
-        return 100 * span.answers.get(rung, 0.0) / users if span.answers and users else None
+        users = sum(span.rungs.values())
+        return 100 * span.rungs.get(rung, 0.0) / users if users else None
 
     return share
 

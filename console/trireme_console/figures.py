@@ -28,6 +28,8 @@ __all__ = [
 
 #: With fewer batches, the p99 is a single slow batch and allows no verdict.
 ENOUGH_BATCHES = 20
+#: Share of the users from which it is the headline that they did not get full answers.
+MUCH_CUT_SHORT = 0.01
 #: Seconds. A reading fails after a few time limits of 5 s; if the snapshot is older than this, the console hangs.
 STALE_S = 30.0
 
@@ -176,6 +178,12 @@ def _trouble(snapshot: Snapshot, span: Span) -> Headline | None:
         return Headline(
             Level.BAD, "Failing", f"{_counted(span.failures, 'request')} failed in the last {WINDOW_S:.0f} s"
         )
+    users, short = sum(span.rungs.values()), sum(span.cut_short.values())
+    if short >= MUCH_CUT_SHORT * users and users >= ENOUGH_BATCHES:
+        text = f"{short / users:.1%} of the users got no full answer: {', '.join(_cut_short(span))}"
+        return Headline(
+            Level.BAD, "Cut short", text, "there was no time for more (deadline), too much to do, or a fault"
+        )
     slo_us = _slo_us(snapshot)
     if slo_us and span.callers and span.callers.requests >= ENOUGH_BATCHES and span.callers.p99_us > slo_us:
         text = f"Callers wait too long: p99 {_of(span.callers.p99_us, slo_us)}"
@@ -236,8 +244,15 @@ def _answers_figure(span: Span) -> tuple[str, str, Level]:
     users = sum(span.answers.values())
     if not users:
         return "–", "nobody asked", Level.IDLE
-    share = 100 * span.answers.get(0, 0.0) / users
-    return f"{share:.1f}" if share < 100 else "100", f"rung 0, of {users:,.0f} users", Level.IDLE
+    share = 100 * span.rungs.get(0, 0.0) / users
+    why = " · ".join(_cut_short(span))
+    return f"{share:.1f}" if share < 100 else "100", why or f"rung 0, of {users:,.0f} users", Level.IDLE
+
+
+def _cut_short(span: Span) -> list[str]:
+    """Returns what kept answers from being full, each with the share of the users."""
+    users = sum(span.rungs.values())
+    return [f"{reason} {count / users:.1%}" for reason, count in span.cut_short.items()]
 
 
 def _counted(number: int, thing: str) -> str:

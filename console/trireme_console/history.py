@@ -10,8 +10,9 @@ import statistics
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from trireme_console.readings import Identity, Published, Reading
+from trireme_console.readings import Answers, Identity, Published, Reading
 from trireme_perf.errors import PerfError
 from trireme_perf.ledger import Ledger, StagePercentiles, ledger_between
 from trireme_perf.ledger.histograms import Histogram, between
@@ -21,6 +22,8 @@ __all__ = ["SPAN_S", "WINDOW_S", "CallersSpan", "History", "Snapshot", "Span"]
 WINDOW_S = 20.0
 SPAN_S = 5.0
 KEPT_S = 900.0
+#: Reasons of answers that are less complete than they might be; the others lie with the user or with what the call excludes.
+CUT_SHORT = ("deadline", "overload", "fault")
 #: Fewest spans that make a usual p99 of a stage.
 USUAL_SPANS = 3
 
@@ -48,12 +51,24 @@ class Span:
     failures: int = 0
     ledger: Ledger | None = None
     """None where nothing was answered."""
-    answers: Mapping[int, float] | None = None
-    """Users by rung; None where the server does not publish them."""
+    answers: Answers | None = None
+    """None where the server does not publish them."""
     callers: CallersSpan | None = None
     """None where no caller's metrics are read, or no caller has asked."""
     callers_read: int = 0
     """Processes whose metrics were read."""
+
+    @property
+    def rungs(self) -> Mapping[int, float]:
+        """Returns users by rung."""
+        return _added(self.answers or {}, 0)
+
+    @property
+    def cut_short(self) -> Mapping[str, float]:
+        """Returns users who would have got more of a server that has more time or no fault, by reason."""
+        return {
+            reason: users for reason, users in _added(self.answers or {}, 1).items() if reason in CUT_SHORT and users
+        }
 
     @property
     def stages(self) -> list[StagePercentiles]:
@@ -188,11 +203,19 @@ def _ledger(before: Reading, after: Reading) -> Ledger | None:
         return None
 
 
-def _answers(then: Published | None, now: Published | None) -> Mapping[int, float] | None:
+def _answers(then: Published | None, now: Published | None) -> Answers | None:
     if then is None or now is None or now.answers is None:
         return None
     before = then.answers or {}
-    return {rung: users - before.get(rung, 0.0) for rung, users in sorted(now.answers.items())}
+    return {outcome: users - before.get(outcome, 0.0) for outcome, users in sorted(now.answers.items())}
+
+
+def _added(answers: Answers, part: int) -> Mapping[Any, float]:
+    """Returns users by one part of their outcome."""
+    added: dict[Any, float] = {}
+    for outcome, users in answers.items():
+        added[outcome[part]] = added.get(outcome[part], 0.0) + users
+    return added
 
 
 def _callers(before: Reading, after: Reading) -> CallersSpan | None:

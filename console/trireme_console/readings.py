@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.ledger import Statistics, StatisticsReader
 from trireme_perf.ledger.histograms import Histogram, Histograms, histograms_in, read_metrics, stage_histograms
 
-__all__ = ["Callers", "Identity", "Published", "Reading", "Source", "published_in"]
+__all__ = ["Answers", "Callers", "Identity", "Published", "Reading", "Source", "published_in"]
 
 TIMEOUT_S = 5.0
 #: Names of metric families; the parser drops or adds the ``_total`` of their samples.
@@ -28,6 +29,9 @@ CALLERS = "trireme_client_request_duration_seconds"
 
 #: By the URL of a process that could be read: (model, "kept", "missed" or "") → duration of its requests.
 Callers = Mapping[str, Mapping[tuple[str, ...], Histogram]]
+
+#: Users by rung and reason.
+Answers = Mapping[tuple[int, str], float]
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Published:
     """What the server's metrics hold, counted since it started."""
 
     stages: Histograms
-    answers: Mapping[int, float] | None
-    """Users by rung; None where the server does not publish them."""
+    answers: Answers | None
+    """None where the server does not publish them."""
     failures: float
     """Requests of the entry model that failed, for any reason."""
     caches: Mapping[str, float]
@@ -133,11 +137,10 @@ class Source:
 def published_in(families: Iterable[Metric], identity: Identity) -> Published:
     """Returns the metrics of this entry model and of the models that run its stages."""
     by_name = {family.name: family for family in families}
-    answers: dict[int, float] = {}
+    answers: defaultdict[tuple[int, str], float] = defaultdict(float)
     for sample in _samples(by_name, ANSWERS):
         if sample.labels["model"] in identity.stages:
-            rung = int(sample.labels["rung"])
-            answers[rung] = answers.get(rung, 0.0) + sample.value
+            answers[int(sample.labels["rung"]), sample.labels["reason"]] += sample.value
     failures = (sample.value for sample in _samples(by_name, FAILURES) if sample.labels["model"] == identity.model)
     caches = {
         " ".join([sample.name.removeprefix(CACHES), *sample.labels.values()]): sample.value

@@ -15,7 +15,7 @@ from trireme_console.ask import parse_history, parse_user
 from trireme_console.charts import CHARTS
 from trireme_console.figures import Headline, Level, headline, milliseconds, stage_rows, tiles
 from trireme_console.history import SPAN_S, WINDOW_S, History, Snapshot
-from trireme_console.readings import CALLERS, Callers, Identity, Published, Reading, published_in
+from trireme_console.readings import CALLERS, Answers, Callers, Identity, Published, Reading, published_in
 from trireme_perf.ledger.histograms import Histogram, histograms_in
 from trireme_perf.ledger.statistics import PARTS
 from trireme_runtime.schema import STAGES
@@ -25,6 +25,7 @@ BUDGET = {"p50_ms": 10.0, "p99_ms": 20.0, "shares": SHARES}
 IDENTITY = Identity("here:8001", "recommend", "fused", "3", "triton 2", {"recommend": tuple(STAGES)}, BUDGET)
 BOUNDS = (0.001, 0.002, 0.004, 0.008, float("inf"))
 START = 1_000_000.0
+FULL, UNKNOWN = (0, "none"), (3, "nothing_known")
 
 
 def reading(
@@ -33,7 +34,7 @@ def reading(
     requests: int,
     slow: int = 0,
     failures: float = 0,
-    answers: dict[int, float] | None = None,
+    answers: Answers | None = None,
     callers: Callers | None = None,
     identity: Identity = IDENTITY,
 ) -> Reading:
@@ -158,13 +159,30 @@ def test_counters_that_begin_anew_are_not_compared(after: Reading) -> None:
 
 
 def test_rungs_are_shares_of_the_users() -> None:
-    snapshot = watched(reading(0, requests=0, answers={0: 100, 3: 5}), reading(6, requests=50, answers={0: 175, 3: 30}))
+    before, after = {FULL: 100.0, UNKNOWN: 5.0}, {FULL: 175.0, UNKNOWN: 30.0}
+    snapshot = watched(reading(0, requests=0, answers=before), reading(6, requests=50, answers=after))
     assert snapshot.window is not None
-    assert snapshot.window.answers == {0: 75, 3: 25}
+    assert snapshot.window.rungs == {0: 75, 3: 25}
     assert [tile.value for tile in tiles(snapshot) if tile.title == "Full answers"] == ["75.0"]
-    assert snapshot.spans[0].answers == {0: 75, 3: 25}
+    assert snapshot.spans[0].rungs == {0: 75, 3: 25}
+    assert said_of(snapshot).word == "All well"  # nothing is known of users: no fault of the server's
     drawn = {series["name"]: series["data"][0][1] for series in CHARTS[3][2](snapshot)["series"]}
     assert drawn == {"full": 75, "retrieval order": 0, "segment popular": 0, "popular": 25}
+
+
+def test_answers_that_were_cut_short_are_the_headline_and_say_why() -> None:
+    late = {FULL: 90.0, (1, "deadline"): 4.0, (3, "deadline"): 4.0, (3, "overload"): 2.0}
+    snapshot = watched(reading(0, requests=0, answers={}), reading(6, requests=50, answers=late))
+    said = said_of(snapshot)
+    assert (said.level, said.word) == (Level.BAD, "Cut short")
+    assert said.text == "10.0% of the users got no full answer: deadline 8.0%, overload 2.0%"
+    assert [tile.note for tile in tiles(snapshot) if tile.title == "Full answers"] == ["deadline 8.0% · overload 2.0%"]
+
+
+def test_a_single_answer_that_was_cut_short_is_no_headline() -> None:
+    rare = {FULL: 999.0, (3, "deadline"): 1.0}
+    snapshot = watched(reading(0, requests=0, answers={}), reading(6, requests=500, answers=rare))
+    assert said_of(snapshot).word == "All well"
 
 
 def test_what_is_not_published_is_said() -> None:
@@ -232,9 +250,9 @@ nv_inference_request_failure{model="recommend",reason="OTHER",version="3"} 2
 nv_inference_request_failure{model="recommend",reason="REJECTED",version="3"} 1
 nv_inference_request_failure{model="other",reason="OTHER",version="1"} 9
 # TYPE trireme_answers_total counter
-trireme_answers_total{model="recommend",rung="0"} 40
-trireme_answers_total{model="recommend",rung="3"} 2
-trireme_answers_total{model="other",rung="0"} 9
+trireme_answers_total{model="recommend",rung="0",reason="none"} 40
+trireme_answers_total{model="recommend",rung="3",reason="deadline"} 2
+trireme_answers_total{model="other",rung="0",reason="none"} 9
 # TYPE trireme_cache_hits_total counter
 trireme_cache_hits_total{model="recommend"} 12
 """
@@ -242,7 +260,7 @@ trireme_cache_hits_total{model="recommend"} 12
 
 def test_metrics_of_this_entry_model_only() -> None:
     found = published_in(text_string_to_metric_families(METRICS), IDENTITY)
-    assert (found.answers, found.failures) == ({0: 40, 3: 2}, 3)
+    assert (found.answers, found.failures) == ({FULL: 40, (3, "deadline"): 2}, 3)
     assert found.caches == {"hits_total recommend": 12}
     assert published_in([], IDENTITY).answers is None
 
@@ -250,7 +268,7 @@ def test_metrics_of_this_entry_model_only() -> None:
 def test_every_chart_leaves_a_gap_where_the_server_was_gone() -> None:
     history = History()
     for second in range(12):
-        history.add(reading(second, requests=10 * second, answers={0: 20.0 * second}))
+        history.add(reading(second, requests=10 * second, answers={FULL: 20.0 * second}))
     history.add_failure(START + 12, "refused")
     for _, _, options in CHARTS:
         for series in options(history.snapshot)["series"]:
