@@ -167,6 +167,18 @@ def test_answers_without_a_model(tmp_path: Path, users: float, fires: bool, rung
     check_alerts(tmp_path, healthy(60) | answers(**{rung: [users] * 60}), {9: [], 30: [fault] if fires else []})
 
 
+@pytest.mark.parametrize("outcome", ["rung1_deadline", "rung3_deadline", "rung3_overload"])
+@pytest.mark.parametrize(("users", "fires"), [(3, False), (10, True)])
+def test_answers_that_are_cut_short(tmp_path: Path, users: float, fires: bool, outcome: str) -> None:
+    short = alert("TriremeCutShort", instance=INSTANCE, entry=FUSED)
+    check_alerts(tmp_path, healthy(60) | answers(**{outcome: [users] * 60}), {4: [], 30: [short] if fires else []})
+
+
+def test_an_overloaded_server_is_not_said_to_know_its_users_less(tmp_path: Path) -> None:
+    short = alert("TriremeCutShort", instance=INSTANCE, entry=FUSED)
+    check_alerts(tmp_path, healthy(END) | answers(rung3_overload=then(0, 300)), {BEFORE: [], LAST: [short]})
+
+
 @pytest.mark.parametrize(("users", "fires"), [({"rung3": 90}, False), ({"rung3": 200}, True), ({"rung2": 200}, True)])
 def test_more_popular_items_than_usual(tmp_path: Path, users: dict[str, float], fires: bool) -> None:
     unusual = alert("TriremePopularUnusual", instance=INSTANCE, entry=FUSED)
