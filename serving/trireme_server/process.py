@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from trireme_runtime.bundle import PERF_INPUT
 from trireme_runtime.cpu import usable_cpus
 from trireme_server import guardian
+from trireme_server.artifact_watch import ArtifactWatch
 from trireme_server.binaries import Binaries, find_binaries
 from trireme_server.command import Access, server_command, server_environment
 from trireme_server.errors import ServerError, StartError
@@ -160,6 +161,7 @@ class TritonServer:
         check_affinity(self._affinity, os.sched_getaffinity(0))
         check_otlp_url(self._otlp_url)
         self.manifest = check_repository(self.repository, warm=self._warm)
+        self.artifacts = ArtifactWatch(self.repository, self.manifest.artifacts)
         binaries = find_binaries()
         on_gpu = self.manifest.target == "gpu"
         if on_gpu and not binaries.is_embedded:

@@ -96,7 +96,7 @@ class Supervisor:
     def _watch(self) -> str:
         """Returns what ended the server, or why it has to be ended."""
         while (code := self._server.ended(LOOK_S)) is None:
-            reason = self._healer.look()
+            reason = self._healer.look() or self._server.artifacts.look()
             self._server.lost_instances |= self._healer.has_lost
             if reason is not None:
                 return f"is given up ({reason})"

@@ -153,6 +153,19 @@ def test_a_server_whose_guardian_is_killed_is_back(serving: Serving) -> None:
     serving.stop()
 
 
+def test_a_bundle_that_is_overwritten_is_not_served_until_it_is_whole_again(serving: Serving) -> None:
+    file = serving.repository / "recommend" / "1" / "model.py"
+    exported = file.read_text()
+    file.write_text(exported.replace("np.arange(3)", "1"))
+    assert eventually(lambda: serving.readiness[0] == 503)
+    assert serving.said(rf"is given up \({re.escape(str(file))} was changed in place while it was served\)")
+    assert eventually(lambda: serving.said(r"did not come up again: .*model.py: has [0-9]+ bytes"))
+    file.write_text(exported)
+    assert eventually(lambda: serving.readiness == (200, "ready"))
+    assert serving.answers()
+    serving.stop()
+
+
 def test_an_ensemble_goes_on_while_an_instance_of_its_step_is_replaced(tmp_path: Path) -> None:
     """Under load: what Triton gives to the dead instance before it is gone fails after a second each, and nothing else does."""
     with serve_toy(write_ensemble(tmp_path / "repository"), tmp_path) as serving, ThreadPoolExecutor() as pool:

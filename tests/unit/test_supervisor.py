@@ -25,6 +25,7 @@ class FakeServer:
     load_s = 0.5
     http_url = "http://nowhere"
     manifest = SimpleNamespace(bundle_id="toy-1", version=1)
+    artifacts: FakeHealer
 
     def __init__(
         self, clock: Clock, lives_s: Sequence[float | None], failing_starts: int, readiness: Readiness
@@ -78,11 +79,15 @@ class Clock:
 
 
 def supervise(
-    lives_s: Sequence[float | None], failing_starts: int = 0, reasons: Sequence[str] = ()
+    lives_s: Sequence[float | None],
+    failing_starts: int = 0,
+    reasons: Sequence[str] = (),
+    changes: Sequence[str] = (),
 ) -> tuple[FakeServer, Supervisor, list[str]]:
     clock, said = Clock(), []
     readiness = Readiness()
     server = FakeServer(clock, lives_s, failing_starts, readiness)
+    server.artifacts = FakeHealer(changes)
     healer = FakeHealer(reasons)
     supervisor = Supervisor(
         server,  # type: ignore[arg-type]
@@ -148,6 +153,13 @@ def test_a_server_whose_stub_cannot_be_replaced_is_started_again() -> None:
     assert server.lost_instances
 
 
+def test_a_server_whose_files_change_is_started_again_for_its_checksums_to_be_read() -> None:
+    changes = ["history.npy was changed"]
+    server, _, said = supervise([None, None], changes=changes)
+    assert len(server.restarts) == 1
+    assert said[0].startswith("tritonserver (process 7) is given up (history.npy was changed)")
+
+
 def test_requests_should_not_come_between_a_death_and_the_next_warm_up() -> None:
     server, _, _ = supervise(lives_s=[5.0], failing_starts=1)
     killed = "tritonserver (process 7) was killed by SIGKILL"
@@ -158,6 +170,7 @@ def test_a_server_of_which_a_model_has_no_instance_is_not_ready() -> None:
     readiness, healer = Readiness(), FakeHealer([])
     healer.models_down = ["ranking", "retrieval"]
     server = FakeServer(Clock(), [None], 0, readiness)
+    server.artifacts = FakeHealer([])
     supervisor = Supervisor(server, readiness, healer=lambda *_: healer)  # type: ignore[arg-type, return-value]
     assert readiness.why_not() == "no instance works of ranking, retrieval"
     healer.models_down = []

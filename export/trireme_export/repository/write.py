@@ -32,6 +32,8 @@ __all__ = ["Plan", "write_repository"]
 
 Plan = Literal["ensemble", "fused", "both"]
 WARMUP_BATCH = 16
+#: Servers map these files: written to in place, they would answer what nobody exported.
+READ_ONLY = 0o444
 
 
 def write_repository(
@@ -65,6 +67,8 @@ def write_repository(
         write_perf_input(entry, requests.user_id[:, 0])
         write_titles(entry, titles)
         manifest = _write_manifest(staging, names, plan, contents.target, version, dims, source)
+        for file in (*manifest.artifacts, f"{ENTRY}/{version}/{MANIFEST}"):
+            (staging / file).chmod(READ_ONLY)
         take_back(out)
         for path in (*staging.glob(f"*/{WARMUP}/{version}"), *staging.glob(f"*/{version}")):
             target = out / path.relative_to(staging)
