@@ -192,6 +192,11 @@ class TritonServer:
         self._log_mode = "a"
         self.start()
 
+    def kill(self) -> None:
+        """Kills tritonserver, and leaves what it started to ``stop`` or ``restart``."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid or 0, signal.SIGKILL)
+
     def stop(self) -> None:
         """Ends the server and all it started; returns when all is gone. May be called more than once."""
         guardian_process, self._guardian = self._guardian, None
@@ -304,8 +309,7 @@ class TritonServer:
         deadline = time.monotonic() + self._grace_s
         while time.monotonic() < deadline and guardian_process.poll() is None:
             if UNLOADING in self.log():
-                with suppress(ProcessLookupError):
-                    os.killpg(self.pid or 0, signal.SIGKILL)
+                self.kill()
                 return
             time.sleep(POLL_S)
 

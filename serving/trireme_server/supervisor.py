@@ -13,6 +13,7 @@ from trireme_server.backoff import LONGEST_S, Backoff
 from trireme_server.errors import ServerError
 from trireme_server.healing import Healer, loader
 from trireme_server.health import Readiness
+from trireme_server.liveness import LivenessWatch
 from trireme_server.log import telling_lines
 from trireme_server.process import TritonServer, how_it_ended
 from trireme_server.stubs import StubWatch
@@ -62,6 +63,7 @@ class Supervisor:
         readiness: is told whether requests should come.
         say: is given a line for everything that happens.
         healer: returns what looks after the stubs of a server that is ready.
+        liveness: returns what asks a server, by its URL for HTTP, whether it lives.
         sleep, clock: seconds.
     """
 
@@ -72,6 +74,7 @@ class Supervisor:
         *,
         say: Callable[[str], None] = say,
         healer: Callable[[TritonServer, Callable[[str], None]], Healer] = healer_of,
+        liveness: Callable[[str], LivenessWatch] = LivenessWatch,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,6 +83,8 @@ class Supervisor:
         self._say = say
         self._healer_of = healer
         self._healer = healer(server, say)
+        self._liveness_of = liveness
+        self._liveness = liveness(server.http_url)
         self._note_health()
         self._sleep = sleep
         self._backoff = Backoff(clock)
@@ -96,7 +101,9 @@ class Supervisor:
     def _watch(self) -> str:
         """Returns what ended the server, or why it has to be ended."""
         while (code := self._server.ended(LOOK_S)) is None:
-            reason = self._healer.look() or self._server.artifacts.look()
+            if (reason := self._liveness.look()) is not None:
+                self._server.kill()  # it would not hear a request to stop
+            reason = reason or self._healer.look() or self._server.artifacts.look()
             self._server.lost_instances |= self._healer.has_lost
             if reason is not None:
                 return f"is given up ({reason})"
@@ -119,6 +126,7 @@ class Supervisor:
                 break
         self._backoff.started()
         self._healer = self._healer_of(self._server, self._say)
+        self._liveness = self._liveness_of(self._server.http_url)
         self._note_health()
         manifest = self._server.manifest
         self._say(
@@ -128,6 +136,7 @@ class Supervisor:
 
     def _mourn(self, what: str, lines: list[str]) -> float:
         """Keeps and says a death; returns how long to wait."""
+        self._liveness.close()
         death = Death(time.time(), what, self._backoff.lived_s, tuple(lines))
         self.deaths.append(death)
         self._readiness.reason = death.what

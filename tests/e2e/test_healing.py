@@ -145,6 +145,18 @@ def test_a_killed_server_is_back_on_its_port_and_its_end_is_said(serving: Servin
     serving.stop()
 
 
+def test_a_server_that_hangs_is_killed_and_back(serving: Serving) -> None:
+    hanging = server_pid(serving.repository)
+    os.kill(hanging, signal.SIGSTOP)
+    assert eventually(
+        lambda: serving.said(r"is given up \(it has not answered 5 questions in a row whether it lives\)")
+    )
+    assert eventually(lambda: serving.said(r"^tritonserver is ready again"))
+    assert serving.answers()
+    assert server_pid(serving.repository) != hanging
+    serving.stop()
+
+
 def test_a_server_whose_guardian_is_killed_is_back(serving: Serving) -> None:
     guardian = int(Path(f"/proc/{server_pid(serving.repository)}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(guardian, signal.SIGKILL)

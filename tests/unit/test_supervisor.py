@@ -24,6 +24,7 @@ class FakeServer:
     pid = 7
     load_s = 0.5
     http_url = "http://nowhere"
+    kills = 0
     manifest = SimpleNamespace(bundle_id="toy-1", version=1)
     artifacts: FakeHealer
 
@@ -52,6 +53,9 @@ class FakeServer:
             self.failing_starts -= 1
             raise StartError("tritonserver not ready after 120 s: its log is empty")
 
+    def kill(self) -> None:
+        self.kills += 1
+
     def log(self) -> str:
         return 'E0101 00:00:00.0 7 x.cc:1] "out of luck"\nI0101 all is well\n'
 
@@ -66,6 +70,9 @@ class FakeHealer:
 
     def look(self) -> str | None:
         return self.reasons.pop(0) if self.reasons else None
+
+    def close(self) -> None:
+        """As ``LivenessWatch``."""
 
 
 class Clock:
@@ -83,17 +90,19 @@ def supervise(
     failing_starts: int = 0,
     reasons: Sequence[str] = (),
     changes: Sequence[str] = (),
+    silence: Sequence[str] = (),
 ) -> tuple[FakeServer, Supervisor, list[str]]:
     clock, said = Clock(), []
     readiness = Readiness()
     server = FakeServer(clock, lives_s, failing_starts, readiness)
     server.artifacts = FakeHealer(changes)
-    healer = FakeHealer(reasons)
+    healer, liveness = FakeHealer(reasons), FakeHealer(silence)
     supervisor = Supervisor(
         server,  # type: ignore[arg-type]
         readiness,
         say=said.append,
         healer=lambda *_: healer,  # type: ignore[arg-type, return-value]
+        liveness=lambda _: liveness,  # type: ignore[arg-type, return-value]
         sleep=clock.sleep,
         clock=clock,
     )
@@ -160,6 +169,12 @@ def test_a_server_whose_files_change_is_started_again_for_its_checksums_to_be_re
     assert said[0].startswith("tritonserver (process 7) is given up (history.npy was changed)")
 
 
+def test_a_server_that_does_not_answer_is_killed_and_started_again() -> None:
+    server, _, said = supervise([None, None], silence=["it does not answer"])
+    assert (server.kills, len(server.restarts)) == (1, 1)
+    assert said[0].startswith("tritonserver (process 7) is given up (it does not answer)")
+
+
 def test_requests_should_not_come_between_a_death_and_the_next_warm_up() -> None:
     server, _, _ = supervise(lives_s=[5.0], failing_starts=1)
     killed = "tritonserver (process 7) was killed by SIGKILL"
@@ -171,7 +186,12 @@ def test_a_server_of_which_a_model_has_no_instance_is_not_ready() -> None:
     healer.models_down = ["ranking", "retrieval"]
     server = FakeServer(Clock(), [None], 0, readiness)
     server.artifacts = FakeHealer([])
-    supervisor = Supervisor(server, readiness, healer=lambda *_: healer)  # type: ignore[arg-type, return-value]
+    supervisor = Supervisor(
+        server,  # type: ignore[arg-type]
+        readiness,
+        healer=lambda *_: healer,  # type: ignore[arg-type, return-value]
+        liveness=lambda _: FakeHealer([]),  # type: ignore[arg-type, return-value]
+    )
     assert readiness.why_not() == "no instance works of ranking, retrieval"
     healer.models_down = []
     with pytest.raises(Stopped):
