@@ -33,6 +33,8 @@ class Reason(IntEnum):
     """Every stage answered."""
     DEADLINE = 1
     """There was no time for more."""
+    OVERLOAD = 2
+    """More was waiting than the server can answer in full."""
     FAULT = 3
     """What a model put out was no number."""
     NOTHING_KNOWN = 4
@@ -49,6 +51,7 @@ class Reason(IntEnum):
 _WORDS = {
     Reason.NONE: "every stage answered",
     Reason.DEADLINE: "there was no time for more",
+    Reason.OVERLOAD: "the server had more to answer than it can",
     Reason.FAULT: "what a model put out was no number",
     Reason.NOTHING_KNOWN: "there is no history to go by",
     Reason.EXHAUSTED: "the user has seen every item, or the call excludes it",

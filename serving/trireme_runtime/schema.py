@@ -12,11 +12,14 @@ import numpy as np
 
 __all__ = [
     "AUTO",
+    "BACKGROUND",
     "BUDGET",
+    "CLASS",
     "ENTRY",
     "EXCLUDE",
     "FUSED",
     "INSTANCES",
+    "INTERACTIVE",
     "LAYOUTS",
     "LEDGER",
     "ORIGIN",
@@ -61,6 +64,8 @@ STORED = -2
 
 #: Parameter of a request: items that its lists must not hold, as "12,15;;7" for three users.
 EXCLUDE = "exclude"
+#: Parameter of a request, and its values: what gives way first where more waits than the server can answer in full.
+CLASS, INTERACTIVE, BACKGROUND = "class", "interactive", "background"
 #: Parameters of a request: when it was sent, ns on the monotonic clock of the server's machine; and the number of that clock, by
 #: which a time of another machine is told apart. Without a number it counts as this machine's.
 SENT, SENT_CLOCK = "sent", "sent_clock"

@@ -26,7 +26,7 @@ from trireme_runtime.triton import clock
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
 from trireme_runtime.triton.costs import Costs
-from trireme_runtime.triton.deadlines import IDLE_FULL_NS, IDLE_NS, Deadlines, Waiting
+from trireme_runtime.triton.deadlines import IDLE_FULL_NS, IDLE_NS, Admitted, Deadlines, Waiting
 from trireme_runtime.triton.parameters import Parameters
 
 #: Long ago, and far from now, for machines of any age.
@@ -48,7 +48,7 @@ def funnel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 class Served:
     """The adapter of one model, and what it notes."""
 
-    def __init__(self, chain: Chain, max_batch_size: int = 64) -> None:
+    def __init__(self, chain: Chain, max_batch_size: int = 64, clock: Callable[[], int] = monotonic_ns) -> None:
         config = fake_backend.chain_config(chain, toy.DIMS, max_batch_size)
         self.deadlines = Deadlines(chain, config)
         self.noted: list[tuple[int, int]] = []  # stages that were timed, users
@@ -56,7 +56,7 @@ class Served:
         def note(times: Any, outputs: Any) -> None:
             self.noted.append((len(times), len(outputs[0])))
 
-        self.adapter = Adapter(chain, fake_backend, config, note, deadlines=self.deadlines)
+        self.adapter = Adapter(chain, fake_backend, config, note, deadlines=self.deadlines, clock=clock)
         self.names = [tensor.name for tensor in chain.signature.answered]
 
     def ask(self, *requests: Request) -> list[dict[str, np.ndarray]]:
@@ -381,7 +381,7 @@ def test_only_a_batch_in_which_not_all_fit_is_divided(funnel: Funnel) -> None:
     answered = set()
     for _ in range(200):
         left = rng.choice([-1.0, 2e6, 9e6, 30e6, np.inf], size=rng.integers(1, 5), p=[0.05, 0.05, 0.1, 0.4, 0.4])
-        requests = [(place, int(rng.integers(1, 9)), float(ns)) for place, ns in enumerate(left)]
+        requests = [Admitted(place, int(rng.integers(1, 9)), float(ns)) for place, ns in enumerate(left)]
         fits = deadlines.all_fit(requests)
         parts = deadlines.divide(requests)
         assert fits == ([part.form for part in parts] == [deadlines.full])
@@ -393,7 +393,7 @@ def test_as_many_as_fit_are_computed_those_with_the_most_time_left_first(funnel:
     deadlines = Served(funnel).deadlines
     for rows in range(1, 9):
         deadlines.full.costs.add(rows, rows * SECOND)
-    requests = [(left, 1, left * SECOND) for left in (3.5, 9.5, 0, 2.5, 4.5, float("inf"))]
+    requests = [Admitted(left, 1, left * SECOND) for left in (3.5, 9.5, 0, 2.5, 4.5, float("inf"))]
     assert [part.requests for part in deadlines.divide(requests)] == [[0], [3.5, 2.5], [9.5, 4.5, float("inf")]]
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "NONE",
     "NOTHING_KNOWN",
     "OUTCOMES",
+    "OVERLOAD",
     "POPULAR",
     "REASONS",
     "RETRIEVAL_ORDER",
@@ -31,14 +32,15 @@ __all__ = [
 
 FULL, RETRIEVAL_ORDER, SEGMENT_POPULAR, POPULAR = range(4)
 
-# Why a rung is what it is: nothing is missing; there was no time for more; an output of a model was no number; the user has no
-# history; they have seen or excluded every item. 2 is kept for overload.
-NONE, DEADLINE, FAULT, NOTHING_KNOWN, EXHAUSTED = 0, 1, 3, 4, 5
+# Why a rung is what it is: nothing is missing; there was no time for more; more was waiting than the server can answer in full;
+# an output of a model was no number; the user has no history; they have seen or excluded every item.
+NONE, DEADLINE, OVERLOAD, FAULT, NOTHING_KNOWN, EXHAUSTED = range(6)
 
 #: Their names, in metrics.
 REASONS = {
     NONE: "none",
     DEADLINE: "deadline",
+    OVERLOAD: "overload",
     FAULT: "fault",
     NOTHING_KNOWN: "nothing_known",
     EXHAUSTED: "exhausted",
@@ -47,9 +49,12 @@ REASONS = {
 #: Every rung with every reason that it may have.
 OUTCOMES = (
     (FULL, NONE),
-    (RETRIEVAL_ORDER, DEADLINE),
-    (RETRIEVAL_ORDER, FAULT),
-    *((rung, reason) for rung in (SEGMENT_POPULAR, POPULAR) for reason in (DEADLINE, FAULT, NOTHING_KNOWN, EXHAUSTED)),
+    *((RETRIEVAL_ORDER, reason) for reason in (DEADLINE, OVERLOAD, FAULT)),
+    *(
+        (rung, reason)
+        for rung in (SEGMENT_POPULAR, POPULAR)
+        for reason in (DEADLINE, OVERLOAD, FAULT, NOTHING_KNOWN, EXHAUSTED)
+    ),
 )
 
 LOWEST = np.float32(np.finfo(np.float32).min)

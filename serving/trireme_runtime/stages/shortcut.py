@@ -19,29 +19,33 @@ from trireme_runtime.schema import (
     Tensor,
 )
 from trireme_runtime.stages.chain import Chain, Run
-from trireme_runtime.stages.reranking import DEADLINE, EXHAUSTED, RETRIEVAL_ORDER
+from trireme_runtime.stages.reranking import DEADLINE, EXHAUSTED, OVERLOAD, RETRIEVAL_ORDER
 from trireme_runtime.stages.stage import Stage
 
-__all__ = ["ORDER_ONLY", "POPULAR_ONLY", "Shortcut", "is_left_out", "shortcut"]
+__all__ = ["ORDER_ONLY", "POPULAR_ONLY", "Shortcut", "left_out", "shortcut"]
 
 #: The stages that an answer in retrieval's order, and one of popular items, do without.
 ORDER_ONLY = frozenset({"ranking"})
 POPULAR_ONLY = frozenset({"user_tower", "retrieval", "ranking"})
 
-#: What takes the place of the tensors of a stage that did not run. No model makes −∞ of every number of a row: it tells the
-#: next step of an ensemble, in a tensor that it reads anyway, that this request was left out.
-FILLERS: Mapping[Tensor, float] = {
-    QUERY: -np.inf,
-    CANDIDATE_INDEX: -1,
-    RETRIEVAL_SCORE: -np.inf,
-    RANKING_SCORE: np.nan,
-}
-_MARKS = (QUERY.name, RETRIEVAL_SCORE.name)
+#: What takes the place of the tensors of a stage that did not run, see ``MARKS``.
+FILLERS: Mapping[Tensor, float] = {CANDIDATE_INDEX: -1, RANKING_SCORE: np.nan}
+#: By the reason why the stage did not run. No model makes one of these of every number of a row: they tell the next step of an
+#: ensemble, in a tensor that it reads anyway, that this request was left out, and why.
+MARKS: Mapping[int, float] = {DEADLINE: -np.inf, OVERLOAD: np.inf}
+MARKED = (QUERY, RETRIEVAL_SCORE)
 
 
-def is_left_out(inputs: Mapping[str, np.ndarray | None]) -> bool:
-    """Whether an earlier step left out the request with these inputs, of which each row is one of its users."""
-    return any(array is not None and bool(np.isneginf(array).all()) for array in map(inputs.get, _MARKS))
+def left_out(inputs: Mapping[str, np.ndarray | None]) -> int | None:
+    """Returns why an earlier step left out the request with these inputs, of which each row is one of its users; None if none
+    did."""
+    for tensor in MARKED:
+        array = inputs.get(tensor.name)
+        if array is not None:
+            for reason, mark in MARKS.items():
+                if array[0, 0] == mark and bool((array == mark).all()):
+                    return reason
+    return None
 
 
 def shortcut(chain: Chain, dropped: Collection[str], widths: Mapping[str, int]) -> Shortcut | None:
@@ -57,10 +61,10 @@ def shortcut(chain: Chain, dropped: Collection[str], widths: Mapping[str, int]) 
 
 
 class Shortcut:
-    """Some stages of a chain. What the others would have made is filled in, see ``FILLERS``.
+    """Some stages of a chain. What the others would have made is filled in, see ``FILLERS`` and ``MARKS``.
 
-    Answers the tensors of the chain. Where there was no time for a better one, the reason of an answer is DEADLINE; that of a
-    user who would get the same with all the time in the world stays.
+    Answers the tensors of the chain. The reason of an answer is the one that is given, unless the user would get the same with
+    all the time in the world.
     """
 
     def __init__(self, chain: Chain, dropped: Collection[str], widths: Mapping[str, int]) -> None:
@@ -77,11 +81,11 @@ class Shortcut:
         # A list is made of at least as many candidates as it has items.
         self._widths = {CANDIDATE_INDEX.name: lists[0].list_length} if lists else dict(widths)
 
-    def run(self, **inputs: Any) -> Run:
-        """See ``Chain.run``; the time of a stage that did not run is 0."""
+    def run(self, reasons: np.ndarray, **inputs: Any) -> Run:
+        """See ``Chain.run``; the time of a stage that did not run is 0. ``reasons``: uint8 [batch, 1], DEADLINE or OVERLOAD."""
         tensors: dict[str, Any] = dict(inputs)
         times = dict.fromkeys(self._names, 0)
-        rows = len(next(array for array in inputs.values() if isinstance(array, np.ndarray)))
+        marks = np.where(reasons == OVERLOAD, *(np.float32(MARKS[reason]) for reason in (OVERLOAD, DEADLINE)))
         for part in self._parts:
             if isinstance(part, Chain):
                 ran = part.run(**tensors)
@@ -89,9 +93,11 @@ class Shortcut:
                 times.update(zip((stage.name for stage in part.stages), ran.times, strict=True))
             else:
                 for tensor in part:
-                    tensors[tensor.name] = np.full((rows, self._width(tensor, tensors)), FILLERS[tensor], tensor.dtype)
+                    shape = len(reasons), self._width(tensor, tensors)
+                    filler = marks if tensor in MARKED else FILLERS[tensor]
+                    tensors[tensor.name] = np.full(shape, filler, tensor.dtype)
         if RUNG.name in tensors:
-            _explain(tensors)
+            _explain(tensors, reasons)
         return Run(tuple(tensors[name] for name in self._answered), tuple(times.values()))
 
     def _width(self, tensor: Tensor, tensors: Mapping[str, Any]) -> int:
@@ -105,8 +111,9 @@ def _fillers(stages: Sequence[Stage]) -> list[Tensor]:
     return [tensor for stage in stages for tensor in STAGES[stage.name].outputs]
 
 
-def _explain(tensors: Mapping[str, Any]) -> None:
+def _explain(tensors: Mapping[str, Any], reasons: np.ndarray) -> None:
     """Replaces the reasons that come from what was filled in: ranking without numbers, or no candidates."""
     rung, reason = tensors[RUNG.name], tensors[REASON.name]
-    unsearched = np.isneginf(tensors[RETRIEVAL_SCORE.name]).all(axis=1, keepdims=True)
-    reason[(rung == RETRIEVAL_ORDER) | ((reason == EXHAUSTED) & unsearched)] = DEADLINE
+    unsearched = np.isinf(tensors[RETRIEVAL_SCORE.name]).all(axis=1, keepdims=True)
+    shorter = (rung == RETRIEVAL_ORDER) | ((reason == EXHAUSTED) & unsearched)
+    reason[shorter] = reasons[shorter]

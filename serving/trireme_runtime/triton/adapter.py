@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -20,9 +19,9 @@ from trireme_runtime.native import library
 from trireme_runtime.schema import FEATURE_AGE, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STORED, TELLS_CLOCK, Tensor
 from trireme_runtime.stages.chain import Chain, StageFailedError
 from trireme_runtime.stages.reranking import LOWEST, POPULAR
-from trireme_runtime.stages.shortcut import is_left_out
+from trireme_runtime.stages.shortcut import left_out
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
-from trireme_runtime.triton.deadlines import Deadlines, Form
+from trireme_runtime.triton.deadlines import Asked, Deadlines, Part
 from trireme_runtime.triton.parameters import Exclusions, InvalidRequestError, Parameters, read_parameters
 
 if TYPE_CHECKING:
@@ -83,7 +82,8 @@ class Adapter:
             comes with another rank.
         note: receives the ns of every stage and the arrays answered, once per batch; no times for what was cut short.
         tracer: makes spans for the requests that are traced; None if the server sends none.
-        deadlines: cuts short what has no time left; None computes everything.
+        deadlines: cuts short what has no time left or gives way; None computes everything.
+        clock: the ns on the clock of the deadlines.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Adapter:
         note: Callable[[Sequence[int], Sequence[np.ndarray]], None] = lambda times, outputs: None,
         tracer: StageTracer | None = None,
         deadlines: Deadlines | None = None,
+        clock: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._chain = chain
         self._signature = chain.signature
@@ -110,6 +111,7 @@ class Adapter:
         self._note = note
         self._tracer = tracer
         self._deadlines = deadlines
+        self._clock = clock
         self._answered = [(tensor.name, tensor.dim == ITEM_ID.dim) for tensor in chain.signature.answered]
         compiled = library() if chain.compiles else None
         self._exclusions = None if chain.item_ids is None else Exclusions(chain.item_ids, compiled)
@@ -118,7 +120,7 @@ class Adapter:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response per request, in order. Never raises: Triton would fail the whole batch."""
-        taken = monotonic_ns()
+        taken = self._clock()
         responses: list[Any] = [None] * len(requests)
         group: Group = []
         asking: Group = []
@@ -135,7 +137,7 @@ class Adapter:
             for position, response in self._answers(group, taken):
                 responses[position] = response
         for entry in asking:
-            responses[entry.position] = self._clock(entry)
+            responses[entry.position] = self._tell_clock(entry)
         return responses
 
     def _entry(self, position: int, request: Any) -> Entry:
@@ -160,13 +162,13 @@ class Adapter:
             return [(entry.position, self._internal(error)) for entry in group]
         finally:
             if self._deadlines is not None:
-                self._deadlines.waiting.ended(monotonic_ns())
+                self._deadlines.waiting.ended(self._clock())
 
-    def _clock(self, entry: Entry) -> Any:
+    def _tell_clock(self, entry: Entry) -> Any:
         """The response to a request that asks for the clock. It has the form of a list, which every ensemble has."""
         rows = _rows(entry.inputs)
         values = {
-            ITEM_ID: [monotonic_ns(), clock_number()],
+            ITEM_ID: [self._clock(), clock_number()],
             SCORE: [LOWEST, LOWEST],
             RUNG: [POPULAR],
             REASON: [TELLS_CLOCK],
@@ -210,45 +212,34 @@ class Adapter:
         return answered + (self._run_valid(valid, self._concatenate(valid)) if valid else [])
 
     def _run_valid(self, group: Group, batch: Inputs) -> list[tuple[int, Any]]:
-        """One call of the chain where possible: unless there is a deadline, and no time for all of it."""
-        if self._deadlines is None or not any(entry.timeout for entry in group):
+        """One call of the chain where possible: unless a request has no time for all of it, or gives way."""
+        deadlines = self._deadlines
+        if deadlines is None or not any(entry.timeout or entry.parameters.background for entry in group):
             return self._call(group, batch)
-        left = self._left(group, self._deadlines)
-        if self._deadlines.all_fit(left):  # nearly always
+        admitted = deadlines.admit([_asked(entry) for entry in group], self._clock())
+        if deadlines.all_fit(admitted):  # nearly always
             return self._call(group, batch)
-        *first, last = self._deadlines.divide(left)
-        if last.form is self._deadlines.full and not first:
+        *first, last = deadlines.divide(admitted)
+        if last.form is deadlines.full and not first:
             return self._call(group, batch)
         answered: list[tuple[int, Any]] = []
-        for form, part in first:  # their callers do not wait for the others
-            answered += self._sent(part, self._cut_short(part, form))
-        if last.form is not self._deadlines.full:
-            return answered + self._cut_short(last.requests, last.form)
+        for part in first:  # their callers do not wait for the others
+            answered += self._sent(part.requests, self._cut_short(part))
+        if last.form is not deadlines.full:
+            return answered + self._cut_short(last)
         return answered + self._call(last.requests, self._concatenate(last.requests))
 
-    @staticmethod
-    def _left(group: Group, deadlines: Deadlines) -> list[tuple[Entry, int, float]]:
-        """The requests, the users of each, and the ns that it has left."""
-        now = monotonic_ns()
-        left = []
-        for entry in group:
-            ns = math.inf
-            if entry.timeout:
-                ns = 0 if is_left_out(entry.inputs) else deadlines.left(entry.timeout * 1000, entry.parameters, now)
-            left.append((entry, _rows(entry.inputs), ns))
-        return left
-
-    def _cut_short(self, group: Group, form: Form) -> list[tuple[int, Any]]:
+    def _cut_short(self, part: Part[Entry]) -> list[tuple[int, Any]]:
         """Runs some of the stages."""
-        began = time.perf_counter_ns()
+        group, form, began = part.requests, part.form, self._clock()
         try:
-            outputs, times = form.chain.run(**self._concatenate(group), excluded=_excluded(group))
+            outputs, times = form.chain.run(reasons=part.reasons, **self._concatenate(group), excluded=_excluded(group))
         except StageFailedError as failure:
             log.exception("a stage failed on %d requests that had no time for more", len(group))
             return self._failed(group, began, failure)
         self._note((), outputs)
         answers = self._responses(group, outputs, times)
-        form.costs.add(len(outputs[0]), time.perf_counter_ns() - began)
+        form.costs.add(len(outputs[0]), self._clock() - began)
         return answers
 
     def _sent(self, group: Group, answers: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
@@ -265,7 +256,7 @@ class Adapter:
 
     def _call(self, group: Group, batch: Inputs) -> list[tuple[int, Any]]:
         """Runs the chain; if a stage fails, again on parts, so that the neighbours of the reason are answered."""
-        began = time.perf_counter_ns()
+        began = self._clock()
         try:
             return self._run(group, batch, began)
         except StageFailedError as failure:
@@ -285,7 +276,7 @@ class Adapter:
             runs -= 2
             middle = len(part) // 2
             for half in (part[:middle], part[middle:]):
-                began = time.perf_counter_ns()
+                began = self._clock()
                 try:
                     answered += self._run(half, self._concatenate(half), began)
                 except StageFailedError as again:
@@ -300,7 +291,7 @@ class Adapter:
             self._trace(lambda tracer: tracer.record(_traced(group), began, times, outputs))
         answers = self._responses(group, outputs, times)
         if self._deadlines is not None:
-            self._deadlines.full.costs.add(len(outputs[0]), time.perf_counter_ns() - began)
+            self._deadlines.full.costs.add(len(outputs[0]), self._clock() - began)
         return answers
 
     def _responses(self, group: Group, outputs: Sequence[np.ndarray], times: Sequence[int]) -> list[tuple[int, Any]]:
@@ -372,6 +363,11 @@ class Adapter:
 
 def _rows(inputs: dict[str, np.ndarray]) -> int:
     return int(next(iter(inputs.values())).shape[0])
+
+
+def _asked(entry: Entry) -> Asked[Entry]:
+    gives_way = left_out(entry.inputs) if entry.timeout or entry.parameters.background else None
+    return Asked(entry, _rows(entry.inputs), entry.timeout * 1000, entry.parameters, gives_way)
 
 
 def _excluded(group: Group) -> Pairs | None:

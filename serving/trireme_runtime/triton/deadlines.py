@@ -1,7 +1,8 @@
-"""Which requests of a batch have the time for all of the model. It is decided once, before the model runs.
+"""Which requests of a batch are answered in full. It is decided once, before the model runs.
 
 A request has a deadline if it has Triton's own ``timeout`` (µs), counted from when it was sent. Where it does not say when that
-was, an estimate takes its place, see ``Waiting``.
+was, an estimate takes its place, see ``Waiting``. A request of the class background gives way as soon as more waits than the
+model answers in good time.
 """
 
 from __future__ import annotations
@@ -10,20 +11,26 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
+
 from trireme_runtime.schema import CANDIDATE_INDEX, QUERY
 from trireme_runtime.stages.chain import Chain
+from trireme_runtime.stages.reranking import DEADLINE, OVERLOAD
 from trireme_runtime.stages.shortcut import ORDER_ONLY, POPULAR_ONLY, shortcut
 from trireme_runtime.triton.clock import clock_number
 from trireme_runtime.triton.costs import Costs
 from trireme_runtime.triton.parameters import Parameters
 
-__all__ = ["Deadlines", "Form", "Part", "Waiting"]
+__all__ = ["Admitted", "Asked", "Deadlines", "Form", "Part", "Waiting"]
 
 #: ns between two batches from which the model was idle: until then, the next one may have been on its way. A full batch is no
 #: sign of an idle model, and longer on its way.
 IDLE_NS, IDLE_FULL_NS = 2_000_000, 100_000_000
 #: ns that an answer takes back to its caller, beside what is measured here.
 RETURN_NS = 1_000_000
+#: Where more waits than can be answered, the class background gives way once this share of the time of the others is over, or,
+#: where there are no others with a deadline, once so many full batches are ahead.
+YIELDS_AFTER, BATCHES_AHEAD = 0.25, 2
 
 T = TypeVar("T")
 
@@ -65,11 +72,41 @@ class Form(NamedTuple):
     costs: Costs
 
 
+class Asked(NamedTuple, Generic[T]):
+    """A request: its users, the ns that it may take (0: no limit), its parameters, and why an earlier step left it out."""
+
+    request: T
+    rows: int
+    timeout: int
+    parameters: Parameters
+    left_out: int | None
+
+
+class Admitted(NamedTuple, Generic[T]):
+    """A request: its users, the ns until its deadline (infinity without one, 0 or less if it gives way), and the reason of its
+    answer if that is a shorter one."""
+
+    request: T
+    rows: int
+    left: float
+    reason: int = DEADLINE
+
+
 class Part(NamedTuple, Generic[T]):
     """Requests that are answered in the same form."""
 
     form: Form
-    requests: list[T]
+    admitted: list[Admitted[T]]
+
+    @property
+    def requests(self) -> list[T]:
+        return [each.request for each in self.admitted]
+
+    @property
+    def reasons(self) -> np.ndarray:
+        """uint8 [users, 1]: why the answer of each user is a shorter one."""
+        each, rows = [each.reason for each in self.admitted], [each.rows for each in self.admitted]
+        return np.repeat(np.array(each, np.uint8), rows)[:, None]
 
 
 class Deadlines:
@@ -88,7 +125,8 @@ class Deadlines:
             None if short is None else Form(short, Costs())
             for short in (shortcut(chain, dropped, widths) for dropped in (ORDER_ONLY, POPULAR_ONLY))
         )
-        self.waiting = Waiting(int(config["max_batch_size"]))
+        self._max_rows = int(config["max_batch_size"])
+        self.waiting = Waiting(self._max_rows)
 
     @classmethod
     def of(cls, chain: Chain, config: Mapping[str, Any]) -> Deadlines | None:
@@ -96,53 +134,68 @@ class Deadlines:
         deadlines = cls(chain, config)
         return None if deadlines._popular is None else deadlines
 
+    def admit(self, batch: Sequence[Asked[T]], now: int) -> list[Admitted[T]]:
+        """Decides which requests of a batch give way, and how much time the others have."""
+        crowded = any(asked.parameters.background for asked in batch) and self._crowded(batch, now)
+        return [self._admit(asked, crowded, now) for asked in batch]
+
+    def _admit(self, asked: Asked[T], crowded: bool, now: int) -> Admitted[T]:
+        left, reason = math.inf, DEADLINE
+        if asked.left_out is not None:
+            left, reason = 0, asked.left_out
+        elif asked.parameters.background and crowded:
+            left, reason = 0, OVERLOAD
+        elif asked.timeout:
+            left = self.left(asked.timeout, asked.parameters, now)
+        return Admitted(asked.request, asked.rows, left, reason)
+
+    def _crowded(self, batch: Sequence[Asked[T]], now: int) -> bool:
+        """Whether the class background gives way: the batch has waited for a good part of the time of the others or, where those
+        have no deadline, for longer than two full batches take."""
+        ages = [age for asked in batch if (age := _age(asked.parameters, now)) is not None]
+        waited = min(self.waiting.longest, max(ages, default=self.waiting.longest))
+        others = [asked.timeout for asked in batch if not asked.parameters.background]
+        times = [timeout for timeout in others if timeout > waited]  # the rest is late whoever gives way
+        most = min(times) * YIELDS_AFTER if times else BATCHES_AHEAD * self.full.costs.estimate(self._max_rows)
+        return waited > most
+
     def left(self, timeout: int, parameters: Parameters, now: int) -> int:
         """Returns the ns until the deadline of a request that may take ``timeout`` ns.
 
         Once the queue has not been empty for as long as that, those who have waited for half of their time give way. Else, the
         queue would stay as long as it may be, and whatever is computed would come at the last moment, or just after.
         """
-        sent, longest = parameters.sent, self.waiting.longest
-        if sent is None or parameters.sent_clock not in (None, clock_number()):
+        longest, age = self.waiting.longest, _age(parameters, now)
+        if age is None:
             return timeout - longest
-        age = max(0, now - sent)
         return timeout - (max(age, longest) if 2 * age > timeout else age)
 
-    def all_fit(self, requests: Sequence[tuple[Any, int, float]]) -> bool:
+    def all_fit(self, batch: Sequence[Admitted[T]]) -> bool:
         """Whether every request has the time for all stages: what ``divide`` answers with one part, at less expense."""
-        least = min(left for _, _, left in requests)
-        return least > 0 and RETURN_NS + self.full.costs.estimate(_users(requests)) <= least
+        least = min(each.left for each in batch)
+        return least > 0 and RETURN_NS + self.full.costs.estimate(_users(batch)) <= least
 
-    def divide(self, requests: list[tuple[T, int, float]]) -> list[Part[T]]:
-        """Divides a batch into parts, each in the order of the batch; those that take less come first.
-
-        Args:
-            requests: each with its users, and the ns until its deadline: infinity without one, 0 or less if it has passed or
-                an earlier step has left the request out.
-        """
+    def divide(self, batch: list[Admitted[T]]) -> list[Part[T]]:
+        """Divides a batch into parts, each in the order of the batch; those that take less come first."""
         assert self._popular is not None
         shorter = self._order or self._popular
-        late = [each for each in requests if each[2] <= 0]
-        alive = sorted((each for each in requests if each[2] > 0), key=lambda each: -each[2])
+        late = [each for each in batch if each.left <= 0]
+        alive = sorted((each for each in batch if each.left > 0), key=lambda each: -each.left)
         began = RETURN_NS + (self._popular.costs.estimate(_users(late)) if late else 0.0)
         fitting = self._fitting(alive, began, shorter)
         full, tight = alive[:fitting], alive[fitting:]
         needed = began + self._order.costs.estimate(_users(tight)) if tight and self._order else math.inf
-        order = [each for each in tight if each[2] >= needed]
-        popular = [*late, *(each for each in tight if each[2] < needed)]
+        order = [each for each in tight if each.left >= needed]
+        popular = [*late, *(each for each in tight if each.left < needed)]
         if tight and not full:
             self.full.costs.doubt()
         if tight and not order:
             shorter.costs.doubt()
         parts = ((self._popular, popular), (shorter, order), (self.full, full))
-        places = {id(each): place for place, each in enumerate(requests)}
-        return [
-            Part(form, [request for request, _, _ in sorted(part, key=lambda each: places[id(each)])])
-            for form, part in parts
-            if part
-        ]
+        places = {id(each): place for place, each in enumerate(batch)}
+        return [Part(form, sorted(part, key=lambda each: places[id(each)])) for form, part in parts if part]
 
-    def _fitting(self, alive: list[tuple[T, int, float]], began: float, shorter: Form) -> int:
+    def _fitting(self, alive: list[Admitted[T]], began: float, shorter: Form) -> int:
         """Returns how many requests have the time for all stages, of those that have the most time left.
 
         A smaller batch takes less, so that some are in time where all of them together would be late.
@@ -155,7 +208,7 @@ class Deadlines:
         rows = _users(alive)
         others = 0
         for count in range(len(alive), 0, -1):
-            _, last, left = alive[count - 1]
+            last, left = alive[count - 1].rows, alive[count - 1].left
             before = shorter.costs.estimate(others) if others else 0.0
             if began + before + self.full.costs.estimate(rows) <= left:
                 return count
@@ -163,5 +216,12 @@ class Deadlines:
         return 0
 
 
-def _users(requests: Sequence[tuple[Any, int, float]]) -> int:
-    return sum(rows for _, rows, _ in requests)
+def _age(parameters: Parameters, now: int) -> int | None:
+    """Returns the ns since a request was sent; None if it does not say."""
+    if parameters.sent is None or parameters.sent_clock not in (None, clock_number()):
+        return None
+    return max(0, now - parameters.sent)
+
+
+def _users(batch: Sequence[Admitted[T]]) -> int:
+    return sum(each.rows for each in batch)

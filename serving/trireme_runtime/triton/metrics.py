@@ -80,7 +80,9 @@ class StageMetrics:
         outcomes = [{"model": model, "rung": str(rung), "reason": REASONS[reason]} for rung, reason in OUTCOMES]
         described = "Users answered, by the rung of the answer and its reason"
         self._answers = self._counters(ANSWERS, described, outcomes if self._outcome_at else [])
-        self._expired = self._counters(EXPIRED, "Users who had no time for all stages of the model", [{"model": model}])
+        self._expired = self._counters(
+            EXPIRED, "Users who had no time for all stages of the model, or gave way", [{"model": model}]
+        )
         if budget:
             self._publish_budget(model, stages, budget)
 

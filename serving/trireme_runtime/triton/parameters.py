@@ -11,7 +11,7 @@ import numpy as np
 
 from trireme_runtime.arrays import Pairs, lookup
 from trireme_runtime.native.exclusions import NativeExclusions
-from trireme_runtime.schema import EXCLUDE, LEDGER, SENT, SENT_CLOCK, TELL_CLOCK, K
+from trireme_runtime.schema import BACKGROUND, CLASS, EXCLUDE, INTERACTIVE, LEDGER, SENT, SENT_CLOCK, TELL_CLOCK, K
 
 __all__ = ["MOST_EXCLUDED", "Exclusions", "InvalidRequestError", "Parameters", "read_parameters"]
 
@@ -29,7 +29,8 @@ class InvalidRequestError(Exception):
 class Parameters(NamedTuple):
     """k: how many items of each list are wanted, None for all. exclude: for ``Exclusions``, None for nothing. ledger:
     whether the ledger is wanted. sent: when the request was sent, ns on the clock with the number sent_clock, None if it does not
-    say. tell_clock: whether the server's clock is wanted in place of a list."""
+    say. tell_clock: whether the server's clock is wanted in place of a list. background: whether the request gives way to those
+    that are not."""
 
     k: int | None = None
     exclude: Any = None
@@ -37,6 +38,7 @@ class Parameters(NamedTuple):
     sent: int | None = None
     sent_clock: int | None = None
     tell_clock: bool = False
+    background: bool = False
 
 
 NONE = Parameters()
@@ -58,6 +60,7 @@ def read_parameters(text: str) -> Parameters:
         _read_number(SENT, given.get(SENT)),
         _read_number(SENT_CLOCK, given.get(SENT_CLOCK)),
         bool(given.get(TELL_CLOCK)),
+        _read_class(given.get(CLASS)),
     )
 
 
@@ -125,6 +128,12 @@ def _read_number(name: str, value: Any) -> int | None:
     if value is None or (type(value) is int and value >= 0):
         return value
     raise InvalidRequestError(f"parameter {name} is {_short(value)}, allowed is an integer from 0")
+
+
+def _read_class(value: Any) -> bool:
+    if value in (None, INTERACTIVE, BACKGROUND):
+        return bool(value == BACKGROUND)
+    raise InvalidRequestError(f"parameter {CLASS} is {_short(value)}, allowed are {INTERACTIVE} and {BACKGROUND}")
 
 
 def _short(value: object) -> str:
