@@ -141,14 +141,14 @@ class Session(ABC):
             self._open_again()
         return getattr(self._stub, rpc.method)
 
-    def arguments(self, rpc: Rpc, recorder: RpcRecorder) -> dict[str, Any]:
-        """Returns the arguments for that callable."""
+    def arguments(self, rpc: Rpc, recorder: RpcRecorder, ends: bool = False) -> dict[str, Any]:
+        """Returns the arguments for that callable. ends: whether gRPC ends the RPC at its deadline, whatever the server is."""
         seconds, metadata = rpc.deadline.remaining(), self._headers.now() + recorder.headers
         if rpc.method == "ModelInfer":
             self._check_left()
             self._stamp(rpc.message, seconds)
         # A deadline of gRPC's is a cancel at the server.
-        limit = CEILING if seconds is None else seconds if self.cancels else max(CEILING, seconds)
+        limit = CEILING if seconds is None else seconds if ends or self.cancels else max(CEILING, seconds)
         return {"request": rpc.message, "timeout": limit, "metadata": metadata}
 
     def _check_left(self) -> None:

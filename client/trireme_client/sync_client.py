@@ -129,7 +129,10 @@ class Client(BaseClient):
         return self._session.run(self._session.model_info_steps(timeout))
 
     def close(self) -> None:
-        """Closes the connection; calls in other threads raise ClosedError. Closing again does nothing."""
+        """Closes the connection; calls in other threads raise ClosedError. Closing again does nothing.
+
+        Before Triton 2.57, one of them may still be answered.
+        """
         self._session.closed = True
         if self._coalescer is not None:
             self._coalescer.close()

@@ -123,7 +123,7 @@ def test_what_is_short_of_time_for_ranking_comes_in_the_order_of_retrieval(
 
 
 @pytest.mark.parametrize("coalescing", [None, Coalescing()])
-def test_a_caller_whose_time_runs_out_gets_a_shorter_answer_and_the_server_no_cancel(
+def test_a_caller_whose_time_runs_out_gets_a_shorter_answer_and_leaves_its_rpc_to_end(
     served: Served, slow: SlowStage, slow_url: str, plan: str, coalescing: Coalescing | None
 ) -> None:
     users = served.dataset.test.user_id[:4].tolist()
@@ -135,7 +135,7 @@ def test_a_caller_whose_time_runs_out_gets_a_shorter_answer_and_the_server_no_ca
         slow.set("retrieval", ms=400)
         try:
             first = client.recommend(users[0], timeout=0.1)
-            assert client.left_rpcs == 1
+            assert client.left_rpcs == (coalescing is not None)  # alone, the first late one in a minute is ended
             assert first.item_ids.tolist() == popular
             # From then on, the server may know how slow it has become, and cut them short itself.
             answers = [first, *(client.recommend(user, timeout=0.1) for user in users[1:])]

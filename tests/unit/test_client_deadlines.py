@@ -26,6 +26,7 @@ from trireme_client import (
     ValidationError,
 )
 from trireme_client.clock import ServerClock
+from trireme_client.direct import DirectCalls
 from trireme_client.status import survives_cancels
 from trireme_client.workers import Job, Workers
 
@@ -70,11 +71,12 @@ def test_the_servers_that_survive_cancels(version: str, survives: bool) -> None:
 
 
 class TestAFragileServer:
-    """It never gets a cancel, or a deadline of gRPC's."""
+    """It never gets a cancel, or a deadline of gRPC's, but for one a minute (see ``TestDirectCalls``)."""
 
     @pytest.fixture(autouse=True)
-    def fragile(self, fake: FakeTriton) -> None:
+    def fragile(self, fake: FakeTriton, monkeypatch: pytest.MonkeyPatch) -> None:
         fake.server_version = FRAGILE
+        monkeypatch.setattr("trireme_client.direct.DirectCalls.begin", lambda self: False)
 
     def test_a_call_out_of_time_leaves_its_rpc_to_end(self, fake: FakeTriton, url: str, made: Make) -> None:
         callers = made(url)
@@ -153,6 +155,66 @@ class TestAFragileServer:
         fake.release()
         until(lambda: callers.client.left_rpcs == 0)
         assert callers.ask(3).result(WAIT).user_id == 3
+        callers.end()
+
+
+class TestDirectCalls:
+    """Where nobody was late for a minute, one call at a time is made in the thread of its caller."""
+
+    def test_one_at_a_time_and_none_within_a_minute_of_a_late_one(self) -> None:
+        ticks = Ticks()
+        direct = DirectCalls(ticks)
+        assert direct.begin()
+        assert not direct.begin()
+        direct.end()
+        assert direct.begin()
+        direct.late()
+        direct.end()
+        ticks.now = 59
+        assert not direct.begin()
+        ticks.now = 60
+        assert direct.begin()
+
+    def test_calls_need_no_other_thread(self, fake: FakeTriton, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("trireme_client.workers.Workers.start", None)
+        with Client(url) as client:
+            assert [client.recommend(user).user_id for user in range(3)] == [0, 1, 2]
+
+    def test_a_server_gets_one_cancel_of_many_late_calls(self, fake: FakeTriton, url: str) -> None:
+        callers = Threads(url)
+        callers.ask(1).result(WAIT)
+        fake.hold(2)
+        for _ in range(3):
+            with pytest.raises(TimeoutError, match=r"within 0\.1 s"):
+                callers.ask(2, timeout=0.1).result(WAIT)
+        assert callers.client.left_rpcs == 2
+        assert callers.ask(3).result(WAIT).user_id == 3
+        fake.release()
+        until(lambda: callers.client.left_rpcs == 0)
+        assert fake.cancelled == 1
+        callers.end()
+
+    def test_a_second_call_at_a_time_is_made_in_another_thread(self, fake: FakeTriton, url: str) -> None:
+        callers = Threads(url)
+        callers.ask(1).result(WAIT)
+        fake.hold()
+        asked = [callers.ask(user) for user in (2, 3)]
+        fake.wait_for(3)
+        assert sum(isinstance(each, Job) for each in callers.client._session.flying) == 1
+        fake.release()
+        assert [each.result(WAIT).user_id for each in asked] == [2, 3]
+        callers.end()
+
+    def test_closing_lets_it_end(self, fake: FakeTriton, url: str) -> None:
+        callers = Threads(url)
+        callers.ask(1).result(WAIT)
+        fake.hold()
+        waiting = callers.ask(2)
+        fake.wait_for(2)
+        callers.close()
+        fake.release()
+        assert waiting.result(WAIT).user_id == 2
+        assert fake.cancelled == 0
         callers.end()
 
 

@@ -275,8 +275,15 @@ def test_a_server_that_is_not_there(kind: Any, coalescing: Coalescing | None) ->
 
 @pytest.mark.parametrize(("version", "statuses"), [("2.51.0", {"OK"}), ("2.57.0", {"DEADLINE_EXCEEDED", "CANCELLED"})])
 def test_a_call_out_of_time(
-    fake: FakeTriton, url: str, kind: Any, coalescing: Coalescing | None, version: str, statuses: set[str]
+    fake: FakeTriton,
+    url: str,
+    kind: Any,
+    coalescing: Coalescing | None,
+    version: str,
+    statuses: set[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("trireme_client.direct.DirectCalls.begin", lambda self: False)  # which ends at its deadline
     watched = Watched()
     fake.server_version = version
     with asking(kind, url, watched, coalescing=coalescing) as callers:
