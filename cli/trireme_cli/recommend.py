@@ -39,6 +39,10 @@ def recommend(
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that the answer may take; the server shortens it to be in time.")
     ] = None,
+    background: Annotated[
+        bool,
+        typer.Option("--background", help="Let all other requests go first; under load, the items are popular ones."),
+    ] = False,
     model: Model = "recommend",
     repository: ServedRepository = REPOSITORY,
     ledger: Annotated[bool, typer.Option("--ledger", help="Draw where the time of the call went.")] = False,
@@ -53,13 +57,13 @@ def recommend(
     titles = read_titles(repository)
     with Client(url, model=model, timeout=Timeout() if timeout is None else Timeout(timeout)) as client:
         if not ledger:
-            answer = client.recommend(who, k, history=items, exclude=excluded)
+            answer = client.recommend(who, k, history=items, exclude=excluded, background=background)
             finish(to_json(answer, titles), as_json, recommendations_table(answer, titles))
             return
         from trireme_perf.waterfall import measure_call
 
         def ask(ledger: bool) -> Recommendations:
-            return client.recommend(who, k, history=items, exclude=excluded, ledger=ledger)
+            return client.recommend(who, k, history=items, exclude=excluded, background=background, ledger=ledger)
 
         ask(False)  # connects, and warms what the first call of a process pays for
         answer, waterfall = measure_call(url, model, lambda: ask(True))

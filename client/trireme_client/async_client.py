@@ -34,12 +34,13 @@ class AsyncClient(BaseClient):
         *,
         history: Sequence[int] | Ids | None = None,
         exclude: Sequence[int] | Ids | None = None,
+        background: bool = False,
         timeout: float | None | EllipsisType = ...,
         ledger: bool = False,
     ) -> Recommendations:
         """See ``Client.recommend``."""
         with self._session.recorders.recommend(ledger) as recorder:
-            request = check_arguments(user_id, k, history, exclude)
+            request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
             try:
                 if self._coalescer is not None:

@@ -14,6 +14,8 @@ from tritonclient.grpc import service_pb2
 
 from .errors import ProtocolError, TriremeError
 from .model import (
+    BACKGROUND,
+    CLASS,
     EXCLUDE,
     FEATURE_AGE,
     HISTORY,
@@ -51,12 +53,13 @@ _OUTPUT_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
 
 
 #: A user of whom nothing is known. Two items of a list are enough for a clock and its number.
-NOBODY = CheckedRequest(NO_USER, 2, None, "", "")
+NOBODY = CheckedRequest(NO_USER, 2, None, "", False, "")
 
 
 class Batch(NamedTuple):
-    """Users of one RPC: their requests, and the ModelInferRequest."""
+    """Users of one RPC: their places in the call, their requests, and the ModelInferRequest."""
 
+    places: Sequence[int]
     requests: Sequence[CheckedRequest]
     message: Any
 
@@ -71,19 +74,28 @@ class Codec:
         self._told_of_k = False
 
     def batches(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> list[Batch]:
-        """Splits requests into RPCs of at most max_batch_size users, in their order. ledger: as for ``message``."""
-        size = self.info.max_batch_size
-        chunks = (requests[start : start + size] for start in range(0, len(requests), size))
-        return [Batch(chunk, self.message(chunk, ledger)) for chunk in chunks]
+        """Splits requests into RPCs of at most max_batch_size users, in their order, those in the background last.
+
+        ledger: as for ``message``.
+        """
+        return [
+            self._batch(places[start : start + self.info.max_batch_size], requests, ledger)
+            for places in _by_class(requests)
+            for start in range(0, len(places), self.info.max_batch_size)
+        ]
+
+    def _batch(self, places: Sequence[int], requests: Sequence[CheckedRequest], ledger: bool) -> Batch:
+        chosen = [requests[place] for place in places]
+        return Batch(places, chosen, self.message(chosen, ledger))
 
     def message(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> Any:
-        """Returns the ModelInferRequest for 1 to max_batch_size users.
+        """Returns the ModelInferRequest for 1 to max_batch_size users, all of them in the background or none.
 
         ledger: asks the server to report where their time goes.
         """
         # By field, in one pass over the users.
         columns: Any = zip(*requests, strict=True)
-        user_ids, ks, histories, excluded, _ = columns
+        user_ids, ks, histories, excluded, background, _ = columns
         given = [history for history in histories if history is not None]
         message = service_pb2.ModelInferRequest()
         message.CopyFrom(self._header(len(requests)))
@@ -96,6 +108,8 @@ class Codec:
             message.parameters[K].int64_param = wanted
         if any(excluded):
             message.parameters[EXCLUDE].string_param = ";".join(excluded).rstrip(";")
+        if background[0]:
+            message.parameters[CLASS].string_param = BACKGROUND
         if ledger:
             message.parameters[LEDGER].bool_param = True
         return message
@@ -151,15 +165,16 @@ class Codec:
         Raises:
             ProtocolError: an answer cannot be read.
         """
-        results: list[Recommendations | TriremeError] = []
+        results: dict[int, Recommendations | TriremeError] = {}
         for batch, message in zip(batches, answers, strict=True):
             try:
-                results += self._read(batch, message, recorder)
+                read: Sequence[Recommendations | TriremeError] = self._read(batch, message, recorder)
             except TriremeError as error:
                 if not keeps_errors:
                     raise
-                results += [copy.copy(error) for _ in batch.requests]
-        return results
+                read = [copy.copy(error) for _ in batch.requests]
+            results.update(zip(batch.places, read, strict=True))
+        return [results[place] for place in range(len(results))]
 
     def _read(self, batch: Batch, message: Any, recorder: Recorder) -> list[Recommendations]:
         if isinstance(message, TriremeError):
@@ -170,6 +185,14 @@ class Codec:
     def answer(self, message: Any, rows: int) -> Answer:
         """Returns the checked answer to a message of ``rows`` users. Raises ProtocolError."""
         return Answer(message, rows, self.info.history_length)
+
+
+def _by_class(requests: Sequence[CheckedRequest]) -> list[Sequence[int]]:
+    """Returns the places of the requests: a parameter holds for a whole RPC, so those in the background have their own."""
+    behind = [place for place, request in enumerate(requests) if request.background]
+    if not behind:
+        return [range(len(requests))]
+    return [[place for place, request in enumerate(requests) if not request.background], behind]
 
 
 def pad_histories(histories: Sequence[Ids | None], length: int) -> NDArray[np.int64]:

@@ -6,16 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .errors import ValidationError
 from .recommendations import Reason, Recommendations, Rung
 from .requests import NO_USER, CheckedRequest
-
-
-def check_fallback(fallback: object) -> bool:
-    """Returns whether a client answers by itself what is not answered in time."""
-    if not isinstance(fallback, bool):
-        raise ValidationError(f"fallback is {fallback!r}; allowed: True or False")
-    return fallback
 
 
 def popular_instead(popular: Recommendations, request: CheckedRequest) -> Recommendations:

@@ -77,37 +77,46 @@ class Flight:
 class Flights:
     """The calls that wait, first in, first out, and the RPCs in flight that carry the others.
 
+    Calls in the background wait in a lane of their own and leave when no other waits.
+
     Calls gather while as many RPCs are in flight as the limit allows, and otherwise leave at once. So an idle client adds
     no wait, and RPCs grow with the load.
 
     Attributes:
         limit: how many RPCs may be in flight.
         in_flight: those that are.
-        pending: the number of calls that wait.
     """
 
     def __init__(self, options: Coalescing) -> None:
         self.limit = ConcurrencyLimit(options.max_in_flight)
         self.in_flight: set[Flight] = set()
-        self.pending = 0
+        self._pending = [0, 0]  # of both lanes
         self._max_pending = options.max_pending
         # Stuck ones included: with so many of them, the server hangs.
         self._most_in_flight = 2 * options.max_in_flight
-        self._lane: deque[Call] = deque()
+        self._lanes: tuple[deque[Call], deque[Call]] = (deque(), deque())  # the second: in the background
         self._again: deque[tuple[deque[Call], Retries]] = deque()
         self._deadlines = Deadlines[Call](lambda call: not call.settled)
         self._waiting = Deadlines[Call](lambda call: not call.settled and call.flight is None)
         self._size = 1
         self._alone: Flight | None = None
 
+    @property
+    def pending(self) -> int:
+        """The number of calls that wait."""
+        return sum(self._pending)
+
     def add(self, call: Call) -> None:
-        """Lets a call wait. Raises OverloadedError if max_pending calls wait already."""
-        if self.pending >= self._max_pending:
+        """Lets a call wait. Raises OverloadedError if max_pending calls wait already; those in the background count for
+        each other only."""
+        background = call.request.background
+        pending = self.pending if background else self._pending[0]
+        if pending >= self._max_pending:
             raise OverloadedError(
-                f"{self.pending} calls wait for the server already; allowed: Coalescing.max_pending={self._max_pending}"
+                f"{pending} calls wait for the server already; allowed: Coalescing.max_pending={self._max_pending}"
             )
-        self.pending += 1
-        self._lane.append(call)
+        self._pending[background] += 1
+        self._lanes[background].append(call)
         self.note_deadline(call)
 
     def note_deadline(self, call: Call) -> None:
@@ -120,14 +129,14 @@ class Flights:
         for call in calls:
             call.flight = None
             self._waiting.add(call)
-        self.pending += len(calls)
+            self._pending[call.request.background] += 1
         self._again.append((deque(calls), retries))
 
     def end(self, call: Call) -> None:
         """Settles a call, whether it waits or is in flight."""
         call.settled = True
         if call.flight is None:
-            self.pending -= 1
+            self._pending[call.request.background] -= 1
 
     @property
     def left(self) -> int:
@@ -136,7 +145,7 @@ class Flights:
 
     def waiting(self) -> list[Call]:
         """Returns the calls that wait."""
-        groups = (*(calls for calls, _ in self._again), self._lane)
+        groups = (*(calls for calls, _ in self._again), *self._lanes)
         return [call for group in groups for call in group if not call.settled]
 
     def leave_by(self, call: Call) -> float:
@@ -209,12 +218,12 @@ class Flights:
         return self._send(calls, retries, counted, now), late
 
     def _pop(self, calls: list[Call], late: list[Call], before: float, size: int) -> Retries | None:
-        """Moves calls out of the group to be sent again whose turn it is, or else out of the lane."""
-        group, retries = self._again[0] if self._again else (self._lane, None)
+        """Moves calls out of the group to be sent again whose turn it is, or else out of the first lane with calls."""
+        group, retries = self._again[0] if self._again else (self._lanes[0] or self._lanes[1], None)
         while group and len(calls) < size:
             call = group.popleft()
             if not call.settled:
-                self.pending -= 1
+                self._pending[call.request.background] -= 1
                 call.settled = call.deadline <= before
                 (late if call.settled else calls).append(call)
         if self._again and not self._again[0][0]:
@@ -256,5 +265,6 @@ class Flights:
         calls = self.waiting() + [call for flight in self.in_flight for call in flight.calls if not call.settled]
         self.in_flight.clear()
         self._again.clear()
-        self._lane.clear()
+        for lane in self._lanes:
+            lane.clear()
         return calls

@@ -17,6 +17,8 @@ ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE = "item_id", "score", "rung", "reason"
 K = "k"
 # The request parameter with items that lists must not hold, and how many of them a user may have.
 EXCLUDE, MOST_EXCLUDED = "exclude", 1000
+# The request parameter for requests that give way to all others, and its value.
+CLASS, BACKGROUND = "class", "background"
 # The request parameters that say how long a request may take (µs), and when it was sent: ns on the server's monotonic clock,
 # and the number of that clock.
 TIMEOUT, SENT, SENT_CLOCK = "timeout", "sent", "sent_clock"

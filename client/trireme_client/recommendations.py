@@ -36,7 +36,7 @@ class Reason(IntEnum):
     OVERLOAD = 2
     """More was waiting than the server can answer in full."""
     FAULT = 3
-    """What a model put out was no number."""
+    """What a model put out was no number; or the server failed, and the client itself answered."""
     NOTHING_KNOWN = 4
     """There is no history to go by."""
     EXHAUSTED = 5
@@ -52,7 +52,7 @@ _WORDS = {
     Reason.NONE: "every stage answered",
     Reason.DEADLINE: "there was no time for more",
     Reason.OVERLOAD: "the server had more to answer than it can",
-    Reason.FAULT: "what a model put out was no number",
+    Reason.FAULT: "the server had a fault",
     Reason.NOTHING_KNOWN: "there is no history to go by",
     Reason.EXHAUSTED: "the user has seen every item, or the call excludes it",
 }

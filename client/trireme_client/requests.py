@@ -50,12 +50,15 @@ class Request:
             interacted with stays left out.
         exclude: at most 1,000 item ids that must not come back, such as what is out of stock; unknown ones are no error. The
             list is as long as without it, as far as there are items.
+        background: whether all other requests go first, such as for mails. A server with too much to do answers it with popular
+            items.
     """
 
     user_id: int | Anonymous | None = None
     k: int = 10
     history: Sequence[int] | Ids | None = None
     exclude: Sequence[int] | Ids | None = None
+    background: bool = False
 
 
 class CheckedRequest(NamedTuple):
@@ -66,23 +69,25 @@ class CheckedRequest(NamedTuple):
     k: int
     history: Ids | None
     exclude: str
+    background: bool
     where: str
 
 
 def check_arguments(
-    user_id: object, k: object, history: object, exclude: object = None, where: str = ""
+    user_id: object, k: object, history: object, exclude: object = None, background: object = False, where: str = ""
 ) -> CheckedRequest:
     """Checks whatever in a Request does not depend on the model. Raises ValidationError."""
     # The usual case first, and fast: most calls have a plain int, a small k and nothing else.
     if (
         history is None
         and exclude is None
+        and background is False
         and type(user_id) is int
         and type(k) is int
         and 0 <= user_id <= INT64_MAX
         and 0 < k <= INT64_MAX
     ):
-        return CheckedRequest(user_id, k, None, "", where)
+        return CheckedRequest(user_id, k, None, "", False, where)
     if user_id is ANONYMOUS or (user_id is None and history is not None):
         user = NO_USER
     else:
@@ -92,6 +97,7 @@ def check_arguments(
         check_int(f"{where}k", k, 1),
         None if history is None else check_ids(f"{where}history", history, ", newest last"),
         "" if exclude is None else check_exclude(f"{where}exclude", exclude),
+        check_flag(f"{where}background", background),
         where,
     )
 
@@ -117,7 +123,16 @@ def check_requests(requests: Iterable[Request], keeps_errors: bool = False) -> l
 def _check_request(where: str, request: object) -> CheckedRequest:
     if not isinstance(request, Request):
         raise ValidationError(f"{where} is {_short(request)}; allowed: a Request")
-    return check_arguments(request.user_id, request.k, request.history, request.exclude, f"{where}.")
+    return check_arguments(
+        request.user_id, request.k, request.history, request.exclude, request.background, f"{where}."
+    )
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Returns True or False as it is."""
+    if isinstance(value, bool):
+        return value
+    raise ValidationError(f"{name} is {value!r}; allowed: True or False")
 
 
 def check_int(name: str, value: object, low: int, also: str = "") -> int:

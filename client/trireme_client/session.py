@@ -24,12 +24,12 @@ from .errors import (
     TriremeError,
     ValidationError,
 )
-from .fallback import check_fallback, popular_instead
+from .fallback import popular_instead
 from .model import SENT, SENT_CLOCK, TIMEOUT, ModelInfo, read_model_info
 from .options import Header, Headers, Timeout, check_channel_options, check_model, check_time_left, check_url
 from .recommendations import Recommendations
 from .recorder import NO_CALL, NO_RPC, Recorder, RpcRecorder
-from .requests import CheckedRequest
+from .requests import CheckedRequest, check_flag
 from .rpc import CEILING, Deadline, EachRpc, Flying, Rpc, Steps
 from .status import error_from_status, survives_cancels
 from .telemetry import Telemetry, check_telemetry
@@ -89,7 +89,7 @@ class Session(ABC):
         self.cancels = False  # whether the server may be told that nobody waits for an answer any more
         self.left: set[Any] = set()
         self.flying: set[Any] = set()
-        self._falls_back = check_fallback(fallback)
+        self._falls_back = check_flag("fallback", fallback)
         self._popular: Recommendations | None = None
         self.closed = False
         self.channel: Any = None

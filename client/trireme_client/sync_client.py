@@ -55,13 +55,14 @@ class Client(BaseClient):
         *,
         history: Sequence[int] | Ids | None = None,
         exclude: Sequence[int] | Ids | None = None,
+        background: bool = False,
         timeout: float | None | EllipsisType = ...,
         ledger: bool = False,
     ) -> Recommendations:
         """Returns the k best items for one user.
 
         Args:
-            user_id: see Request, as for k, history and exclude.
+            user_id: see Request, as for k, history, exclude and background.
             timeout: seconds for the whole call, None for no limit; left out, the client's Timeout holds.
             ledger: reports in the answer where the time of this call went.
 
@@ -70,7 +71,7 @@ class Client(BaseClient):
             TriremeError: any other failure (see ``errors``).
         """
         with self._session.recorders.recommend(ledger) as recorder:
-            request = check_arguments(user_id, k, history, exclude)
+            request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
             try:
                 if self._coalescer is not None:

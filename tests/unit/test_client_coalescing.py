@@ -119,6 +119,22 @@ def test_a_burst_takes_few_rpcs_in_the_order_asked(fake: FakeTriton, url: str, m
     assert callers.client._coalescer.flights.pending == 0
 
 
+def test_calls_in_the_background_share_rpcs_with_each_other_only(fake: FakeTriton, url: str, made: Make) -> None:
+    gate = Gate(fake, made(url))
+    asked = [gate.shut(), *(gate.queue(user, background=user % 2 == 1) for user in range(1, 7))]
+    gate.open()
+    assert [one.result(WAIT).user_id for one in asked] == list(range(7))
+    sent = {tuple(users_of(request)): request.parameters["class"].string_param for request in fake.requests[1:]}
+    assert sent == {(2, 4, 6): "", (1, 3, 5): "background"}
+    assert list(sent) == [(2, 4, 6), (1, 3, 5)]
+
+
+def test_many_users_come_in_the_order_asked_whatever_their_class(fake: FakeTriton, url: str, made: Make) -> None:
+    requests = [Request(user, background=user % 3 == 0) for user in range(11)]
+    answers = made(url).call("recommend_many", requests).result(WAIT)
+    assert [answer.user_id for answer in answers] == list(range(11))
+
+
 def test_max_users_bounds_an_rpc(fake: FakeTriton, url: str, made: Make) -> None:
     gate = Gate(fake, made(url, coalescing=Coalescing(max_users=2)))
     asked = [gate.shut(), *(gate.queue(user) for user in range(1, 6))]

@@ -16,8 +16,9 @@ from trireme_client.flights import Call, Flight, Flights, Retries
 from trireme_client.requests import check_arguments
 
 
-def call(user: int, deadline: float = math.inf) -> Call:
-    return Call(check_arguments(user, 1, None), deadline, None, connecting=False, waiter=None)
+def call(user: int, deadline: float = math.inf, background: bool = False) -> Call:
+    request = check_arguments(user, 1, None, background=background)
+    return Call(request, deadline, None, connecting=False, waiter=None)
 
 
 def flights(*calls: Call, **options: int) -> Flights:
@@ -70,6 +71,24 @@ class TestFlights:
             made.add(call(3))
         assert taken(made) == [1, 2]
         made.add(call(3))
+
+    def test_those_in_the_background_leave_apart_and_last(self) -> None:
+        made = flights(call(1, background=True), call(2), call(3, background=True), call(4), max_in_flight=3)
+        made.limit._limit = 3.0
+        made.limit._measured = 0.0
+        assert [taken(made), taken(made), taken(made)] == [[2, 4], [1, 3], None]
+
+    def test_waiting_ones_in_the_background_keep_out_each_other_only(self) -> None:
+        made = flights(call(1, background=True), call(2, background=True), max_pending=2)
+        with pytest.raises(OverloadedError, match="2 calls wait"):
+            made.add(call(3, background=True))
+        made.add(call(4))
+        made.add(call(5))
+        with pytest.raises(OverloadedError, match="2 calls wait"):
+            made.add(call(6))
+        assert made.pending == 4
+        assert taken(made) == [4, 5]
+        assert made.pending == 2
 
     def test_a_call_too_late_for_an_answer_is_not_sent(self) -> None:
         made = flights(call(1))

@@ -164,6 +164,20 @@ def test_exclusions_are_sent_with_their_users() -> None:
     assert [each["exclude"].string_param for each in sent[:2]] == ["12,15;;7", thousand]
 
 
+def test_those_in_the_background_have_rpcs_of_their_own_after_all_others() -> None:
+    requests = check_requests([Request(user, 8, background=user % 2 == 0) for user in range(8)])
+    batches = Codec(INFO).batches(requests)
+    assert [list(batch.places) for batch in batches] == [[1, 3, 5], [7], [0, 2, 4], [6]]
+    assert [[request.user_id for request in batch.requests] for batch in batches] == [[1, 3, 5], [7], [0, 2, 4], [6]]
+    sent = [{name: value.string_param for name, value in batch.message.parameters.items()} for batch in batches]
+    assert sent == [{}, {}, {"class": "background"}, {"class": "background"}]
+
+
+def test_the_background_is_checked() -> None:
+    with pytest.raises(ValidationError, match=r"requests\[1\]\.background is 1; allowed: True or False"):
+        check_requests([Request(1), Request(1, background=1)])  # type: ignore[arg-type]
+
+
 def test_a_user_of_whom_nothing_is_known_has_to_be_meant() -> None:
     for request in (Request(), Request(None), Request(None, 5)):
         with pytest.raises(ValidationError, match=r"user_id is None .*ANONYMOUS, or None together with a history"):
