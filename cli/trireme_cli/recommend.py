@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from trireme_cli.output import REPOSITORY, CommandError, Json, finish
+from trireme_cli.tls import TLSCa, TLSCert, TLSKey, client_tls
 from trireme_cli.waterfall import waterfall_table
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def recommend(
         bool,
         typer.Option("--background", help="Let all other requests go first; under load, the items are popular ones."),
     ] = False,
+    tls_ca: TLSCa = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
     model: Model = "recommend",
     repository: ServedRepository = REPOSITORY,
     ledger: Annotated[bool, typer.Option("--ledger", help="Draw where the time of the call went.")] = False,
@@ -55,7 +59,13 @@ def recommend(
     who = ANONYMOUS if user is None else user
     items, excluded = parse_ids("--history", history), parse_ids("--exclude", exclude)
     titles = read_titles(repository)
-    with Client(url, model=model, timeout=Timeout() if timeout is None else Timeout(timeout)) as client:
+    tls = client_tls(tls_ca, tls_cert, tls_key)
+    if ledger and tls is not None:
+        raise CommandError(
+            "--ledger reads the server's statistics in plain text; allowed: without --tls-ca and --tls-cert"
+        )
+    limit = Timeout() if timeout is None else Timeout(timeout)
+    with Client(url, model=model, timeout=limit, tls=tls) as client:
         if not ledger:
             answer = client.recommend(who, k, history=items, exclude=excluded, background=background)
             finish(to_json(answer, titles), as_json, recommendations_table(answer, titles))

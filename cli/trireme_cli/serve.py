@@ -35,6 +35,14 @@ def serve(
             "--http", help="Open inference over HTTP: a single malformed HTTP request ends tritonserver 2.51."
         ),
     ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate of the server (PEM): gRPC is encrypted, the other ports are not.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Key of --tls-cert (PEM, without a password).")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Authorities of clients (PEM): only those who show a certificate of theirs are let in."),
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="File for tritonserver's log; default standard error.")] = None,
     otlp_url: Annotated[
         str | None, typer.Option(help="Sends the spans of traced requests there, e.g. http://localhost:4318/v1/traces.")
@@ -49,7 +57,7 @@ def serve(
     Says ready only after the entry models have answered real requests. From then on, starts the server again when it dies, and
     replaces single instances of models when their processes end.
     """
-    from trireme_server import Ready, print_ready
+    from trireme_server import Ready, print_ready, server_tls
     from trireme_server import serve as run_server
 
     extra = arguments or []
@@ -70,6 +78,7 @@ def serve(
         metrics_port=metrics_port,
         health_port=health_port,
         http=http,
+        tls=server_tls(tls_cert, tls_key, tls_client_ca),
         log_path=log,
         ready_timeout_s=ready_timeout,
         otlp_url=otlp_url,

@@ -23,6 +23,7 @@ from trireme_server.errors import (
 )
 from trireme_server.process import TritonServer
 from trireme_server.serve import Ready, print_ready, serve
+from trireme_server.tls import ServerTLS, server_tls
 from trireme_server.warmup import Warmup
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "RepositoryError",
     "ServerError",
     "ServerNotFoundError",
+    "ServerTLS",
     "StartError",
     "TritonServer",
     "Warmup",
@@ -46,4 +48,5 @@ __all__ = [
     "find_binaries",
     "print_ready",
     "serve",
+    "server_tls",
 ]

@@ -13,12 +13,12 @@ from trireme_runtime.schema import OTLP_ENDPOINT
 from trireme_server.binaries import Binaries
 from trireme_server.errors import OptionError
 from trireme_server.ports import Ports, is_ipv6
+from trireme_server.tls import ServerTLS
 
 # One thread per model instance: instances are scaled to the cores, thread pools inside would fight over them.
 BACKEND_CONFIG, PREFIX_SETTING = "--backend-config", "shm-region-prefix-name"
 # What only the holder of a key may ask for, and the header that carries it; HTTP takes the name of the header as it is.
 ADMIN_HEADER = "admin-key"
-GRPC_ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
 CLOSED = ("model-repository", "shared-memory", "trace", "logging")
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -51,6 +51,7 @@ def server_command(
     shm_prefix: str,
     exit_timeout_s: int,
     access: Access | None = None,
+    tls: ServerTLS | None = None,
     trace_arguments: Sequence[str] = (),
     extra_arguments: Sequence[str] = (),
 ) -> list[str]:
@@ -84,6 +85,8 @@ def server_command(
         command.append(f"--cache-directory={binaries.cache_directory}")
     if access is not None:
         command += access.arguments()
+    if tls is not None:
+        command += tls.arguments()
     command += trace_arguments
     _check_extra(extra_arguments, command[1:])
     return [*command, *extra_arguments]

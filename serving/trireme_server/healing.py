@@ -9,11 +9,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tritonclient import grpc
-from tritonclient.utils import InferenceServerException
-
+from trireme_server.api import Api, ApiError
 from trireme_server.backoff import LONGEST_S, Backoff
-from trireme_server.command import GRPC_ADMIN_HEADER
 from trireme_server.instances import group_of, groups_of, renew
 from trireme_server.stubs import StubWatch
 
@@ -24,16 +21,15 @@ Load = Callable[[str, Collection[str]], str | None]
 """Makes instances of a model anew, by model and instance groups; returns what went wrong, or None."""
 
 
-def loader(url: str, admin_key: str, folder: Path) -> Load:
-    """Returns what makes instances anew on the server at ``url``, which reads its models from ``folder``."""
+def loader(api: Api, folder: Path) -> Load:
+    """Returns what makes instances anew on the server behind ``api``, which reads its models from ``folder``."""
 
     def load(model: str, groups: Collection[str]) -> str | None:
         renew(folder, model, groups)
         try:
-            with grpc.InferenceServerClient(url) as client:
-                client.load_model(model, headers={GRPC_ADMIN_HEADER: admin_key})
-        except InferenceServerException as error:
-            return error.message().strip().partition("\n")[0]
+            api.load(model)
+        except ApiError as error:
+            return str(error)
         return None
 
     return load

@@ -15,12 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TextIO
 
-from tritonclient import grpc
-from tritonclient.utils import InferenceServerException
-
 from trireme_runtime.bundle import PERF_INPUT
 from trireme_runtime.cpu import usable_cpus
 from trireme_server import guardian
+from trireme_server.api import Api
 from trireme_server.artifact_watch import ArtifactWatch
 from trireme_server.binaries import Binaries, find_binaries
 from trireme_server.command import Access, server_command, server_environment
@@ -31,6 +29,7 @@ from trireme_server.output import Output
 from trireme_server.plans import check_parity, check_plans
 from trireme_server.ports import Ports, address, choose_ports, listens, reachable
 from trireme_server.preflight import check_affinity, check_repository, entry_models
+from trireme_server.tls import ServerTLS
 from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
 from trireme_server.warmup import Warmup, read_samples, warm_up
 
@@ -42,7 +41,7 @@ START_TRIES = 3  # another process can take a port that we chose before the serv
 class TritonServer:
     """One tritonserver on one model repository.
 
-    ``start`` (or entering the context) returns when the server is live and ready over gRPC and its entry models
+    ``start`` (or entering the context) returns when the server is ready and listens on all ports, and its entry models
     have answered real requests; on a GPU, also its graphs, as they did at the export. ``stop`` (or leaving) ends the
     server, its stubs and their shared memory.
     They also end when this process dies, however it dies.
@@ -60,6 +59,7 @@ class TritonServer:
         otlp_url: where spans go, the full URL of an OTLP/HTTP endpoint for traces; None sends none.
         access: what takes a key, among it to load models again while the server runs, for which every instance gets a group of
             its own; None leaves all open, and the models as they are.
+        tls: certificates of the gRPC endpoint; None leaves it in plain text, as those of HTTP and metrics always are.
         health_url: where the health check of the image asks once the server is ready; None for the server itself.
         extra_arguments: more arguments of tritonserver, such as ``--log-verbose=1``; none that is set here.
     """
@@ -80,6 +80,7 @@ class TritonServer:
         stop_grace_s: float = 15.0,
         otlp_url: str | None = None,
         access: Access | None = None,
+        tls: ServerTLS | None = None,
         health_url: str | None = None,
         extra_arguments: Sequence[str] = (),
     ) -> None:
@@ -97,6 +98,7 @@ class TritonServer:
         self._grace_s = stop_grace_s
         self._otlp_url = otlp_url
         self.access = access
+        self.tls = tls
         self._health_url = health_url
         self.lost_instances = False
         """To be set when a stub of the server has ended: tritonserver then never gets done with unloading that model."""
@@ -123,6 +125,11 @@ class TritonServer:
     def http_url(self) -> str:
         """Base URL of the HTTP endpoint."""
         return f"http://{address(reachable(self.host), self._ports.http)}"
+
+    @property
+    def api(self) -> Api:
+        """Asks this server, with its key."""
+        return Api(self.http_url, self.access.key if self.access else None)
 
     @property
     def metrics_url(self) -> str:
@@ -170,9 +177,9 @@ class TritonServer:
             self._start_on_free_ports(binaries)
             if self._warm:
                 samples = read_samples(self.repository / PERF_INPUT)
-                self.warmup = warm_up(self.grpc_url, self.models, samples)
+                self.warmup = warm_up(self.api, self.models, samples)
             if on_gpu:
-                check_parity(self.grpc_url, self.repository)
+                check_parity(self.api, self.repository)
         except BaseException:
             self.stop()
             raise
@@ -282,6 +289,7 @@ class TritonServer:
             shm_prefix=self.shm_prefix,
             exit_timeout_s=max(1, int(self._grace_s)),
             access=self.access,
+            tls=self.tls,
             trace_arguments=trace_arguments(self._otlp_url),
             extra_arguments=self._extra,
         )
@@ -325,16 +333,12 @@ class TritonServer:
         self.load_s = time.monotonic() - self._started_at
 
     def _is_ready(self, waiting_for: list[int]) -> bool:
-        """Tries to connect first (a refused gRPC channel backs off for 1 s), then asks the server."""
+        """Whether it listens on all ports, and its models are loaded."""
         while waiting_for:
             if not listens(reachable(self.host), waiting_for[0]):
                 return False
             waiting_for.pop(0)
-        try:
-            with grpc.InferenceServerClient(self.grpc_url) as client:
-                return bool(client.is_server_live(client_timeout=5)) and bool(client.is_server_ready(client_timeout=5))
-        except InferenceServerException:
-            return False
+        return self.api.is_ready()
 
     def _mark_ready(self) -> None:
         """Tells the health check of the image, for Triton says that it is ready before the warm-up.

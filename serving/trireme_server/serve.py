@@ -18,6 +18,7 @@ from trireme_server.command import Access
 from trireme_server.health import HealthEndpoint, Readiness
 from trireme_server.process import TritonServer
 from trireme_server.supervisor import Supervisor
+from trireme_server.tls import ServerTLS
 
 HEALTH_PORT = 8003
 HTTP_WARNING = (
@@ -32,6 +33,8 @@ class Ready:
     """What a server reports when it is ready. Durations in seconds."""
 
     grpc_url: str
+    tls: bool
+    """Whether gRPC is encrypted; the other endpoints never are."""
     http_url: str
     metrics_url: str
     health_url: str
@@ -53,6 +56,7 @@ class Ready:
         warmup = server.warmup
         return cls(
             grpc_url=server.grpc_url,
+            tls=server.tls is not None,
             http_url=server.http_url,
             metrics_url=server.metrics_url,
             health_url=server.health_url,
@@ -70,7 +74,8 @@ class Ready:
 
     def __str__(self) -> str:
         return (
-            f"ready: grpc {self.grpc_url} · {self.http_url} · {self.metrics_url} · {self.health_url} · plan {self.plan}, "
+            f"ready: grpc {self.grpc_url}{' (TLS)' * self.tls} · {self.http_url} · {self.metrics_url} · "
+            f"{self.health_url} · plan {self.plan}, "
             f"bundle {self.bundle_id} version {self.version} · loaded in {self.load_s:.1f} s, "
             f"warmed in {self.warmup_s:.1f} s ({self.warmup_requests} requests) · "
             f"instances of a model: {max(self.instances.values(), default=0)}"
@@ -110,6 +115,7 @@ def serve(
     metrics_port: int = 8002,
     health_port: int | None = None,
     http: bool = False,
+    tls: ServerTLS | None = None,
     log_path: Path | None = None,
     ready_timeout_s: float = 120.0,
     warm: bool = True,
@@ -153,6 +159,7 @@ def serve(
             warm=warm,
             otlp_url=otlp_url,
             access=Access(secrets.token_hex(16), http),
+            tls=tls,
             health_url=health_url,
             extra_arguments=extra_arguments,
         )

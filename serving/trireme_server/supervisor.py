@@ -49,10 +49,8 @@ def say(line: str) -> None:
 def healer_of(server: TritonServer, say: Callable[[str], None]) -> Healer:
     """Returns what looks after the stubs of a server that is ready and can be told to load models."""
     assert server.pid is not None
-    assert server.access is not None
     watch = StubWatch(server.pid, server.shm_prefix)
-    load = loader(server.grpc_url, server.access.key, server.linked)
-    return Healer(watch, server.linked, load, say, server.load_s)
+    return Healer(watch, server.linked, loader(server.api, server.linked), say, server.load_s)
 
 
 class Supervisor:

@@ -6,18 +6,18 @@ Triton itself cannot warm an ensemble, and ``model_warmup`` of its steps sees ne
 from __future__ import annotations
 
 import json
-import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tritonclient import grpc
-from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+from tritonclient.utils import triton_to_np_dtype
 
+from trireme_server.api import Api, ApiError
 from trireme_server.errors import RepositoryError, WarmupError
 
 Sample = dict[str, np.ndarray]  # input name -> values of one user, without the batch dimension
@@ -55,50 +55,36 @@ def read_samples(path: Path, limit: int = BURST) -> list[Sample]:
     return samples
 
 
-def warm_up(url: str, models: Sequence[str], samples: Sequence[Sample]) -> Warmup:
+def warm_up(api: Api, models: Sequence[str], samples: Sequence[Sample]) -> Warmup:
     """Sends each model single requests, bursts and one large batch, with and without optional inputs.
 
     Raises:
         WarmupError: a request failed or took longer than ``REQUEST_TIMEOUT_S``; names the model and the cause.
     """
     started = time.monotonic()
-    with grpc.InferenceServerClient(url) as client:
-        requests = sum(_warm_model(client, model, samples) for model in models)
+    with ThreadPoolExecutor(BURST, "warm-up") as pool:
+        requests = sum(_warm_model(api, pool, model, samples) for model in models)
     return Warmup(requests, time.monotonic() - started)
 
 
-def _warm_model(client: grpc.InferenceServerClient, model: str, samples: Sequence[Sample]) -> int:
+def _warm_model(api: Api, pool: ThreadPoolExecutor, model: str, samples: Sequence[Sample]) -> int:
+    def ask(inputs: Mapping[str, np.ndarray]) -> None:
+        api.infer(model, inputs, REQUEST_TIMEOUT_S)
+
     try:
-        config = client.get_model_config(model, as_json=True)["config"]
+        config = api.config(model)
         count = 0
         for variant in _variants(config, samples):
             for sample in islice(cycle(variant), SEQUENTIAL):
-                client.infer(model, _inputs(config, [sample]), client_timeout=REQUEST_TIMEOUT_S)
+                ask(_inputs(config, [sample]))
             for _ in range(BURSTS):
-                _burst(client, model, [_inputs(config, [sample]) for sample in islice(cycle(variant), BURST)])
+                list(pool.map(ask, [_inputs(config, [sample]) for sample in islice(cycle(variant), BURST)]))
             batch = min(int(config.get("max_batch_size", 1)), LARGEST_BATCH)
-            large = list(islice(cycle(variant), max(batch, 1)))
-            client.infer(model, _inputs(config, large), client_timeout=REQUEST_TIMEOUT_S)
+            ask(_inputs(config, list(islice(cycle(variant), max(batch, 1)))))
             count += SEQUENTIAL + BURSTS * BURST + 1
         return count
-    except InferenceServerException as error:
-        cause = error.message().strip().partition("\n")[0]  # below it comes a traceback
-        raise WarmupError(f"warm-up of model {model} failed: {cause}") from error
-
-
-def _burst(client: grpc.InferenceServerClient, model: str, requests: Sequence[list[grpc.InferInput]]) -> None:
-    answers: queue.Queue[InferenceServerException | None] = queue.Queue()
-    for inputs in requests:
-        client.async_infer(
-            model,
-            inputs,
-            callback=lambda result, error: answers.put(error),
-            client_timeout=REQUEST_TIMEOUT_S,
-        )
-    for _ in requests:
-        error = answers.get(timeout=2 * REQUEST_TIMEOUT_S)
-        if error is not None:
-            raise error
+    except ApiError as error:
+        raise WarmupError(f"warm-up of model {model} failed: {error}") from error
 
 
 def _variants(config: Mapping[str, Any], samples: Sequence[Sample]) -> Iterator[list[Sample]]:
@@ -111,17 +97,14 @@ def _variants(config: Mapping[str, Any], samples: Sequence[Sample]) -> Iterator[
         yield [{name: values for name, values in sample.items() if name not in optional} for sample in given]
 
 
-def _inputs(config: Mapping[str, Any], samples: Sequence[Sample]) -> list[grpc.InferInput]:
+def _inputs(config: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """One request for ``samples`` (users), with the optional inputs that all of them have."""
-    inputs = []
+    inputs = {}
     for tensor in config["input"]:
         name = tensor["name"]
-        if not all(name in sample for sample in samples):
-            continue
-        wire_type = tensor["data_type"].removeprefix("TYPE_")
-        array = np.stack([sample[name].astype(triton_to_np_dtype(wire_type)) for sample in samples])
-        inputs.append(grpc.InferInput(name, list(array.shape), wire_type))
-        inputs[-1].set_data_from_numpy(array)
+        if all(name in sample for sample in samples):
+            kind = triton_to_np_dtype(tensor["data_type"].removeprefix("TYPE_"))
+            inputs[name] = np.stack([sample[name].astype(kind) for sample in samples])
     return inputs
 
 

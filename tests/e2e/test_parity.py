@@ -15,6 +15,7 @@ from tests.support.graph_repository import VERSION, graph_config, publish, write
 from tests.support.serving import served_briefly
 from tests.support.toy_repository import write_toy_repository
 from trireme_server import ParityError, TritonServer, process
+from trireme_server.api import Api
 from trireme_server.plans import check_parity
 
 BEHAVIOURS = ("right", "stale", "wrong", "broken")
@@ -60,14 +61,14 @@ def as_python_model(repository: Path, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a server with a Python model for each behaviour."""
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """That of a server with a Python model for each behaviour."""
     repository = write_toy_repository(tmp_path_factory.mktemp("served"))
     for name in BEHAVIOURS:
         write_graph_model(repository, name, graph="user_tower")
         as_python_model(repository, name)
     with served_briefly(repository, warm=False) as server:
-        yield server.grpc_url
+        yield server.api
 
 
 def graphs(folder: Path, name: str) -> Path:
@@ -78,8 +79,8 @@ def graphs(folder: Path, name: str) -> Path:
     return repository
 
 
-def test_a_model_that_answers_right(url: str, tmp_path: Path) -> None:
-    check_parity(url, graphs(tmp_path, "right"))
+def test_a_model_that_answers_right(api: Api, tmp_path: Path) -> None:
+    check_parity(api, graphs(tmp_path, "right"))
 
 
 @pytest.mark.parametrize(
@@ -97,9 +98,9 @@ def test_a_model_that_answers_right(url: str, tmp_path: Path) -> None:
         ("absent", r"^model absent does not answer the samples of its bundle: .*unknown model: 'absent'"),
     ],
 )
-def test_a_model_that_does_not(url: str, tmp_path: Path, name: str, message: str) -> None:
+def test_a_model_that_does_not(api: Api, tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(ParityError, match=message):
-        check_parity(url, graphs(tmp_path, name))
+        check_parity(api, graphs(tmp_path, name))
 
 
 def test_a_server_is_ready_only_with_parity_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +109,7 @@ def test_a_server_is_ready_only_with_parity_on_a_gpu(tmp_path: Path, monkeypatch
     calls = repository / "recommend" / "calls.txt"
     asked: list[tuple[Path, bool]] = []
 
-    def refuse(url: str, repository: Path) -> None:
+    def refuse(api: Api, repository: Path) -> None:
         asked.append((repository, calls.exists()))
         raise ParityError("model user_tower: output query differs")
 

@@ -1,4 +1,4 @@
-"""Answers of graph models against the expected ones: what is let through, and what is found. A fake client asks nobody; the
+"""Answers of graph models against the expected ones: what is let through, and what is found. A fake server computes nothing; the
 end-to-end test asks a server."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tests.support.graph_repository import config_of, publish, write_graph_repository
 from trireme_server import ParityError, RepositoryError
-from trireme_server.plans import check_parity, parity
+from trireme_server.plans import check_parity
 from trireme_server.plans.answers import Answers, Tolerance
 from trireme_server.plans.parity import batch_sizes
 from trireme_server.plans.profile import Profile
@@ -170,33 +170,16 @@ class TestCandidates:
         assert said == "output candidate_index holds 0.9375 of the expected candidates; allowed: at least 0.9800"
 
 
-class FakeClient:
-    """A gRPC client that answers by a function, and keeps the batches that it was asked for."""
+class FakeApi:
+    """Answers by a function, and keeps the batches that it was asked for."""
 
-    def __init__(self, answer: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+    def __init__(self, answer: Callable[[np.ndarray], dict[str, np.ndarray]]) -> None:
         self._answer = answer
         self.asked: list[tuple[str, np.ndarray]] = []
 
-    def __enter__(self) -> FakeClient:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def infer(self, model: str, inputs: list[Any], client_timeout: float) -> Any:
-        given = {}
-        for tensor in inputs:
-            kind = {"FP32": np.float32, "INT32": np.int32}[tensor.datatype()]
-            given[tensor.name()] = np.frombuffer(tensor._get_content(), kind).reshape(tensor.shape())
-        self.asked.append((model, given["user_number"]))
-        outputs = self._answer(given)
-
-        class Result:
-            @staticmethod
-            def as_numpy(name: str) -> np.ndarray | None:
-                return outputs.get(name)
-
-        return Result
+    def infer(self, model: str, inputs: dict[str, np.ndarray], timeout_s: float) -> dict[str, np.ndarray]:
+        self.asked.append((model, inputs["user_number"]))
+        return self._answer(inputs["user_number"])
 
 
 @pytest.fixture
@@ -205,41 +188,40 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ask(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeClient]:
-    """Checks parity with a client that answers as the function says, which gets the right answers."""
+def ask(repository: Path) -> Callable[..., FakeApi]:
+    """Checks parity with a server that answers as the function says, which gets the right answers."""
     with np.load(repository / "user_tower/1/samples.npz") as samples:
         known = {
             row.tobytes(): answer for row, answer in zip(samples["in:user_number"], samples["out:query"], strict=True)
         }
 
-    def asked(change: Callable[[np.ndarray], Any] = lambda right: {"query": right}) -> FakeClient:
-        client = FakeClient(lambda given: change(np.stack([known[row.tobytes()] for row in given["user_number"]])))
-        monkeypatch.setattr(parity.grpc, "InferenceServerClient", lambda url: client)
-        check_parity("localhost:1", repository)
-        return client
+    def asked(change: Callable[[np.ndarray], Any] = lambda right: {"query": right}) -> FakeApi:
+        api = FakeApi(lambda users: change(np.stack([known[row.tobytes()] for row in users])))
+        check_parity(api, repository)  # type: ignore[arg-type]
+        return api
 
     return asked
 
 
 class TestAsking:
     def test_alone_between_and_in_the_largest_batches_in_changing_orders_twice(
-        self, ask: Callable[..., FakeClient]
+        self, ask: Callable[..., FakeApi]
     ) -> None:
-        client = ask()
-        sizes = [len(users) for _, users in client.asked]
+        api = ask()
+        sizes = [len(users) for _, users in api.asked]
         once = [1] * 12 + [4] * 3 + [5] * 3 + [8] * 2
         assert sizes == once * 2
-        alone = [users.tobytes() for _, users in client.asked[:12]]
-        again = [users.tobytes() for _, users in client.asked[len(once) : len(once) + 12]]
+        alone = [users.tobytes() for _, users in api.asked[:12]]
+        again = [users.tobytes() for _, users in api.asked[len(once) : len(once) + 12]]
         assert sorted(alone) == sorted(again)
         assert alone != again
-        assert {name for name, _ in client.asked} == {"user_tower"}
+        assert {name for name, _ in api.asked} == {"user_tower"}
 
     @pytest.mark.parametrize(("most", "sizes"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (64, [1, 32, 33, 64])])
     def test_sizes(self, most: int, sizes: list[int]) -> None:
         assert batch_sizes(Profile.of(ModelConfig(max_batch_size=most))) == sizes
 
-    def test_an_error_names_the_model_the_size_and_the_difference(self, ask: Callable[..., FakeClient]) -> None:
+    def test_an_error_names_the_model_the_size_and_the_difference(self, ask: Callable[..., FakeApi]) -> None:
         def wrong_in_full_batches(right: np.ndarray) -> dict[str, np.ndarray]:
             return {"query": right + 0.5 * (len(right) == 8)}
 
@@ -255,17 +237,17 @@ class TestAsking:
         ],
     )
     def test_outputs_of_another_shape(
-        self, ask: Callable[..., FakeClient], change: Callable[..., Any], message: str
+        self, ask: Callable[..., FakeApi], change: Callable[..., Any], message: str
     ) -> None:
         with pytest.raises(ParityError, match=message):
             ask(change)
 
-    def test_a_model_without_samples(self, ask: Callable[..., FakeClient], repository: Path) -> None:
+    def test_a_model_without_samples(self, ask: Callable[..., FakeApi], repository: Path) -> None:
         (repository / "user_tower/1/samples.npz").unlink()
         with pytest.raises(RepositoryError, match=r"user_tower/1/samples\.npz: cannot be read"):
             ask()
 
-    def test_samples_of_different_numbers(self, ask: Callable[..., FakeClient], repository: Path) -> None:
+    def test_samples_of_different_numbers(self, ask: Callable[..., FakeApi], repository: Path) -> None:
         arrays = {"in:user_number": np.zeros((3, 5), np.float32), "out:query": np.zeros((2, 4), np.float32)}
         np.savez(repository / "user_tower/1/samples.npz", **arrays)
         publish(repository)
@@ -273,7 +255,7 @@ class TestAsking:
             ask()
 
     @pytest.mark.parametrize("text", ["", "[]", json.dumps({"score_difference": 0.1}), json.dumps({"scores": 1})])
-    def test_a_model_without_a_tolerance(self, ask: Callable[..., FakeClient], repository: Path, text: str) -> None:
+    def test_a_model_without_a_tolerance(self, ask: Callable[..., FakeApi], repository: Path, text: str) -> None:
         with config_of(repository, "user_tower") as config:
             config.parameters["parity"].string_value = text
         with pytest.raises(RepositoryError, match="user_tower: parameter parity of its config is not a tolerance"):

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tritonclient import grpc
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from trireme_runtime.bundle import SAMPLES
 from trireme_runtime.schema import PARITY
+from trireme_server.api import Api, ApiError
 from trireme_server.errors import ParityError, RepositoryError
 from trireme_server.plans.answers import Answers, Tolerance
 from trireme_server.plans.graphs import GraphModel, graph_models
@@ -31,11 +30,11 @@ ROUNDS = 2
 REQUEST_TIMEOUT_S = 30.0
 
 
-def check_parity(url: str, repository: Path) -> None:
+def check_parity(api: Api, repository: Path) -> None:
     """Sends the samples of every graph model to that model, and compares the answers.
 
     Args:
-        url: ``host:port`` of the server's gRPC endpoint.
+        api: of the server.
         repository: what it serves.
 
     Raises:
@@ -43,9 +42,8 @@ def check_parity(url: str, repository: Path) -> None:
             model, the output, what was found and what is allowed.
         RepositoryError: as ``graph_models``; or a model has no samples or no tolerance.
     """
-    with grpc.InferenceServerClient(url) as client:
-        for model in graph_models(repository):
-            _check_model(client, model)
+    for model in graph_models(repository):
+        _check_model(api, model)
 
 
 def batch_sizes(profile: Profile) -> list[int]:
@@ -53,7 +51,7 @@ def batch_sizes(profile: Profile) -> list[int]:
     return sorted({profile.least, profile.typical, min(profile.typical + 1, profile.most), profile.most})
 
 
-def _check_model(client: grpc.InferenceServerClient, model: GraphModel) -> None:
+def _check_model(api: Api, model: GraphModel) -> None:
     inputs, answers = _read_samples(model)
     generator = np.random.default_rng(0)
     for _ in range(ROUNDS):
@@ -61,8 +59,7 @@ def _check_model(client: grpc.InferenceServerClient, model: GraphModel) -> None:
             order = generator.permutation(answers.samples)
             batches = _batches(order, size)
             found = [
-                _ask(client, model, {name: values[batch] for name, values in inputs.items()}, answers)
-                for batch in batches
+                _ask(api, model, {name: values[batch] for name, values in inputs.items()}, answers) for batch in batches
             ]
             outputs = {name: np.concatenate([each[name] for each in found]) for name in answers.expected}
             if problem := answers.problem(batches.ravel(), outputs):
@@ -74,22 +71,15 @@ def _batches(order: np.ndarray, size: int) -> np.ndarray:
     return np.resize(order, (-(-len(order) // size), size))
 
 
-def _ask(
-    client: grpc.InferenceServerClient, model: GraphModel, batch: Mapping[str, np.ndarray], answers: Answers
-) -> dict[str, np.ndarray]:
+def _ask(api: Api, model: GraphModel, batch: Mapping[str, np.ndarray], answers: Answers) -> dict[str, np.ndarray]:
     """Returns the outputs of one request, of the right shapes."""
-    request = []
-    for name, values in batch.items():
-        request.append(grpc.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype)))
-        request[-1].set_data_from_numpy(values)
     try:
-        answer = client.infer(model.name, request, client_timeout=REQUEST_TIMEOUT_S)
-    except InferenceServerException as error:
-        cause = error.message().strip().partition("\n")[0]
-        raise ParityError(f"model {model.name} does not answer the samples of its bundle: {cause}") from error
-    outputs = {name: answer.as_numpy(name) for name in answers.expected}
+        outputs = api.infer(model.name, batch, REQUEST_TIMEOUT_S)
+    except ApiError as error:
+        raise ParityError(f"model {model.name} does not answer the samples of its bundle: {error}") from error
     users = len(next(iter(batch.values())))
-    for name, found in outputs.items():
+    for name in answers.expected:
+        found = outputs.get(name)
         wanted = (users, *answers.expected[name].shape[1:])
         if found is None or found.shape != wanted:
             shape = "missing" if found is None else f"of shape {list(found.shape)}"
