@@ -29,6 +29,13 @@ def serve(
             help="Of /ready and /live; 0 picks a free one. Default 8003, or a free one where --grpc-port is 0."
         ),
     ] = None,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            callback=allowed(1, 64),
+            help="tritonservers that share --grpc-port; each has HTTP and metrics ports 10 above those of the one before.",
+        ),
+    ] = 1,
     http: Annotated[
         bool,
         typer.Option(
@@ -77,6 +84,7 @@ def serve(
         http_port=http_port,
         metrics_port=metrics_port,
         health_port=health_port,
+        replicas=replicas,
         http=http,
         tls=server_tls(tls_cert, tls_key, tls_client_ca),
         log_path=log,

@@ -50,6 +50,7 @@ def server_command(
     ports: Ports,
     shm_prefix: str,
     exit_timeout_s: int,
+    shares_grpc: bool = False,
     access: Access | None = None,
     tls: ServerTLS | None = None,
     trace_arguments: Sequence[str] = (),
@@ -83,6 +84,8 @@ def server_command(
         command.append(f"--backend-directory={binaries.backend_directory}")
     if binaries.cache_directory:
         command.append(f"--cache-directory={binaries.cache_directory}")
+    if shares_grpc:
+        command.append("--reuse-grpc-port=true")
     if access is not None:
         command += access.arguments()
     if tls is not None:

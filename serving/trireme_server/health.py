@@ -7,7 +7,8 @@ from __future__ import annotations
 import socket
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from trireme_server.ports import address, bind, reachable
@@ -17,7 +18,7 @@ READ_TIMEOUT_S = 5.0
 
 
 class Readiness:
-    """Whether requests should come. Written by what watches the server, read by the threads of the endpoint."""
+    """Whether requests should come to one server. Written by what watches it, read by the threads of the endpoint."""
 
     def __init__(self) -> None:
         self.reason: str | None = "tritonserver is being started"
@@ -36,20 +37,31 @@ class Readiness:
         return None
 
 
+def any_ready(replicas: Sequence[Readiness]) -> tuple[bool, str]:
+    """Returns whether requests should come to any of the servers, and a line that says how many are ready or why none is."""
+    with ThreadPoolExecutor(len(replicas)) as pool:  # one that hangs is waited for
+        reasons = list(pool.map(Readiness.why_not, replicas))
+    if len(replicas) == 1:
+        return reasons[0] is None, reasons[0] or "ready"
+    if None in reasons:
+        return True, f"ready: {reasons.count(None)} of {len(replicas)} replicas"
+    return False, "; ".join(f"replica {number}: {reason}" for number, reason in enumerate(reasons, start=1))
+
+
 class HealthEndpoint:
-    """Listens while it is entered: ``/live`` answers 200, ``/ready`` 200, or 503 and one line that says why.
+    """Listens while it is entered: ``/live`` answers 200, ``/ready`` 200 or 503, and one line.
 
     Args:
         host: address or name to listen on.
         port: 0 picks a free one.
-        why_not: returns why requests should not come, or None.
+        ready: returns whether requests should come, and what to say of it.
 
     Raises:
         OptionError, PortInUseError: it cannot listen there.
     """
 
-    def __init__(self, host: str, port: int, why_not: Callable[[], str | None]) -> None:
-        self._server = _Server(bind(host, port, "--health-port"), why_not)
+    def __init__(self, host: str, port: int, ready: Callable[[], tuple[bool, str]]) -> None:
+        self._server = _Server(bind(host, port, "--health-port"), ready)
         self.url = f"http://{address(reachable(host), self._server.socket.getsockname()[1])}/ready"
         self._thread = threading.Thread(target=self._server.serve_forever, name="health endpoint", daemon=True)
 
@@ -66,11 +78,11 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # a caller that reads slowly must not hold up a stop
 
-    def __init__(self, bound: socket.socket, why_not: Callable[[], str | None]) -> None:
+    def __init__(self, bound: socket.socket, ready: Callable[[], tuple[bool, str]]) -> None:
         super().__init__(bound.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
-        self.why_not = why_not
+        self.ready = ready
         self.server_activate()
 
 
@@ -82,8 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/live":
             self._answer(200, "live")
         elif self.path == "/ready":
-            reason = self.server.why_not()
-            self._answer(200, "ready") if reason is None else self._answer(503, reason)
+            is_ready, line = self.server.ready()
+            self._answer(200 if is_ready else 503, line)
         else:
             self._answer(404, "allowed here: /live, /ready")
 

@@ -1,9 +1,13 @@
-"""The three TCP ports of a server: chosen, checked before the start, turned into addresses to connect to."""
+"""The three TCP ports of a server: chosen, checked before the start, turned into addresses to connect to; and a port that
+several servers share.
+"""
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from trireme_server.errors import OptionError, PortInUseError
@@ -20,8 +24,8 @@ class Ports:
     metrics: int
 
 
-def choose_ports(host: str, *, grpc: int, http: int, metrics: int) -> Ports:
-    """Checks the given ports on ``host`` and picks free ones where 0 is given.
+def choose_ports(host: str, *, grpc: int, http: int, metrics: int, shares_grpc: bool = False) -> Ports:
+    """Checks the given ports on ``host`` and picks free ones where 0 is given; a shared one for gRPC is left as it is.
 
     Raises:
         OptionError: a number out of 0..65535, one number given twice, or a host that cannot be listened on.
@@ -34,9 +38,12 @@ def choose_ports(host: str, *, grpc: int, http: int, metrics: int) -> Ports:
         raise OptionError(f"the three ports must differ, got {numbers}")
     held: list[socket.socket] = []
     try:
+        if shares_grpc:
+            del asked["--grpc-port"]
         for flag, port in asked.items():
             held.append(bind(host, port, flag))
-        return Ports(*(sock.getsockname()[1] for sock in held))
+        chosen = [sock.getsockname()[1] for sock in held]
+        return Ports(*((grpc, *chosen) if shares_grpc else chosen))
     finally:
         for sock in held:
             sock.close()
@@ -83,6 +90,25 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
         sock.close()
         raise _bind_error(error, host, port, flag) from error
     return sock
+
+
+@contextmanager
+def shared_port(host: str, port: int, flag: str) -> Iterator[int]:
+    """Holds a port for several servers that will listen on it; yields it, or a free one for 0.
+
+    Raises:
+        OptionError, PortInUseError: as ``bind``.
+    """
+    with bind(host, port, flag) as sock:  # alone, and so refused where somebody else shares it already
+        number = sock.getsockname()[1]
+    with socket.socket(sock.family, socket.SOCK_STREAM) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            held.bind((host, number))
+        except OSError as error:
+            raise _bind_error(error, host, number, flag) from error
+        yield number
 
 
 def _bind_error(error: OSError, host: str, port: int, flag: str) -> Exception:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -50,6 +51,7 @@ class TritonServer:
         repository: model repository made by ``trireme export``.
         host: address or name to listen on; a name stands for its IPv4 address.
         grpc_port, http_port, metrics_port: 0 picks a free one; see ``grpc_url`` and its siblings.
+        shares_grpc: listen on ``grpc_port`` beside other servers, among which the kernel divides the connections.
         log_path: file for the server's log.
         show_log: write the server's log to standard error; not together with ``log_path``.
         cpu_affinity: CPUs the server and its stubs may use; None for all.
@@ -72,6 +74,7 @@ class TritonServer:
         grpc_port: int = 8001,
         http_port: int = 8000,
         metrics_port: int = 8002,
+        shares_grpc: bool = False,
         log_path: Path | None = None,
         show_log: bool = False,
         cpu_affinity: tuple[int, ...] | None = None,
@@ -92,6 +95,7 @@ class TritonServer:
         self.pid: int | None = None
         self.instances: dict[str, int] = {}
         self._asked = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+        self._shares_grpc = shares_grpc
         self._affinity = cpu_affinity
         self._ready_timeout_s = ready_timeout_s
         self._warm = warm
@@ -109,6 +113,8 @@ class TritonServer:
         self._log_mode: Literal["w", "a"] = "w"
         self._output: Output | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     def __enter__(self) -> TritonServer:
         return self.start()
@@ -155,7 +161,8 @@ class TritonServer:
     @property
     def is_running(self) -> bool:
         """Whether the server's process lives."""
-        return self._guardian is not None and self._guardian.poll() is None
+        process = self._guardian
+        return process is not None and process.poll() is None
 
     def start(self) -> TritonServer:
         """Starts the server, waits until it is ready, and warms it.
@@ -206,7 +213,8 @@ class TritonServer:
 
     def stop(self) -> None:
         """Ends the server and all it started; returns when all is gone. May be called more than once."""
-        guardian_process, self._guardian = self._guardian, None
+        with self._lock:
+            guardian_process, self._guardian = self._guardian, None
         if guardian_process is None:
             return
         assert guardian_process.stdin is not None
@@ -225,6 +233,12 @@ class TritonServer:
         self._output.finish()
         self._files.close()
 
+    def close(self) -> None:
+        """Stops the server for good: a start that another thread is making fails."""
+        with self._lock:
+            self._is_closed = True
+        self.stop()
+
     def wait(self) -> int:
         """Blocks until the server has ended; its exit code (negative: the signal that killed it)."""
         while (code := self.ended(POLL_S)) is None:
@@ -235,6 +249,8 @@ class TritonServer:
         """Returns the exit code (negative: the signal that killed it) when the server ends, or None after ``within_s``."""
         process = self._guardian
         if process is None:
+            if self._is_closed:
+                return 0
             raise ServerError("this server is not started")
         # Looks again and again: Python handles a signal that came just before a blocking call only after that call.
         # And it looks from outside: a signal's exception inside Popen.poll can leave its lock taken.
@@ -255,8 +271,11 @@ class TritonServer:
 
     def _start_on_free_ports(self, binaries: Binaries) -> None:
         for attempt in range(1, START_TRIES + 1):
-            self._ports = choose_ports(self.host, **self._asked)
-            self._launch(binaries)
+            self._ports = choose_ports(self.host, **self._asked, shares_grpc=self._shares_grpc)
+            with self._lock:
+                if self._is_closed:
+                    raise ServerError("this server was closed")
+                self._launch(binaries)
             try:
                 self._wait_until_ready()
                 return
@@ -288,6 +307,7 @@ class TritonServer:
             ports=self._ports,
             shm_prefix=self.shm_prefix,
             exit_timeout_s=max(1, int(self._grace_s)),
+            shares_grpc=self._shares_grpc,
             access=self.access,
             tls=self.tls,
             trace_arguments=trace_arguments(self._otlp_url),
@@ -346,7 +366,10 @@ class TritonServer:
         The mark lies where a read-only container can be written, and the guardian removes it with the shared memory.
         """
         mark = guardian.SHARED_MEMORY / f"{self.shm_prefix}ready"
-        mark.write_text(self.health_url)
+        with self._lock:
+            if self._is_closed:
+                raise ServerError("this server was closed")
+            mark.write_text(self.health_url)
 
     def _report(self, what: str) -> str:
         kept = f"; log: {self.log_path}" if self.log_path else ""

@@ -6,7 +6,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,9 +15,10 @@ from typing import Any
 from trireme_runtime.bundle import Manifest
 from trireme_runtime.cpu import cpu_model
 from trireme_server.command import Access
-from trireme_server.health import HealthEndpoint, Readiness
+from trireme_server.health import HealthEndpoint
+from trireme_server.ports import shared_port
 from trireme_server.process import TritonServer
-from trireme_server.supervisor import Supervisor
+from trireme_server.replicas import PORT_STEP, Replicas
 from trireme_server.tls import ServerTLS
 
 HEALTH_PORT = 8003
@@ -29,8 +30,17 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
+class Replica:
+    """What a server has alone where several share the gRPC port."""
+
+    http_url: str
+    metrics_url: str
+    pid: int
+
+
+@dataclass(frozen=True)
 class Ready:
-    """What a server reports when it is ready. Durations in seconds."""
+    """What a server reports when it is ready; with replicas, of the first one if not said otherwise. Durations in seconds."""
 
     grpc_url: str
     tls: bool
@@ -49,10 +59,12 @@ class Ready:
     instances: dict[str, int]
     chosen_on: str | None
     """The CPU on which the bundle's index and precision were chosen by measurement, if it is another one."""
+    replicas: tuple[Replica, ...]
+    """All of them."""
 
     @classmethod
-    def of(cls, server: TritonServer) -> Ready:
-        """Describes a started server."""
+    def of(cls, server: TritonServer, *others: TritonServer) -> Ready:
+        """Describes a started server, and those that share its gRPC port."""
         warmup = server.warmup
         return cls(
             grpc_url=server.grpc_url,
@@ -70,11 +82,14 @@ class Ready:
             warmup_requests=warmup.requests if warmup else 0,
             instances=server.instances,
             chosen_on=_other_cpu(server.manifest),
+            replicas=tuple(Replica(one.http_url, one.metrics_url, one.pid or 0) for one in (server, *others)),
         )
 
     def __str__(self) -> str:
+        urls = [url for replica in self.replicas for url in (replica.http_url, replica.metrics_url)]
+        count = f"{len(self.replicas)} replicas · " if len(self.replicas) > 1 else ""
         return (
-            f"ready: grpc {self.grpc_url}{' (TLS)' * self.tls} · {self.http_url} · {self.metrics_url} · "
+            f"ready: {count}grpc {self.grpc_url}{' (TLS)' * self.tls} · {' · '.join(urls)} · "
             f"{self.health_url} · plan {self.plan}, "
             f"bundle {self.bundle_id} version {self.version} · loaded in {self.load_s:.1f} s, "
             f"warmed in {self.warmup_s:.1f} s ({self.warmup_requests} requests) · "
@@ -114,6 +129,7 @@ def serve(
     http_port: int = 8000,
     metrics_port: int = 8002,
     health_port: int | None = None,
+    replicas: int = 1,
     http: bool = False,
     tls: ServerTLS | None = None,
     log_path: Path | None = None,
@@ -131,6 +147,8 @@ def serve(
 
     Args:
         health_port: of ``/ready`` and ``/live``; 0 picks a free one, as None does where ``grpc_port`` is 0, else 8003.
+        replicas: tritonservers that share ``grpc_port``. The first has the other ports, the next ones those 10, 20 … above. Each
+            has a file of its own beside ``log_path``.
         http: open inference over HTTP, too.
         log_path: for the server's log; None is standard error.
         announce: is called once, when the server is ready.
@@ -144,16 +162,16 @@ def serve(
         sys.stderr.write(f"{HTTP_WARNING}\n")
     if health_port is None:
         health_port = HEALTH_PORT if grpc_port else 0
-    readiness = Readiness()
 
-    def make(health_url: str) -> TritonServer:
+    def make(index: int, grpc_port: int, health_url: str) -> TritonServer:
         return TritonServer(
             repository,
             host=host,
             grpc_port=grpc_port,
-            http_port=http_port,
-            metrics_port=metrics_port,
-            log_path=log_path,
+            http_port=http_port and http_port + PORT_STEP * index,
+            metrics_port=metrics_port and metrics_port + PORT_STEP * index,
+            shares_grpc=replicas > 1,
+            log_path=_log_path(log_path, index),
             show_log=log_path is None,
             ready_timeout_s=ready_timeout_s,
             warm=warm,
@@ -164,23 +182,29 @@ def serve(
             extra_arguments=extra_arguments,
         )
 
-    with _stop_signals() as stop_requested:
+    serving = Replicas(replicas)
+    with _stop_signals() as stop_requested, ExitStack() as held:
         try:
-            with HealthEndpoint(host, health_port, readiness.why_not) as health:
-                _run(make(health.url), readiness, announce)
+            health = held.enter_context(HealthEndpoint(host, health_port, serving.ready))
+            if replicas > 1:
+                grpc_port = held.enter_context(shared_port(host, grpc_port, "--grpc-port"))
+            _run(serving, [make(index, grpc_port, health.url) for index in range(replicas)], announce)
         except stop_requested:
             pass
 
 
-def _run(server: TritonServer, readiness: Readiness, announce: Callable[[Ready], None]) -> None:
+def _run(serving: Replicas, servers: Sequence[TritonServer], announce: Callable[[Ready], None]) -> None:
     try:
-        server.start()
-        supervisor = Supervisor(server, readiness)
-        announce(Ready.of(server))
-        supervisor.run()
+        serving.start(servers)
+        announce(Ready.of(*servers))
+        serving.run()
     finally:
-        readiness.reason = "it is being stopped"
-        server.stop()
+        serving.stop()
+
+
+def _log_path(path: Path | None, index: int) -> Path | None:
+    """Returns the file of a replica: ``server.log``, ``server-2.log`` …"""
+    return path.with_name(f"{path.stem}-{index + 1}{path.suffix}") if path and index else path
 
 
 class _StopRequested(BaseException):

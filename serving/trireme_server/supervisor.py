@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
 
 from trireme_server.backoff import LONGEST_S, Backoff
 from trireme_server.errors import ServerError
@@ -59,21 +59,24 @@ class Supervisor:
     Args:
         server: has become ready.
         readiness: is told whether requests should come.
+        stopping: ends ``run``; set before the server is closed.
         say: is given a line for everything that happens.
         healer: returns what looks after the stubs of a server that is ready.
         liveness: returns what asks a server, by its URL for HTTP, whether it lives.
-        sleep, clock: seconds.
+        sleep: waits so many seconds, or until ``stopping``.
+        clock: seconds, rising.
     """
 
     def __init__(
         self,
         server: TritonServer,
         readiness: Readiness,
+        stopping: threading.Event,
         *,
         say: Callable[[str], None] = say,
         healer: Callable[[TritonServer, Callable[[str], None]], Healer] = healer_of,
         liveness: Callable[[str], LivenessWatch] = LivenessWatch,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
@@ -84,21 +87,21 @@ class Supervisor:
         self._liveness_of = liveness
         self._liveness = liveness(server.http_url)
         self._note_health()
-        self._sleep = sleep
+        self._stopping = stopping
+        self._sleep = stopping.wait if sleep is None else sleep
         self._backoff = Backoff(clock)
         self._backoff.started()
         self.deaths: deque[Death] = deque(maxlen=KEPT_DEATHS)
 
-    def run(self) -> NoReturn:
-        """Never returns; a signal's exception ends it, and leaves the server to be stopped by the caller."""
-        while True:
-            what = self._watch()
+    def run(self) -> None:
+        """Returns when it is to stop, and leaves the server to be closed by the caller."""
+        while (what := self._watch()) is not None:
             lines = telling_lines(self._server.log(), info=False) or ["its log tells of no error since it was ready"]
             self._restart(self._mourn(f"tritonserver (process {self._server.pid}) {what}", lines))
 
-    def _watch(self) -> str:
-        """Returns what ended the server, or why it has to be ended."""
-        while (code := self._server.ended(LOOK_S)) is None:
+    def _watch(self) -> str | None:
+        """Returns what ended the server, or why it has to be ended; None if it is to stop."""
+        while (code := self._server.ended(LOOK_S)) is None and not self._stopping.is_set():
             if (reason := self._liveness.look()) is not None:
                 self._server.kill()  # it would not hear a request to stop
             reason = reason or self._healer.look() or self._server.artifacts.look()
@@ -106,7 +109,7 @@ class Supervisor:
             if reason is not None:
                 return f"is given up ({reason})"
             self._note_health()
-        return how_it_ended(code)
+        return None if code is None or self._stopping.is_set() else how_it_ended(code)
 
     def _note_health(self) -> None:
         down = self._healer.models_down
@@ -114,14 +117,18 @@ class Supervisor:
         self._readiness.reason = f"no instance works of {', '.join(down)}" if down else None
 
     def _restart(self, wait_s: float) -> None:
-        while True:
+        while not self._stopping.is_set():
             self._sleep(wait_s)
             try:
                 self._server.restart()
             except (ServerError, OSError) as error:  # the second one such as no space left for the shared memory
-                wait_s = self._mourn("tritonserver did not come up again", [str(error)])
+                if not self._stopping.is_set():
+                    wait_s = self._mourn("tritonserver did not come up again", [str(error)])
             else:
-                break
+                self._welcome()
+                return
+
+    def _welcome(self) -> None:
         self._backoff.started()
         self._healer = self._healer_of(self._server, self._say)
         self._liveness = self._liveness_of(self._server.http_url)

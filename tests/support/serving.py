@@ -64,13 +64,18 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
     return True
 
 
-def server_pid(repository: Path) -> int:
-    """The tritonserver process among those of `repository`."""
-    (pid,) = (
+def server_pids(repository: Path) -> list[int]:
+    """The tritonserver processes among those of `repository`."""
+    return [
         pid
         for pid in processes_of(repository)
         if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/tritonserver")
-    )
+    ]
+
+
+def server_pid(repository: Path) -> int:
+    """The tritonserver process of `repository`, which has one."""
+    (pid,) = server_pids(repository)
     return pid
 
 

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from trireme_server import OptionError, PortInUseError
-from trireme_server.health import HealthEndpoint, Readiness
+from trireme_server.health import HealthEndpoint, Readiness, any_ready
 
 
 def ask(url: str) -> tuple[int, str]:
@@ -23,10 +23,10 @@ def ask(url: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_ready_says_why_not_in_one_line_and_live_is_live(host: str) -> None:
-    reasons: list[str | None] = [None]
-    with HealthEndpoint(host, 0, lambda: reasons[0]) as health:
+    states = [(True, "ready")]
+    with HealthEndpoint(host, 0, lambda: states[0]) as health:
         assert ask(health.url) == (200, "ready\n")
-        reasons[0] = "it was\nkilled"
+        states[0] = (False, "it was\nkilled")
         assert ask(health.url) == (503, "it was killed\n")
         assert ask(health.url.replace("/ready", "/live")) == (200, "live\n")
         assert ask(health.url.replace("/ready", "/v2")) == (404, "allowed here: /live, /ready\n")
@@ -35,28 +35,41 @@ def test_ready_says_why_not_in_one_line_and_live_is_live(host: str) -> None:
 
 
 def test_a_caller_who_never_asks_holds_up_nobody() -> None:
-    with HealthEndpoint("127.0.0.1", 0, lambda: None) as health:
+    with HealthEndpoint("127.0.0.1", 0, lambda: (True, "ready")) as health:
         port = int(health.url.split(":")[2].partition("/")[0])
         with socket.create_connection(("127.0.0.1", port)):
             assert ask(health.url) == (200, "ready\n")
 
 
 def test_a_port_that_is_taken_or_none_is_refused_by_name() -> None:
-    with HealthEndpoint("127.0.0.1", 0, lambda: None) as health:
+    with HealthEndpoint("127.0.0.1", 0, lambda: (True, "ready")) as health:
         port = int(health.url.split(":")[2].partition("/")[0])
         with pytest.raises(PortInUseError, match=f"port {port} .*--health-port"):
-            HealthEndpoint("127.0.0.1", port, lambda: None)
+            HealthEndpoint("127.0.0.1", port, lambda: (True, "ready"))
     with pytest.raises(OptionError, match="--health-port is 70000"):
-        HealthEndpoint("127.0.0.1", 70000, lambda: None)
+        HealthEndpoint("127.0.0.1", 70000, lambda: (True, "ready"))
 
 
 def test_a_server_is_ready_when_its_supervisor_and_itself_say_so() -> None:
     readiness = Readiness()
     assert readiness.why_not() == "tritonserver is being started"
     readiness.reason = None
-    with HealthEndpoint("127.0.0.1", 0, lambda: None) as other:  # answers 404 where tritonserver has its health
+    with HealthEndpoint(
+        "127.0.0.1", 0, lambda: (True, "ready")
+    ) as other:  # answers 404 where tritonserver has its health
         readiness.http_url = other.url.removesuffix("/ready")
         assert readiness.why_not() == "tritonserver does not answer that it is ready (HTTP Error 404: Not Found)"
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         readiness.http_url = f"http://127.0.0.1:{frozen.getsockname()[1]}"
         assert readiness.why_not() == "tritonserver does not answer that it is ready (timed out)"
+
+
+def test_one_ready_replica_is_enough() -> None:
+    first, second = Readiness(), Readiness()
+    first.reason = None
+    assert any_ready([first]) == (True, "ready")
+    assert any_ready([second]) == (False, "tritonserver is being started")
+    assert any_ready([first, second]) == (True, "ready: 1 of 2 replicas")
+    first.reason = "no instance works of ranking"
+    line = "replica 1: no instance works of ranking; replica 2: tritonserver is being started"
+    assert any_ready([first, second]) == (False, line)

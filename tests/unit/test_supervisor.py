@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -100,6 +101,7 @@ def supervise(
     supervisor = Supervisor(
         server,  # type: ignore[arg-type]
         readiness,
+        threading.Event(),
         say=said.append,
         healer=lambda *_: healer,  # type: ignore[arg-type, return-value]
         liveness=lambda _: liveness,  # type: ignore[arg-type, return-value]
@@ -189,6 +191,7 @@ def test_a_server_of_which_a_model_has_no_instance_is_not_ready() -> None:
     supervisor = Supervisor(
         server,  # type: ignore[arg-type]
         readiness,
+        threading.Event(),
         healer=lambda *_: healer,  # type: ignore[arg-type, return-value]
         liveness=lambda _: FakeHealer([]),  # type: ignore[arg-type, return-value]
     )
