@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 from .async_coalescer import AsyncCoalescer
 from .async_session import AsyncSession
 from .base import BaseClient
-from .errors import TimeoutError, TriremeError
+from .errors import TriremeError
 from .model import ModelInfo
 from .recommendations import Recommendations
 from .requests import Anonymous, Ids, Request, check_arguments, check_requests
@@ -46,7 +46,7 @@ class AsyncClient(BaseClient):
                 if self._coalescer is not None:
                     return recorder.answered(await self._coalescer.recommend(request, timeout, recorder))
                 (result,) = await self._session.run(self._session.recommend_steps([request], timeout, recorder))
-            except TimeoutError as error:
+            except TriremeError as error:
                 result = self._session.instead(request, error)
             return recorder.answered(result)
 

@@ -4,10 +4,10 @@ TriremeError
 ├── ValidationError       (also ValueError) an argument is wrong; nothing was sent
 ├── ClosedError           the client was closed, before or during the call
 ├── NotNowError           no answer now: show something else, try later, or try another server
-│   ├── OverloadedError       too many calls wait in this client, or were given up and have not ended
+│   ├── OverloadedError       too much to do: in this client, or at the server
 │   ├── ConnectError          no connection: refused, unknown host, TLS refused, or lost before the answer
 │   ├── TimeoutError          (also the built-in TimeoutError) no answer within the time allowed
-│   └── UnavailableError      (also a ServerError) the server cannot serve now: overloaded, loading or stopping
+│   └── UnavailableError      (also a ServerError) the server cannot serve now: loading or stopping
 ├── ServerError           the server answered with an error status
 │   ├── InvalidRequestError   INVALID_ARGUMENT: the server refuses the request as it is
 │   └── ModelNotFoundError    NOT_FOUND: it has no such model or version
@@ -46,8 +46,8 @@ class NotNowError(TriremeError):
 
 
 class OverloadedError(NotNowError):
-    """``Coalescing.max_pending`` calls wait in this client already, or the server has not ended too many that were given up; this
-    one was not sent."""
+    """``Coalescing.max_pending`` calls wait in this client already, or the server has not ended too many that were given up, and
+    this one was not sent; or the server refused it because of its load."""
 
 
 class ConnectError(NotNowError):
@@ -83,7 +83,7 @@ class ModelNotFoundError(ServerError):
 
 
 class UnavailableError(ServerError, NotNowError):
-    """The server cannot serve now: overloaded, its model not loaded, or stopping."""
+    """The server cannot serve now: its model is not loaded, or it is stopping."""
 
     retryable = True
 

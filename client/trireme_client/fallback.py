@@ -1,4 +1,4 @@
-"""What a client shows of its own when no answer comes in time."""
+"""What a client shows of its own when the server does not answer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,28 @@ from dataclasses import replace
 
 import numpy as np
 
+from .errors import InvalidRequestError, NotNowError, OverloadedError, ProtocolError, ServerError, TimeoutError
 from .recommendations import Reason, Recommendations, Rung
 from .requests import NO_USER, CheckedRequest
 
 
-def popular_instead(popular: Recommendations, request: CheckedRequest) -> Recommendations:
+def reason_of(error: BaseException) -> Reason | None:
+    """Returns why there is no answer; None for an error that the caller has to see: it is about the request or the client."""
+    if isinstance(error, TimeoutError):
+        return Reason.DEADLINE
+    if isinstance(error, OverloadedError):
+        return Reason.OVERLOAD
+    faults = (NotNowError, ServerError, ProtocolError)
+    return Reason.FAULT if isinstance(error, faults) and not isinstance(error, InvalidRequestError) else None
+
+
+def popular_instead(popular: Recommendations, request: CheckedRequest, reason: Reason) -> Recommendations:
     """Returns the popular items that the request neither has in its history nor excludes.
 
     Args:
         popular: the list of a user of whom nothing is known.
+        request: what was asked.
+        reason: why there is nothing better.
     """
     gone = np.array([int(item) for item in request.exclude.split(",") if item], dtype=np.int64)
     if request.history is not None:
@@ -28,5 +41,5 @@ def popular_instead(popular: Recommendations, request: CheckedRequest) -> Recomm
         item_ids=item_ids,
         scores=scores,
         rung=Rung.POPULAR,
-        reason=Reason.DEADLINE,
+        reason=reason,
     )

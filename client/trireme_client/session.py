@@ -20,11 +20,10 @@ from .errors import (
     ModelNotFoundError,
     OverloadedError,
     ProtocolError,
-    TimeoutError,
     TriremeError,
     ValidationError,
 )
-from .fallback import popular_instead
+from .fallback import popular_instead, reason_of
 from .model import SENT, SENT_CLOCK, TIMEOUT, ModelInfo, read_model_info
 from .options import Header, Headers, Timeout, check_channel_options, check_model, check_time_left, check_url
 from .recommendations import Recommendations
@@ -204,7 +203,7 @@ class Session(ABC):
         return results
 
     def _completed(self, request: CheckedRequest, result: Any, keeps_error: bool) -> Any:
-        """Returns a result, or what there is instead of one that did not come in time."""
+        """Returns a result, or what there is instead of an error."""
         if not isinstance(result, TriremeError):
             return result
         try:
@@ -255,17 +254,19 @@ class Session(ABC):
             self.clock.learn(asked, self.clock.now(), *told)
 
     def _popular_steps(self, codec: Codec) -> Steps[None]:
-        """Asks for the list that takes the place of an answer which does not come in time."""
+        """Asks for the list that takes the place of an answer which does not come."""
         (answer,) = yield [Rpc("ModelInfer", codec.popular_message(), Deadline(_EXTRAS), keeps_error=True)]
         if not isinstance(answer, TriremeError):
             with suppress(ProtocolError):
                 self._popular = codec.answer(answer, 1).of(0, NOBODY._replace(k=codec.info.list_length), NO_CALL)
 
     def instead(self, request: CheckedRequest, error: BaseException) -> Recommendations:
-        """Returns what a call gets whose time ran out. Raises ``error`` if it is another one, or there is nothing to return."""
-        if self._popular is None or not isinstance(error, TimeoutError):
+        """Returns what a call gets that the server does not answer. Raises ``error`` if that is not the matter, or there is
+        nothing to return."""
+        reason = reason_of(error)
+        if self._popular is None or reason is None:
             raise error
-        return popular_instead(self._popular, request)
+        return popular_instead(self._popular, request, reason)
 
     def notice_version(self, codec: Codec, answer: Any) -> None:
         """Has the model's dimensions read again if another version answered: its dimensions may differ."""

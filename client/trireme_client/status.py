@@ -8,6 +8,7 @@ from .errors import (
     ConnectError,
     InvalidRequestError,
     ModelNotFoundError,
+    OverloadedError,
     ServerError,
     TimeoutError,
     TriremeError,
@@ -39,6 +40,11 @@ _NOT_CONNECTED = (
 # ("Request for unknown model: 'm' has no available versions"); then it answers that it is stopping.
 _UNAVAILABLE_NOT_FOUND = ("has no available versions", "server is stopping", "is not at ready state")
 
+# What says that a server has too much to do: under RESOURCE_EXHAUSTED everything but messages that are too large, and of what
+# Triton answers as UNAVAILABLE what its queues refuse.
+_TOO_LARGE = ("received message larger", "sent message larger", "client: received message larger")
+_QUEUE_FULL = "exceeds maximum queue size"
+
 
 # Before this version, a server may crash on an RPC that its client cancels, or whose deadline passes (triton-inference-server
 # server#7368 and #8034, repaired by #8078).
@@ -66,10 +72,18 @@ def error_from_status(status: str, details: str, where: str, seconds: float | No
         return TimeoutError(f"{where} did not answer {limit}", seconds)
     if status == "UNAVAILABLE" and words.startswith(_NOT_CONNECTED):
         return ConnectError(f"no connection to {where}: {details}")
+    if _overloaded(status, words):
+        return OverloadedError(f"{where} answered {status}: {details}")
     kind = _KINDS.get(status, ServerError)
     if kind is ModelNotFoundError and any(phrase in words for phrase in _UNAVAILABLE_NOT_FOUND):
         kind = UnavailableError
     return kind(f"{where} answered {status}: {details}", status, details)
+
+
+def _overloaded(status: str, words: str) -> bool:
+    if status == "RESOURCE_EXHAUSTED":
+        return not words.startswith(_TOO_LARGE)
+    return status == "UNAVAILABLE" and _QUEUE_FULL in words
 
 
 _KINDS: dict[str, type[ServerError]] = {

@@ -7,7 +7,7 @@ from types import EllipsisType
 from typing import Any, Literal, overload
 
 from .base import BaseClient
-from .errors import TimeoutError, TriremeError
+from .errors import TriremeError
 from .model import ModelInfo
 from .recommendations import Recommendations
 from .requests import Anonymous, Ids, Request, check_arguments, check_requests
@@ -36,8 +36,8 @@ class Client(BaseClient):
         coalescing: lets concurrent calls of ``recommend`` share RPCs, which is far cheaper under load for client and
             server; None makes one RPC per call.
         telemetry: reports every call to OpenTelemetry.
-        fallback: answers a call whose time runs out with popular items, which the client has got when it connected: rung
-            POPULAR, reason DEADLINE. Without it, or before they are known, the call raises TimeoutError.
+        fallback: answers a call that the server does not answer with popular items, which the client has got when it connected:
+            rung POPULAR, reason DEADLINE, OVERLOAD or FAULT. Without it, or before they are known, the call raises its error.
 
     Raises:
         ValidationError: an argument is wrong.
@@ -77,7 +77,7 @@ class Client(BaseClient):
                 if self._coalescer is not None:
                     return recorder.answered(self._coalescer.recommend(request, timeout, recorder))
                 (result,) = self._session.run(self._session.recommend_steps([request], timeout, recorder))
-            except TimeoutError as error:
+            except TriremeError as error:
                 result = self._session.instead(request, error)
             return recorder.answered(result)
 

@@ -8,16 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.support.callers import WAIT, Callers, Tasks, Threads, until
-from tests.support.fake_triton import ITEMS, FakeTriton
+from tests.support.fake_triton import ITEMS, FakeTriton, running
 from trireme_client import (
     ANONYMOUS,
     AsyncClient,
     Client,
     ClosedError,
     Coalescing,
+    InvalidRequestError,
     OverloadedError,
     Reason,
     Request,
@@ -348,6 +350,57 @@ class TestFallback:
         assert all(answers[user].reason is Reason.DEADLINE for user in range(4, 8))
         assert answers[0].item_ids[0] == 0
         callers.end()
+
+    def test_what_a_server_with_too_much_to_do_refuses_is_popular(self, fake: FakeTriton, url: str, made: Make) -> None:
+        callers = made(url, fallback=True)
+        callers.ask(1).result(WAIT)
+        fake.fault = lambda request, answer, context: context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "no")
+        answer = callers.ask(7, 3, exclude=[100]).result(WAIT)
+        assert (answer.rung, answer.reason) == (Rung.POPULAR, Reason.OVERLOAD)
+        assert answer.item_ids.tolist() == [101, 102, 103]
+
+    def test_so_is_what_the_client_itself_refuses(self, fake: FakeTriton, url: str, kind: type[Callers]) -> None:
+        callers = kind(url, fallback=True, coalescing=Coalescing(max_pending=1))
+        callers.ask(1).result(WAIT)
+        fake.hold()
+        first = callers.ask(2)
+        fake.wait_for(3)
+        second = callers.ask(3)
+        until(lambda: callers.client._coalescer.flights.pending == 1)
+        assert callers.ask(4).result(WAIT).reason is Reason.OVERLOAD
+        fake.release()
+        assert [one.result(WAIT).reason for one in (first, second)] == [Reason.NONE] * 2
+        callers.end()
+
+    @pytest.mark.parametrize(
+        ("code", "details"),
+        [
+            (grpc.StatusCode.INTERNAL, "Stub process 'recommend_0_0' is not healthy."),
+            (grpc.StatusCode.UNAVAILABLE, "Server is stopping"),
+            (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'recommend' is not found"),
+        ],
+    )
+    def test_a_server_with_a_fault_is_replaced_by_popular_items(
+        self, fake: FakeTriton, url: str, made: Make, code: grpc.StatusCode, details: str
+    ) -> None:
+        callers = made(url, fallback=True)
+        callers.ask(1).result(WAIT)
+        fake.fault = lambda request, answer, context: context.abort(code, details)
+        answer = callers.ask(7, 3).result(WAIT)
+        assert (answer.user_id, answer.rung, answer.reason) == (7, Rung.POPULAR, Reason.FAULT)
+
+    def test_so_is_one_that_has_gone(self, made: Make) -> None:
+        with running(FakeTriton()) as url:
+            callers = made(url, fallback=True)
+            callers.ask(1).result(WAIT)
+        assert callers.ask(7).result(WAIT).reason is Reason.FAULT
+
+    def test_what_the_caller_has_to_repair_is_raised(self, fake: FakeTriton, url: str, made: Make) -> None:
+        callers = made(url, fallback=True)
+        callers.ask(1).result(WAIT)
+        fake.fault = lambda request, answer, context: context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+        with pytest.raises(InvalidRequestError):
+            callers.ask(2).result(WAIT)
 
     def test_other_errors_are_raised(self, fake: FakeTriton, url: str, made: Make) -> None:
         callers = made(url, fallback=True)

@@ -19,6 +19,7 @@ from trireme_client import (
     InvalidRequestError,
     ModelNotFoundError,
     NotNowError,
+    OverloadedError,
     Request,
     ServerError,
     TimeoutError,
@@ -49,6 +50,9 @@ from trireme_client.status import error_from_status
         ("CANCELLED", "", UnavailableError),
         ("INTERNAL", "Stub process 'recommend_0_0' is not healthy.", ServerError),
         ("RESOURCE_EXHAUSTED", "Received message larger than max", ServerError),
+        ("RESOURCE_EXHAUSTED", "CLIENT: Received message larger than max (99 vs. 9)", ServerError),
+        ("RESOURCE_EXHAUSTED", "too many requests", OverloadedError),
+        ("UNAVAILABLE", "[request id: <id_unknown>] Exceeds maximum queue size", OverloadedError),
     ],
 )
 def test_a_status_becomes_its_error(status: str, details: str, kind: type[Exception]) -> None:
