@@ -26,6 +26,7 @@ from .options import Coalescing, Timeout
 from .recommendations import Reason, Recommendation, Recommendations, Rung
 from .requests import ANONYMOUS, Request
 from .sync_client import Client
+from .targets import TargetState
 from .telemetry import Telemetry
 from .tls import TLS
 
@@ -50,6 +51,7 @@ __all__ = [
     "Request",
     "Rung",
     "ServerError",
+    "TargetState",
     "Telemetry",
     "Timeout",
     "TimeoutError",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import closing, suppress
+from functools import partial
 from types import EllipsisType
 from typing import Any, Literal, overload
 
@@ -10,9 +13,15 @@ from .async_coalescer import AsyncCoalescer
 from .async_session import AsyncSession
 from .base import BaseClient
 from .errors import TriremeError
+from .many import Many
 from .model import ModelInfo
+from .options import check_grace
 from .recommendations import Recommendations
-from .requests import Anonymous, Ids, Request, check_arguments, check_requests
+from .recorder import Recorder
+from .requests import Anonymous, CheckedRequest, Ids, Request, check_arguments, check_requests
+from .rpc import T
+from .session import Limit
+from .targets import Attempt
 
 
 class AsyncClient(BaseClient):
@@ -22,9 +31,7 @@ class AsyncClient(BaseClient):
     number of tasks may share it. A task that is cancelled stops waiting for its RPCs.
     """
 
-    _session: AsyncSession
     _session_type = AsyncSession
-    _coalescer: AsyncCoalescer | None
     _coalescer_type = AsyncCoalescer
 
     async def recommend(
@@ -39,16 +46,23 @@ class AsyncClient(BaseClient):
         ledger: bool = False,
     ) -> Recommendations:
         """See ``Client.recommend``."""
-        with self._session.recorders.recommend(ledger) as recorder:
+        with self._recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
             try:
-                if self._coalescer is not None:
-                    return recorder.answered(await self._coalescer.recommend(request, timeout, recorder))
-                (result,) = await self._session.run(self._session.recommend_steps([request], timeout, recorder))
+                result = await self._tried(partial(self._ask, request, recorder), timeout)
             except TriremeError as error:
-                result = self._session.instead(request, error)
+                result = self._instead(request, error)
             return recorder.answered(result)
+
+    async def _ask(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
+        session, coalescer = attempt.target.session, attempt.target.coalescer
+        if coalescer is not None:
+            shared: Recommendations = await coalescer.recommend(request, attempt.timeout, recorder)
+            return shared
+        result: Recommendations
+        (result,) = await session.run(session.recommend_steps([request], attempt.timeout, recorder))
+        return result
 
     @overload
     async def recommend_many(
@@ -70,21 +84,58 @@ class AsyncClient(BaseClient):
         return_errors: bool = False,
     ) -> list[Any]:
         """See ``Client.recommend_many``."""
-        with self._session.recorders.recommend_many() as recorder:
-            checked = check_requests(requests, return_errors)
-            steps = self._session.recommend_many_steps(checked, timeout, recorder, return_errors)
-            return await self._session.run(steps)
+        with self._recorders.recommend_many() as recorder:
+            many = Many(check_requests(requests, return_errors))
+            keeps_errors = return_errors or self._falls_back
+            try:
+                await self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout, each_rpc=True)
+            except TriremeError as error:
+                many.failed(error, self._falls_back)
+            return many.results(self._instead, return_errors)
+
+    async def _ask_many(self, many: Many, recorder: Recorder, keeps_errors: bool, attempt: Attempt) -> None:
+        session = attempt.target.session
+        steps = session.recommend_steps(many.asked, attempt.timeout, recorder, keeps_errors)
+        many.came(await session.run(steps))
 
     async def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """See ``Client.model_info``."""
-        return await self._session.run(self._session.model_info_steps(timeout))
+        return await self._tried(self._read_info, timeout, each_rpc=True)
 
-    async def close(self) -> None:
-        """Closes the connection; calls in other tasks raise ClosedError. Closing again does nothing."""
-        self._session.closed = True
-        if self._coalescer is not None:
-            self._coalescer.close()
-        await self._session.close()
+    async def _read_info(self, attempt: Attempt) -> ModelInfo:
+        session = attempt.target.session
+        info: ModelInfo = await session.run(session.model_info_steps(attempt.timeout))
+        return info
+
+    async def _tried(self, ask: Callable[[Attempt], Awaitable[T]], timeout: Limit, each_rpc: bool = False) -> T:
+        """Returns what one try of a call, or another one, gives."""
+        with closing(self._targets.attempts(timeout, each_rpc)) as attempts:
+            attempt = next(attempts)
+            while True:
+                if attempt.pause:
+                    await asyncio.sleep(attempt.pause)
+                try:
+                    return await ask(attempt)
+                except TriremeError as error:
+                    attempt = attempts.throw(error)
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Closes the connections. Closing again does nothing.
+
+        Args:
+            grace: seconds in which calls in other tasks may end; no new ones begin. Those that have not ended by then raise
+                ClosedError.
+        """
+        grace, idle = check_grace(grace), asyncio.Event()
+        self._targets.drain(idle.set)
+        if grace > 0:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(idle.wait(), grace)
+        for target in self._targets.all:
+            target.session.closed = True
+            if target.coalescer is not None:
+                target.coalescer.close()
+            await target.session.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self

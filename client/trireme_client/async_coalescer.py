@@ -134,7 +134,7 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
         """
         now = self._clock()
         for call in self.flights.overdue(now):
-            self._abandon(call)
+            self._abandon(call, late=True)
             self._wake(call, self._session.timed_out(call.seconds))
         self._flush(hurry=self.flights.hurried(now))
         self._set_alarm(self.flights.next_look(now))

@@ -50,11 +50,15 @@ class AsyncSession(Session):
 
     async def _answer(self, rpc: Rpc, flying: Flying) -> Any:
         try:
-            return await (flying.call if self.cancels else self._land(flying))
+            answer = await (flying.call if self.cancels else self._land(flying))
+            if rpc.method == "ModelInfer":
+                self.breaker.answered()
+            return answer
         except grpc.RpcError as error:
             failure = self.failure(error, rpc.deadline)
         except TimeoutError:
             failure = self.timed_out(rpc.deadline.seconds)
+        self.noted(failure)
         if rpc.keeps_error:
             return failure
         raise failure
@@ -121,6 +125,17 @@ class AsyncSession(Session):
     async def _refresh(self) -> None:
         with suppress(TriremeError):
             await self.run(self.codec_steps(Deadline(self.timeout.connect)))
+
+    def probe(self) -> None:
+        self.spawn(self._probe())
+
+    async def _probe(self) -> None:
+        try:
+            await self.run(self.probe_steps())
+        except Exception:
+            self.breaker.failed()
+        else:
+            self.breaker.answered()
 
     def ask_clock(self, codec: Codec) -> None:
         self.spawn(self._ask_clock(codec))

@@ -1,24 +1,36 @@
-"""The construction of both clients."""
+"""What both clients are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .options import DEFAULT_TIMEOUT, Coalescing, Header, Timeout, check_coalescing
+from .fallback import popular_instead, reason_of
+from .options import (
+    DEFAULT_TIMEOUT,
+    Coalescing,
+    Header,
+    Timeout,
+    check_coalescing,
+    check_urls,
+)
+from .recommendations import Recommendations
+from .recorder import Recorders
+from .requests import CheckedRequest, check_flag
+from .targets import Target, Targets, TargetState
 from .telemetry import Telemetry
 from .tls import TLS
 
 
 class BaseClient:
-    """A session, and a coalescer if calls share RPCs; subclasses name the classes of both."""
+    """For each server a session, and a coalescer if calls share RPCs; subclasses name the classes of both."""
 
     _session_type: Any
     _coalescer_type: Any
 
     def __init__(
         self,
-        url: str = "localhost:8001",
+        url: str | Sequence[str] = "localhost:8001",
         *,
         model: str = "recommend",
         model_version: str = "",
@@ -30,31 +42,54 @@ class BaseClient:
         telemetry: Telemetry | None = None,
         fallback: bool = False,
     ) -> None:
-        self._session = self._session_type(
-            type(self).__name__,
-            url,
-            model=model,
-            model_version=model_version,
-            timeout=timeout,
-            tls=tls,
-            headers=headers,
-            channel_options=channel_options,
-            telemetry=telemetry,
-            fallback=fallback,
-        )
+        options = {
+            "model": model,
+            "model_version": model_version,
+            "timeout": Timeout.of(timeout),
+            "tls": tls,
+            "headers": headers,
+            "channel_options": channel_options,
+            "telemetry": telemetry,
+            "fallback": check_flag("fallback", fallback),
+        }
+        self._model = model
+        self._falls_back = fallback
         checked = check_coalescing(coalescing)
-        self._coalescer = None if checked is None else self._coalescer_type(self._session, checked)
+        targets = [self._target(one, checked, options) for one in check_urls(url)]
+        self._targets = Targets(targets, Timeout.of(timeout), self.__repr__)
+
+    def _target(self, url: str, coalescing: Coalescing | None, options: Mapping[str, Any]) -> Target:
+        session = self._session_type(type(self).__name__, url, **options)
+        return Target(session, None if coalescing is None else self._coalescer_type(session, coalescing))
 
     def __repr__(self) -> str:
-        return repr(self._session)
+        urls = ", ".join(target.session.url for target in self._targets.all)
+        closed = " closed" if self.closed else ""
+        return f"<{type(self).__name__} {urls} model={self._model!r}{closed}>"
+
+    @property
+    def targets(self) -> tuple[TargetState, ...]:
+        """The servers in the order given: the url, whether it is asked now, and how much of it has not been answered."""
+        return tuple(target.state for target in self._targets.all)
 
     @property
     def left_rpcs(self) -> int:
         """RPCs that nobody waits for any more and that the server has not answered yet: it computes for nobody."""
-        coalesced = 0 if self._coalescer is None else self._coalescer.flights.left
-        return len(self._session.left) + coalesced
+        return sum(target.left for target in self._targets.all)
 
     @property
     def closed(self) -> bool:
         """Whether ``close`` was called."""
-        return self._session.closed
+        return self._targets.closing
+
+    @property
+    def _recorders(self) -> Recorders:
+        recorders: Recorders = self._targets.known.session.recorders
+        return recorders
+
+    def _instead(self, request: CheckedRequest, error: BaseException) -> Recommendations:
+        """Returns what a call gets that is not answered. Raises ``error`` if that is not the matter, or there is nothing."""
+        popular, reason = self._targets.popular, reason_of(error)
+        if popular is None or reason is None:
+            raise error
+        return popular_instead(popular, request, reason)

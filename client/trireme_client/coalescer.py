@@ -63,9 +63,16 @@ class Coalescer(ABC, Generic[S]):
             self.flights.end(call)
             self._abandon(call)
 
-    def _abandon(self, call: Call) -> None:
-        """Cancels the RPC of a settled call if no other call waits for it, and the server survives that."""
-        if self._session.cancels and call.flight is not None and all(other.settled for other in call.flight.calls):
+    def _abandon(self, call: Call, late: bool = False) -> None:
+        """Cancels the RPC of a settled call if no other call waits for it, and the server survives that.
+
+        late: whether the call's time ran out.
+        """
+        if call.flight is None or not all(other.settled for other in call.flight.calls):
+            return
+        if late:
+            self._session.breaker.failed()
+        if self._session.cancels:
             call.flight.rpc.cancel()
 
     def _close(self) -> None:
@@ -108,6 +115,8 @@ class Coalescer(ABC, Generic[S]):
     def _landed(self, flight: Flight, message: Any) -> None:
         """Ends a flight whose ModelInferResponse came; ``_read`` gives its results."""
         self.flights.answered(flight, self._clock())
+        if not all(call.settled for call in flight.calls):
+            self._session.breaker.answered()
         _ended([call.recorder for call in flight.calls if call.recorder.wants_ledger], "rpc")
         assert flight.codec is not None
         self._session.notice_version(flight.codec, message)
@@ -132,6 +141,8 @@ class Coalescer(ABC, Generic[S]):
     def _refused(self, flight: Flight, error: BaseException) -> None:
         """Ends a flight with an error."""
         calls = [call for call in flight.calls if not call.settled]
+        if isinstance(error, TriremeError) and calls:
+            self._session.noted(error)
         if not isinstance(error, InvalidRequestError):
             self.flights.failed(flight)
             self._fail(calls, error)

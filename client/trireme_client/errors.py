@@ -51,7 +51,12 @@ class OverloadedError(NotNowError):
 
 
 class ConnectError(NotNowError):
-    """There is no connection to the server, or it was lost before the answer came."""
+    """There is no connection to the server, or it was lost before the answer came. ``sent``: whether the server may have got the
+    request."""
+
+    def __init__(self, message: str, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class TimeoutError(NotNowError, builtins.TimeoutError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,13 @@ def check_seconds(name: str, value: object) -> float | None:
     if not number or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type,operator]
         raise ValidationError(f"{name} is {value!r}; allowed: a finite number of seconds > 0, or None for no limit")
     return float(value)  # type: ignore[arg-type]
+
+
+def check_grace(value: object) -> float:
+    """Returns the seconds that calls have to end: a finite number >= 0."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise ValidationError(f"grace is {value!r}; allowed: a finite number of seconds >= 0")
 
 
 def check_time_left(value: object) -> float | None:
@@ -120,6 +127,16 @@ def check_url(url: object) -> str:
         f"url is {url!r}; allowed: 'host:port' without 'http://' (Triton's gRPC port, usually 8001), "
         "or a gRPC target that begins with dns:, ipv4:, ipv6: or unix:"
     )
+
+
+def check_urls(url: object) -> list[str]:
+    """Returns one or more checked urls from one, or from a sequence of different ones."""
+    if isinstance(url, str) or not isinstance(url, Sequence):
+        return [check_url(url)]
+    urls = [check_url(each) for each in url]
+    if not urls or len(set(urls)) < len(urls):
+        raise ValidationError(f"url is {url!r}; allowed: one url, or a sequence of different ones")
+    return urls
 
 
 def split_target(url: str) -> tuple[str, int | None]:

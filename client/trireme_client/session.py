@@ -12,6 +12,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from .breaker import Breaker
 from .clock import ServerClock
 from .codec import NOBODY, Codec, read_clock
 from .errors import (
@@ -21,14 +22,13 @@ from .errors import (
     OverloadedError,
     ProtocolError,
     TriremeError,
-    ValidationError,
 )
-from .fallback import popular_instead, reason_of
 from .model import SENT, SENT_CLOCK, TIMEOUT, ModelInfo, read_model_info
 from .options import Header, Headers, Timeout, check_channel_options, check_model, check_time_left, check_url
 from .recommendations import Recommendations
 from .recorder import NO_CALL, NO_RPC, Recorder, RpcRecorder
-from .requests import CheckedRequest, check_flag
+from .requests import CheckedRequest
+from .retries import counts_against_server
 from .rpc import CEILING, Deadline, EachRpc, Flying, Rpc, Steps
 from .status import error_from_status, survives_cancels
 from .telemetry import Telemetry, check_telemetry
@@ -40,6 +40,9 @@ _READ_AGAIN_EVERY = 1.0
 
 # Seconds for what a client asks beside the model's configuration when it connects: it can do without.
 _EXTRAS = 0.5
+
+# Seconds that a server has to answer a probe.
+_PROBE = 1.0
 
 # RPCs that nobody waits for any more and that a server which must not be told so has not answered yet. Beyond that, calls fail
 # at once: they would only lengthen its queue.
@@ -76,20 +79,21 @@ class Session(ABC):
         fallback: bool = False,
     ) -> None:
         self._grpc, self._owner = grpc, owner
-        self._url = check_url(url)
+        self.url = check_url(url)
         self._model, self._model_version = check_model(model, model_version)
         self.timeout = Timeout.of(timeout)
         self._certificates = check_tls(tls)
         self._headers = Headers(headers)
         self._channel_options = check_channel_options(channel_options)
-        self.recorders = check_telemetry(telemetry, self._model, self._url)
+        self.recorders = check_telemetry(telemetry, self._model, self.url)
         self.codec: Codec | None = None
         self.clock = ServerClock()
         self.cancels = False  # whether the server may be told that nobody waits for an answer any more
         self.left: set[Any] = set()
         self.flying: set[Any] = set()
-        self._falls_back = check_flag("fallback", fallback)
-        self._popular: Recommendations | None = None
+        self.breaker = Breaker()
+        self._falls_back = fallback
+        self.popular: Recommendations | None = None
         self.closed = False
         self.channel: Any = None
         self.retired: Any = None  # the channel with the certificates before these: its last RPCs may be in flight
@@ -98,15 +102,15 @@ class Session(ABC):
 
     def __repr__(self) -> str:
         closed = " closed" if self.closed else ""
-        return f"<{self._owner} {self._url} model={self._model!r}{closed}>"
+        return f"<{self._owner} {self.url} model={self._model!r}{closed}>"
 
     def open(self) -> None:
         """Makes the channel, which connects with its first RPC."""
         options = self._channel_options
         if self._certificates is None:
-            self.channel = self._grpc.insecure_channel(self._url, options=options)
+            self.channel = self._grpc.insecure_channel(self.url, options=options)
         else:
-            self.channel = self._grpc.secure_channel(self._url, self._certificates.credentials, options=options)
+            self.channel = self._grpc.secure_channel(self.url, self._certificates.credentials, options=options)
         self._stub = GRPCInferenceServiceStub(self.channel)
 
     def _open_again(self) -> None:
@@ -123,6 +127,10 @@ class Session(ABC):
     @abstractmethod
     def refresh(self) -> None:
         """Reads the model's dimensions in the background; until they have come, or if they do not, the old ones serve."""
+
+    @abstractmethod
+    def probe(self) -> None:
+        """Asks in the background whether the server answers, and notes in the breaker whether it does."""
 
     @abstractmethod
     def ask_clock(self, codec: Codec) -> None:
@@ -190,36 +198,14 @@ class Session(ABC):
         if self.clock.due():
             self.ask_clock(codec)
         deadline = EachRpc(self.timeout.request) if timeout is ... else first
-        keeps_each = keeps_errors or self._falls_back
-        answers = yield [Rpc("ModelInfer", batch.message, deadline, recorder.sampled, keeps_each) for batch in batches]
+        sampled = recorder.sampled
+        answers = yield [Rpc("ModelInfer", batch.message, deadline, sampled, keeps_errors) for batch in batches]
         recorder.ended("rpc")
         for answer in answers:
             self.notice_version(codec, answer)
-        results = codec.results(batches, answers, recorder, keeps_each)
-        if self._falls_back:
-            pairs = zip(requests, results, strict=True)
-            results = [self._completed(request, result, keeps_errors) for request, result in pairs]
+        results = codec.results(batches, answers, recorder, keeps_errors)
         recorder.ended("parse")
         return results
-
-    def _completed(self, request: CheckedRequest, result: Any, keeps_error: bool) -> Any:
-        """Returns a result, or what there is instead of an error."""
-        if not isinstance(result, TriremeError):
-            return result
-        try:
-            return self.instead(request, result)
-        except TriremeError:
-            if not keeps_error:
-                raise
-            return result
-
-    def recommend_many_steps(
-        self, requests: Sequence[CheckedRequest | ValidationError], timeout: Limit, recorder: Recorder, errors: bool
-    ) -> Steps[list[Any]]:
-        """Takes the steps of ``recommend_many``. errors: whether errors take the place of results."""
-        checked = [request for request in requests if isinstance(request, CheckedRequest)]
-        results = iter((yield from self.recommend_steps(checked, timeout, recorder, errors)))
-        return [next(results) if isinstance(request, CheckedRequest) else request for request in requests]
 
     def model_info_steps(self, timeout: Limit) -> Steps[ModelInfo]:
         """Takes the steps of ``model_info``."""
@@ -244,10 +230,21 @@ class Session(ABC):
             yield from self._popular_steps(codec)
         return codec
 
-    def clock_steps(self, codec: Codec) -> Steps[None]:
-        """Asks for the server's clock, which no answer tells by the way: Triton's answers carry tensors of a fixed form only."""
+    def probe_steps(self) -> Steps[None]:
+        """Has the server answer, and reads the model's dimensions if they are not known. Raises TriremeError if it does not."""
+        codec = self.codec or (yield from self.codec_steps(Deadline(self.timeout.connect)))
+        yield from self.clock_steps(codec, _PROBE, raises=True)
+
+    def clock_steps(self, codec: Codec, seconds: float = _EXTRAS, raises: bool = False) -> Steps[None]:
+        """Asks for the server's clock, which no answer tells by the way: Triton's answers carry tensors of a fixed form only.
+
+        Args:
+            codec: writes the request.
+            seconds: how long that may take.
+            raises: whether an error is raised; otherwise it only means that the clock is not known.
+        """
         asked = self.clock.now()
-        (answer,) = yield [Rpc("ModelInfer", codec.clock_message(), Deadline(_EXTRAS), keeps_error=True)]
+        (answer,) = yield [Rpc("ModelInfer", codec.clock_message(), Deadline(seconds), keeps_error=not raises)]
         if isinstance(answer, TriremeError):
             self.clock.missed()
         elif (told := read_clock(answer)) is not None:
@@ -258,15 +255,7 @@ class Session(ABC):
         (answer,) = yield [Rpc("ModelInfer", codec.popular_message(), Deadline(_EXTRAS), keeps_error=True)]
         if not isinstance(answer, TriremeError):
             with suppress(ProtocolError):
-                self._popular = codec.answer(answer, 1).of(0, NOBODY._replace(k=codec.info.list_length), NO_CALL)
-
-    def instead(self, request: CheckedRequest, error: BaseException) -> Recommendations:
-        """Returns what a call gets that the server does not answer. Raises ``error`` if that is not the matter, or there is
-        nothing to return."""
-        reason = reason_of(error)
-        if self._popular is None or reason is None:
-            raise error
-        return popular_instead(self._popular, request, reason)
+                self.popular = codec.answer(answer, 1).of(0, NOBODY._replace(k=codec.info.list_length), NO_CALL)
 
     def notice_version(self, codec: Codec, answer: Any) -> None:
         """Has the model's dimensions read again if another version answered: its dimensions may differ."""
@@ -304,6 +293,12 @@ class Session(ABC):
             self.codec = None
         return failure
 
+    def noted(self, failure: TriremeError) -> TriremeError:
+        """Notes in the breaker how an RPC ended, and returns its error."""
+        if counts_against_server(failure):
+            self.breaker.failed()
+        return failure
+
     def timed_out(self, seconds: float | None) -> TriremeError:
         """Returns the error of a call that was not answered within ``seconds``."""
         return error_from_status("DEADLINE_EXCEEDED", "", self._where(), seconds)
@@ -313,4 +308,4 @@ class Session(ABC):
         return ClosedError(f"{self!r} was closed during the call")
 
     def _where(self) -> str:
-        return f"model {self._model!r} at {self._url}"
+        return f"model {self._model!r} at {self.url}"

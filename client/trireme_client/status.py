@@ -17,11 +17,14 @@ from .errors import (
 
 # gRPC reports UNAVAILABLE both for a server that answers with it and for one that cannot be reached. Only the details
 # differ: those of the local side begin with these words.
-_NOT_CONNECTED = (
+_NEVER_SENT = (
     "failed to connect to all addresses",
     "errors resolving",
     "dns resolution failed",
     "name resolution failure",
+)
+_NOT_CONNECTED = (
+    *_NEVER_SENT,
     "socket closed",
     "stream removed",
     "connection reset",
@@ -71,7 +74,7 @@ def error_from_status(status: str, details: str, where: str, seconds: float | No
         limit = "in time" if seconds is None else f"within {seconds:g} s"
         return TimeoutError(f"{where} did not answer {limit}", seconds)
     if status == "UNAVAILABLE" and words.startswith(_NOT_CONNECTED):
-        return ConnectError(f"no connection to {where}: {details}")
+        return ConnectError(f"no connection to {where}: {details}", sent=not words.startswith(_NEVER_SENT))
     if _overloaded(status, words):
         return OverloadedError(f"{where} answered {status}: {details}")
     kind = _KINDS.get(status, ServerError)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from functools import partial
 from types import EllipsisType
 from typing import Any, Literal, overload
 
 from .base import BaseClient
 from .errors import TriremeError
+from .many import Many
 from .model import ModelInfo
+from .options import check_grace
 from .recommendations import Recommendations
-from .requests import Anonymous, Ids, Request, check_arguments, check_requests
+from .recorder import Recorder
+from .requests import Anonymous, CheckedRequest, Ids, Request, check_arguments, check_requests
+from .rpc import T
+from .session import Limit
 from .sync_coalescer import SyncCoalescer
 from .sync_session import SyncSession
+from .targets import Attempt
 
 
 class Client(BaseClient):
@@ -24,7 +34,7 @@ class Client(BaseClient):
     One client serves all threads of a process, over one connection. Make it after a fork, not before.
 
     Args:
-        url: "host:port" of Triton's gRPC endpoint, or a gRPC target.
+        url: "host:port" of Triton's gRPC endpoint, or a gRPC target; or a sequence of them, whose servers all have the model.
         model: the entry model.
         model_version: its version, such as "3"; "" follows the newest.
         timeout: a Timeout, or seconds for both of its limits, or None for no limit but the 60 s after which any RPC is
@@ -43,9 +53,7 @@ class Client(BaseClient):
         ValidationError: an argument is wrong.
     """
 
-    _session: SyncSession
     _session_type = SyncSession
-    _coalescer: SyncCoalescer | None
     _coalescer_type = SyncCoalescer
 
     def recommend(
@@ -70,16 +78,23 @@ class Client(BaseClient):
             ValidationError: an argument is wrong; nothing was sent.
             TriremeError: any other failure (see ``errors``).
         """
-        with self._session.recorders.recommend(ledger) as recorder:
+        with self._recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
             try:
-                if self._coalescer is not None:
-                    return recorder.answered(self._coalescer.recommend(request, timeout, recorder))
-                (result,) = self._session.run(self._session.recommend_steps([request], timeout, recorder))
+                result = self._tried(partial(self._ask, request, recorder), timeout)
             except TriremeError as error:
-                result = self._session.instead(request, error)
+                result = self._instead(request, error)
             return recorder.answered(result)
+
+    def _ask(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
+        session, coalescer = attempt.target.session, attempt.target.coalescer
+        if coalescer is not None:
+            shared: Recommendations = coalescer.recommend(request, attempt.timeout, recorder)
+            return shared
+        result: Recommendations
+        (result,) = session.run(session.recommend_steps([request], attempt.timeout, recorder))
+        return result
 
     @overload
     def recommend_many(
@@ -117,27 +132,60 @@ class Client(BaseClient):
             ValidationError: a request is wrong; the message names its position.
             TriremeError: any other failure (see ``errors``).
         """
-        with self._session.recorders.recommend_many() as recorder:
-            checked = check_requests(requests, return_errors)
-            steps = self._session.recommend_many_steps(checked, timeout, recorder, return_errors)
-            return self._session.run(steps)
+        with self._recorders.recommend_many() as recorder:
+            many = Many(check_requests(requests, return_errors))
+            keeps_errors = return_errors or self._falls_back
+            try:
+                self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout, each_rpc=True)
+            except TriremeError as error:
+                many.failed(error, self._falls_back)
+            return many.results(self._instead, return_errors)
+
+    def _ask_many(self, many: Many, recorder: Recorder, keeps_errors: bool, attempt: Attempt) -> None:
+        session = attempt.target.session
+        steps = session.recommend_steps(many.asked, attempt.timeout, recorder, keeps_errors)
+        many.came(session.run(steps))
 
     def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """Returns the model's version and dimensions, which the first call that needs them reads from the server.
 
         Call it at start-up to connect early, and to find out at once if the server or the model is not there.
         """
-        return self._session.run(self._session.model_info_steps(timeout))
+        return self._tried(self._read_info, timeout, each_rpc=True)
 
-    def close(self) -> None:
-        """Closes the connection; calls in other threads raise ClosedError. Closing again does nothing.
+    def _read_info(self, attempt: Attempt) -> ModelInfo:
+        session = attempt.target.session
+        info: ModelInfo = session.run(session.model_info_steps(attempt.timeout))
+        return info
 
-        Before Triton 2.57, one of them may still be answered.
+    def _tried(self, ask: Callable[[Attempt], T], timeout: Limit, each_rpc: bool = False) -> T:
+        """Returns what one try of a call, or another one, gives."""
+        with closing(self._targets.attempts(timeout, each_rpc)) as attempts:
+            attempt = next(attempts)
+            while True:
+                if attempt.pause:
+                    time.sleep(attempt.pause)
+                try:
+                    return ask(attempt)
+                except TriremeError as error:
+                    attempt = attempts.throw(error)
+
+    def close(self, grace: float = 0.0) -> None:
+        """Closes the connections. Closing again does nothing.
+
+        Args:
+            grace: seconds in which calls in other threads may end; no new ones begin. Those that have not ended by then raise
+                ClosedError; before Triton 2.57, one of them may still be answered.
         """
-        self._session.closed = True
-        if self._coalescer is not None:
-            self._coalescer.close()
-        self._session.close()
+        grace, idle = check_grace(grace), threading.Event()
+        self._targets.drain(idle.set)
+        if grace > 0:
+            idle.wait(grace)
+        for target in self._targets.all:
+            target.session.closed = True
+            if target.coalescer is not None:
+                target.coalescer.close()
+            target.session.close()
 
     def __enter__(self) -> Client:
         return self

@@ -64,7 +64,8 @@ class SyncCoalescer(Coalescer[SyncSession]):
                 if call.settled:
                     continue
                 if call.deadline <= now:
-                    self._leave(call)
+                    self.flights.end(call)
+                    self._abandon(call, late=True)
                     raise self._session.timed_out(call.seconds)
                 self._flush(hurry=self.flights.leave_by(call) <= now)
 

@@ -61,13 +61,17 @@ class SyncSession(Session):
 
     def _answer(self, rpc: Rpc, wait: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return wait(*arguments)
+            answer = wait(*arguments)
+            if rpc.method == "ModelInfer":
+                self.breaker.answered()
+            return answer
         except grpc.RpcError as error:
             failure = self.failure(error, rpc.deadline)
         except TimeoutError:
             failure = self.timed_out(rpc.deadline.seconds)
         if isinstance(failure, TimeoutError):
             self._direct.late()
+        self.noted(failure)
         if rpc.keeps_error:
             return failure
         raise failure
@@ -149,6 +153,17 @@ class SyncSession(Session):
     def _refresh(self) -> None:
         with suppress(TriremeError):
             self.run(self.codec_steps(Deadline(self.timeout.connect)))
+
+    def probe(self) -> None:
+        threading.Thread(target=self._probe, daemon=True).start()
+
+    def _probe(self) -> None:
+        try:
+            self.run(self.probe_steps())
+        except Exception:
+            self.breaker.failed()
+        else:
+            self.breaker.answered()
 
     def ask_clock(self, codec: Codec) -> None:
         threading.Thread(target=self._ask_clock, args=(codec,), daemon=True).start()

@@ -172,7 +172,7 @@ async def test_a_task_that_is_cancelled_leaves_its_rpc_to_end(
 def test_a_client_says_when_it_sent_on_the_clock_of_the_server(served: Served, plan: str) -> None:
     with Client(served.url, model=plan) as client:
         client.recommend(int(served.dataset.test.user_id[0]))
-        session = client._session
+        session = client._targets.all[0].session
         assert not session.cancels  # the embedded server does not survive them
         before = time.monotonic_ns()
         now, number = session.clock.read()

@@ -25,9 +25,9 @@ from trireme_client import (
     ProtocolError,
     Recommendations,
     Request,
+    ServerError,
     TimeoutError,
     TriremeError,
-    UnavailableError,
     ValidationError,
 )
 from trireme_client.codec import Answer, Codec
@@ -76,7 +76,7 @@ class Gate:
 
     def queue(self, *arguments: Any, **options: Any) -> Future[Recommendations]:
         """A call that waits when this returns."""
-        flights = self._callers.client._coalescer.flights
+        flights = self._callers.client._targets.all[0].coalescer.flights
         before = flights.pending
         asked = self._callers.ask(*arguments, **options)
         until(lambda: flights.pending > before)
@@ -116,7 +116,7 @@ def test_a_burst_takes_few_rpcs_in_the_order_asked(fake: FakeTriton, url: str, m
     assert [len(answer) for answer in answers[1:]] == [1 + user % ITEMS for user in range(1, 13)]
     assert all(answer.item_ids[0] == 100 * user for user, answer in enumerate(answers))
     assert rpcs(fake) == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
-    assert callers.client._coalescer.flights.pending == 0
+    assert callers.client._targets.all[0].coalescer.flights.pending == 0
 
 
 def test_calls_in_the_background_share_rpcs_with_each_other_only(fake: FakeTriton, url: str, made: Make) -> None:
@@ -189,7 +189,7 @@ def test_a_wrong_argument_fails_alone_and_is_not_sent(fake: FakeTriton, url: str
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [(grpc.StatusCode.UNAVAILABLE, UnavailableError), (grpc.StatusCode.DATA_LOSS, TriremeError)]
+    ("code", "kind"), [(grpc.StatusCode.UNKNOWN, ServerError), (grpc.StatusCode.DATA_LOSS, TriremeError)]
 )
 def test_a_failed_rpc_fails_for_its_callers_only(
     fake: FakeTriton, url: str, made: Make, code: grpc.StatusCode, kind: type[TriremeError]
@@ -260,7 +260,7 @@ def test_a_call_in_a_hurry_does_not_wait_for_the_limit(fake: FakeTriton, url: st
     callers.ask(9).result(WAIT)
     first = callers.ask(0)
     fake.wait_for(2)
-    limit = callers.client._coalescer.flights.limit
+    limit = callers.client._targets.all[0].coalescer.flights.limit
     for _ in range(40):  # so an answer takes a second
         limit.answered(1, 1.0, 1, alone=True, held_back=False, full=False, now=time.monotonic())
     hurried = gate.queue(1, timeout=2.2)
@@ -299,7 +299,7 @@ def test_a_new_version_is_read_again(fake: FakeTriton, url: str, made: Make) -> 
     assert callers.ask(1).result(WAIT).model_version == "3"
     fake.version = "4"
     assert [callers.ask(user).result(WAIT).model_version for user in (2, 3)] == ["4", "4"]
-    until(lambda: callers.client._session.codec.info.version == "4")
+    until(lambda: callers.client._targets.all[0].session.codec.info.version == "4")
     assert fake.config_reads == 2
 
 
@@ -450,7 +450,7 @@ class TestCancelling:
         gate = Gate(fake, tasks)
         asked = [gate.shut(), *(gate.queue(user) for user in range(1, 4))]
         asked[2].cancel()
-        until(lambda: tasks.client._coalescer.flights.pending == 2)
+        until(lambda: tasks.client._targets.all[0].coalescer.flights.pending == 2)
         gate.open()
         assert [asked[user].result(WAIT).user_id for user in (0, 1, 3)] == [0, 1, 3]
         assert rpcs(fake) == [[0], [1, 3]]
@@ -503,12 +503,12 @@ async def test_closing_at_any_moment_leaves_nobody_waiting(turns: int) -> None:
         await client.recommend(1)
         fake.hold(2)
         asked = [asyncio.ensure_future(client.recommend(user)) for user in (2, 3, 4)]
-        while not client._coalescer.flights.in_flight:
+        while not client._targets.all[0].coalescer.flights.in_flight:
             await asyncio.sleep(0)
-        first = next(iter(client._coalescer.flights.in_flight))
+        first = next(iter(client._targets.all[0].coalescer.flights.in_flight))
         asked.append(asyncio.ensure_future(client.recommend(5)))
         fake.release()
-        while first in client._coalescer.flights.in_flight:
+        while first in client._targets.all[0].coalescer.flights.in_flight:
             await asyncio.sleep(0)
         for _ in range(turns):
             await asyncio.sleep(0)

@@ -136,7 +136,7 @@ class TestAFragileServer:
         callers.close()
         with pytest.raises(ClosedError):
             waiting.result(WAIT)
-        session = callers.client._session
+        session = callers.client._targets.all[0].session
         assert session.flying
         fake.release()
         until(lambda: not session.flying)
@@ -202,7 +202,7 @@ class TestDirectCalls:
         fake.hold()
         asked = [callers.ask(user) for user in (2, 3)]
         fake.wait_for(3)
-        assert sum(isinstance(each, Job) for each in callers.client._session.flying) == 1
+        assert sum(isinstance(each, Job) for each in callers.client._targets.all[0].session.flying) == 1
         fake.release()
         assert [each.result(WAIT).user_id for each in asked] == [2, 3]
         callers.end()
@@ -266,7 +266,7 @@ class TestWhatIsSent:
         callers.ask(1).result(WAIT)
         fake.clock_number = 8  # such as after a reboot
         callers.ask(2).result(WAIT)
-        until(lambda: (callers.client._session.clock.read() or (0, 0))[1] == 8)
+        until(lambda: (callers.client._targets.all[0].session.clock.read() or (0, 0))[1] == 8)
         callers.ask(3).result(WAIT)
         assert fake.requests[-1].parameters["sent_clock"].int64_param == 8
 
@@ -366,7 +366,7 @@ class TestFallback:
         first = callers.ask(2)
         fake.wait_for(3)
         second = callers.ask(3)
-        until(lambda: callers.client._coalescer.flights.pending == 1)
+        until(lambda: callers.client._targets.all[0].coalescer.flights.pending == 1)
         assert callers.ask(4).result(WAIT).reason is Reason.OVERLOAD
         fake.release()
         assert [one.result(WAIT).reason for one in (first, second)] == [Reason.NONE] * 2

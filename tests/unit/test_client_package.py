@@ -33,11 +33,16 @@ def test_the_code_of_the_readme_runs(
         (tmp_path / name).write_bytes(content)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (CLIENT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 13
+    assert len(blocks) == 14
     mutual = grpc.ssl_server_credentials([(key, certificate)], certificate, require_client_auth=True)
-    plain, encrypted = FakeTriton(), FakeTriton()
-    with running(plain) as url, running(encrypted, mutual) as tls_url:
-        code = "\n".join(blocks).replace("localhost:8001", url).replace("triton.internal:8001", tls_url)
+    plain, second, encrypted = FakeTriton(), FakeTriton(), FakeTriton()
+    with running(plain) as url, running(second) as other, running(encrypted, mutual) as tls_url:
+        code = (
+            "\n".join(blocks)
+            .replace("localhost:8001", url)
+            .replace("localhost:8002", other)
+            .replace("triton.internal:8001", tls_url)
+        )
         exec(compile(code, "client/README.md", "exec"), {"__name__": "readme"})
     printed = capsys.readouterr().out
     assert "FULL int64 3" in printed

@@ -48,6 +48,7 @@ def test_the_exported_names_are_pinned() -> None:
             "Request",
             "Rung",
             "ServerError",
+            "TargetState",
             "Telemetry",
             "TLS",
             "Timeout",

@@ -170,7 +170,7 @@ def test_callers_of_one_rpc_share_its_span(fake: FakeTriton, url: str, kind: Any
         fake.wait_for(1)
         contexts = [sampled_elsewhere(2, sampled=False), sampled_elsewhere(3), sampled_elsewhere(4)]
         asked = [callers.call("recommend", 5, within=trace.use_span(context)) for context in contexts]
-        until(lambda: callers.client._coalescer.flights.pending == len(asked))
+        until(lambda: callers.client._targets.all[0].coalescer.flights.pending == len(asked))
         fake.release()
         for future in [alone, *asked]:
             future.result(WAIT)
@@ -332,7 +332,7 @@ def test_kept_and_missed(fake: FakeTriton, url: str, kind: Any, coalescing: Coal
         budget(fake, 0.001)  # a microsecond: no call keeps that
         fake.version = "4"
         callers.call("recommend", 3).result(WAIT)  # the answer of another version: dimensions are read again
-        until(lambda: callers.client._session.recorders.slo_s < 1)
+        until(lambda: callers.client._targets.all[0].session.recorders.slo_s < 1)
         callers.call("recommend", 4).result(WAIT)
     counts = {point.attributes["trireme.slo"]: point.count for point in watched.durations()}
     # The new budget may be read before the answer that told of it is judged.

@@ -467,7 +467,7 @@ class TestTLS:
                     asking.ask(2).result(WAIT)
                 (tmp_path / "ca.pem").write_bytes(second[0])
                 until(lambda: asking.ask(3).exception(WAIT) is None)
-                assert asking.client._session.retired is not None
+                assert asking.client._targets.all[0].session.retired is not None
             asking.end()
 
         asyncio.run(run())

@@ -96,7 +96,7 @@ async def test_calls_of_a_packed_peer_share_requests_by_the_coalescer_of_the_cli
 
 
 async def test_a_packed_answer_of_the_wrong_length_is_an_error_of_every_caller() -> None:
-    coalescer = _PackedClient("localhost:1", coalescing=Coalescing())._coalescer
+    coalescer = _PackedClient("localhost:1", coalescing=Coalescing())._targets.all[0].coalescer
     assert coalescer is not None
     try:
         with pytest.raises(PerfError, match=r"12 bytes answer 1 users; allowed: 6 \+ 12 K for each"):
