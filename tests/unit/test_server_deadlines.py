@@ -18,6 +18,7 @@ from trireme_runtime.stages.reranking import (
     FULL,
     NONE,
     NOTHING_KNOWN,
+    OVERLOAD,
     POPULAR,
     RETRIEVAL_ORDER,
     SEGMENT_POPULAR,
@@ -26,7 +27,7 @@ from trireme_runtime.triton import clock
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
 from trireme_runtime.triton.costs import Costs
-from trireme_runtime.triton.deadlines import IDLE_FULL_NS, IDLE_NS, Admitted, Deadlines, Waiting
+from trireme_runtime.triton.deadlines import IDLE_FULL_NS, IDLE_NS, Admitted, Asked, Deadlines, Waiting
 from trireme_runtime.triton.parameters import Parameters
 
 #: Long ago, and far from now, for machines of any age.
@@ -422,7 +423,14 @@ class TestCosts:
         costs = Costs()
         for _ in range(5):
             costs.add(4, 1000)
-        assert (costs.estimate(4), costs.estimate(8)) == (pytest.approx(1000), pytest.approx(2000))
+        # The least that those of other sizes may take: an estimate that is too high would keep them from being tried.
+        assert [costs.estimate(rows) for rows in (2, 4, 8)] == pytest.approx([500, 1000, 1000])
+
+    def test_what_small_runs_take_is_not_forgotten_while_all_are_large(self) -> None:
+        costs = Costs()
+        for rows in (1, 2, *[32] * 100):
+            costs.add(rows, 1000)
+        assert costs.estimate(1) == pytest.approx(1000)
 
     def test_doubt_lasts_until_the_next_run(self) -> None:
         costs = Costs()
@@ -434,16 +442,69 @@ class TestCosts:
         assert costs.estimate(1) == pytest.approx(1000)
 
 
-def test_while_the_queue_stands_those_who_have_waited_for_half_of_their_time_give_way(funnel: Funnel) -> None:
-    deadlines = Served(funnel, max_batch_size=1).deadlines
+class Standing:
+    """A model of up to four users at a time, which takes ``takes_s`` for so many, behind a queue that stands for 12 s."""
 
-    def left(age_s: int) -> float:
-        return deadlines.left(10 * SECOND, Parameters(sent=T0), T0 + age_s * SECOND) / SECOND
+    def __init__(self, funnel: Funnel, takes_s: dict[int, float]) -> None:
+        self.deadlines = Served(funnel, max_batch_size=4).deadlines
+        for rows, seconds in takes_s.items():
+            self.deadlines.full.costs.add(rows, int(seconds * SECOND))
+        self.now = T0
+        for _ in range(13):
+            self.deadlines.waiting.taken(self.now, 4, 1)
+            self.now += SECOND
+            self.deadlines.waiting.ended(self.now)
+        assert self.deadlines.waiting.longest == 12 * SECOND
 
-    deadlines.waiting.taken(T0, 1, 1)
-    assert [left(4), left(6)] == [6, 4]
-    for batch in range(1, 13):
-        deadlines.waiting.ended(T0 + batch * SECOND)
-        deadlines.waiting.taken(T0 + batch * SECOND, 1, 1)
-    assert deadlines.waiting.longest == 12 * SECOND
-    assert [left(4), left(6)] == [6, -2]
+    def left(self, *ages_s: float, timeout_s: float = 10) -> list[tuple[float, int]]:
+        """The seconds that each of a batch has left, by how long ago it was sent, and its reason if that is none."""
+        asked = [
+            Asked(age, 1, int(timeout_s * SECOND), Parameters(sent=self.now - int(age * SECOND)), None)
+            for age in ages_s
+        ]
+        return [(each.left / SECOND, each.reason) for each in self.deadlines.admit(asked, self.now)]
+
+
+BY_USERS, BY_BATCHES = {1: 0.11, 2: 0.21, 4: 0.41}, {1: 0.4, 2: 0.4, 4: 0.4}
+
+
+@pytest.mark.parametrize("takes_s", [BY_USERS, BY_BATCHES])
+def test_while_the_queue_stands_a_batch_of_which_most_have_waited_for_half_of_their_time_gives_way(
+    funnel: Funnel, takes_s: dict[int, float]
+) -> None:
+    standing = Standing(funnel, takes_s)
+    assert standing.left(6, 6, 6, 6) == [(0, OVERLOAD)] * 4
+    assert standing.left(4, 4, 4, 4) == [(6, DEADLINE)] * 4
+    assert standing.left(6, 6, 4, 4) == [(4, DEADLINE)] * 2 + [(6, DEADLINE)] * 2
+
+
+def test_the_younger_ones_of_such_a_batch_do_so_where_a_small_one_takes_as_long(funnel: Funnel) -> None:
+    assert Standing(funnel, BY_USERS).left(6, 6, 6, 4) == [(0, OVERLOAD)] * 3 + [(6, DEADLINE)]
+    assert Standing(funnel, BY_BATCHES).left(6, 6, 6, 4) == [(0, OVERLOAD)] * 4
+
+
+def test_who_is_late_is_told_so_while_their_neighbours_give_way(funnel: Funnel) -> None:
+    assert Standing(funnel, BY_BATCHES).left(11, 6, 6, 6) == [(-1, DEADLINE)] + [(0, OVERLOAD)] * 3
+
+
+def test_a_queue_that_stands_for_less_than_a_request_may_take_lets_none_give_way(funnel: Funnel) -> None:
+    assert Standing(funnel, BY_BATCHES).left(11, 11, 11, 11, timeout_s=13) == [(2, DEADLINE)] * 4
+
+
+def test_a_time_that_nobody_could_keep_makes_no_others_give_way(funnel: Funnel) -> None:
+    standing = Standing(funnel, BY_BATCHES)
+    asked = [
+        Asked(timeout, 1, int(timeout * SECOND), Parameters(sent=standing.now - SECOND), None)
+        for timeout in (0.5, 0.5, 0.5, 10.0)
+    ]
+    assert [each.left / SECOND for each in standing.deadlines.admit(asked, standing.now)] == [-0.5, -0.5, -0.5, 9]
+
+
+def test_who_does_not_say_when_they_sent_has_waited_as_long_as_those_who_do(funnel: Funnel) -> None:
+    standing = Standing(funnel, BY_USERS)
+    asked = [
+        Asked("says", 1, 10 * SECOND, Parameters(sent=standing.now - 3 * SECOND), None),
+        Asked("plain", 1, 10 * SECOND, Parameters(), None),
+    ]
+    assert [each.left / SECOND for each in standing.deadlines.admit(asked, standing.now)] == [7, 7]
+    assert standing.deadlines.admit(asked[1:], standing.now)[0].left == -2 * SECOND

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import sys
+from collections import defaultdict, deque
 
 import numpy as np
 
@@ -10,6 +11,9 @@ __all__ = ["Costs"]
 
 #: Runs that count, and after how many new ones the line through them is drawn again.
 KEPT, REDRAWN_AFTER = 32, 8
+#: Runs of each power of two that count for the slope, however long ago they were: under load, all runs are full ones, which say
+#: nothing about smaller ones.
+KEPT_BY_SIZE = 4
 #: The share of runs that are over in the time that is estimated.
 QUANTILE = 0.9
 #: What is left of an estimate after a batch that was not run because of it.
@@ -21,21 +25,25 @@ DISCARDED_BELOW = 0.5
 class Costs:
     """The ns of a run: a fixed part and one for each user.
 
-    The slope is the median of those between all pairs of runs (Theil, 1950; Sen, 1968), which single slow runs do not move. The
-    fixed part is such that most runs are over in time.
+    The slope is the median of those between all pairs of runs of different sizes (Theil, 1950; Sen, 1968), which single slow runs
+    do not move. The fixed part is such that most of the last runs are over in time.
     """
 
     def __init__(self) -> None:
-        self._runs: deque[tuple[int, int]] = deque(maxlen=KEPT)
+        self._last: deque[tuple[int, int]] = deque(maxlen=KEPT)
+        self._by_size: dict[int, deque[tuple[int, int]]] = defaultdict(lambda: deque(maxlen=KEPT_BY_SIZE))
         self._new = 0
         self._line = (0.0, 0.0)
+        self._largest = sys.maxsize
         self._share = 1.0
 
     def add(self, rows: int, ns: int) -> None:
         """Notes a run of ``rows`` users that took ``ns``."""
         if self._share < DISCARDED_BELOW:
-            self._runs.clear()
-        self._runs.append((rows, ns))
+            self._last.clear()
+            self._by_size.clear()
+        self._last.append((rows, ns))
+        self._by_size[rows.bit_length()].append((rows, ns))
         self._new += 1
         self._share = 1.0
 
@@ -46,17 +54,20 @@ class Costs:
 
     def estimate(self, rows: int) -> float:
         """Returns the ns that a run of ``rows`` users will hardly exceed; 0 before the first run."""
-        if self._new and (self._new >= REDRAWN_AFTER or len(self._runs) < REDRAWN_AFTER):
+        if self._new and (self._new >= REDRAWN_AFTER or len(self._last) < REDRAWN_AFTER):
             self._line, self._new = self._draw(), 0
         fixed, slope = self._line
-        return self._share * (fixed + slope * rows)
+        return self._share * (fixed + slope * min(rows, self._largest))
 
     def _draw(self) -> tuple[float, float]:
-        rows, ns = np.array(self._runs, dtype=np.float64).T
-        first, second = np.triu_indices(len(rows), 1)
-        apart = rows[first] != rows[second]
-        if not apart.any():  # all of one size say nothing about the fixed part
+        rows, ns = np.array(self._last, dtype=np.float64).T
+        sizes, took = np.array([run for runs in self._by_size.values() for run in runs], dtype=np.float64).T
+        first, second = np.triu_indices(len(sizes), 1)
+        apart = sizes[first] != sizes[second]
+        if not apart.any():  # all of one size say nothing about the others: the least that those may take
+            self._largest = int(rows[0])
             return 0.0, float(np.quantile(ns, QUANTILE) / rows[0])
+        self._largest = sys.maxsize
         first, second = first[apart], second[apart]
-        slope = max(0.0, float(np.median((ns[second] - ns[first]) / (rows[second] - rows[first]))))
+        slope = max(0.0, float(np.median((took[second] - took[first]) / (sizes[second] - sizes[first]))))
         return max(0.0, float(np.quantile(ns - slope * rows, QUANTILE))), slope

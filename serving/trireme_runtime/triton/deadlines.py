@@ -31,6 +31,8 @@ RETURN_NS = 1_000_000
 #: Where more waits than can be answered, the class background gives way once this share of the time of the others is over, or,
 #: where there are no others with a deadline, once so many full batches are ahead.
 YIELDS_AFTER, BATCHES_AHEAD = 0.25, 2
+#: The least that a batch answers in a time, as a share of what a full one does, for which others are left out of it.
+WORTHWHILE = 0.8
 
 T = TypeVar("T")
 
@@ -136,39 +138,61 @@ class Deadlines:
 
     def admit(self, batch: Sequence[Asked[T]], now: int) -> list[Admitted[T]]:
         """Decides which requests of a batch give way, and how much time the others have."""
-        crowded = any(asked.parameters.background for asked in batch) and self._crowded(batch, now)
-        return [self._admit(asked, crowded, now) for asked in batch]
+        ages = [_age(asked.parameters, now) for asked in batch]
+        # The queue is in order, so those that say when they were sent know how long the others have waited, too.
+        waited = min(self.waiting.longest, max((age for age in ages if age is not None), default=self.waiting.longest))
+        crowded = any(asked.parameters.background for asked in batch) and self._crowded(batch, waited)
+        admitted = []
+        for asked, age in zip(batch, ages, strict=True):
+            left, reason = math.inf, DEADLINE
+            if asked.left_out is not None:
+                left, reason = 0, asked.left_out
+            elif asked.parameters.background and crowded:
+                left, reason = 0, OVERLOAD
+            elif asked.timeout:
+                left = asked.timeout - (waited if age is None else age)
+            admitted.append(Admitted(asked.request, asked.rows, left, reason))
+        if any(0 < asked.timeout < self.waiting.longest for asked in batch):
+            return self._relieved(batch, admitted)
+        return admitted
 
-    def _admit(self, asked: Asked[T], crowded: bool, now: int) -> Admitted[T]:
-        left, reason = math.inf, DEADLINE
-        if asked.left_out is not None:
-            left, reason = 0, asked.left_out
-        elif asked.parameters.background and crowded:
-            left, reason = 0, OVERLOAD
-        elif asked.timeout:
-            left = self.left(asked.timeout, asked.parameters, now)
-        return Admitted(asked.request, asked.rows, left, reason)
+    def _relieved(self, batch: Sequence[Asked[T]], admitted: list[Admitted[T]]) -> list[Admitted[T]]:
+        """Lets requests of a queue that stands give way if most of the batch has waited for half of its time.
 
-    def _crowded(self, batch: Sequence[Asked[T]], now: int) -> bool:
+        Else, the queue would stay as long as it may be, and whatever is computed would come at the last moment, or just after.
+        Where a small batch takes nearly as long as a full one, the others of the batch give way, too: after them come full
+        batches of younger ones.
+        """
+        whole = self.full.costs.estimate(self._max_rows)
+        old = [self._is_old(asked, each, whole) for asked, each in zip(batch, admitted, strict=True)]
+        others = [each for each, is_old in zip(admitted, old, strict=True) if each.left > 0 and not is_old]
+        rows = _users(others)
+        if sum(each.rows for each, is_old in zip(admitted, old, strict=True) if is_old) <= rows:
+            return admitted
+        stays = any(math.isinf(each.left) for each in others) or (
+            rows * whole >= WORTHWHILE * self._max_rows * self.full.costs.estimate(rows)
+        )
+        return [
+            each._replace(left=0, reason=OVERLOAD)
+            if each.left > 0 and (is_old or not stays) and each.left < math.inf
+            else each
+            for each, is_old in zip(admitted, old, strict=True)
+        ]
+
+    def _is_old(self, asked: Asked[T], admitted: Admitted[T], whole: float) -> bool:
+        """Whether a request has waited for half of its time in a queue that stood for all of it. A time in which two full batches
+        cannot be answered says nothing about the queue."""
+        if asked.left_out is not None or admitted.reason == OVERLOAD:
+            return False
+        return 2 * whole <= asked.timeout < self.waiting.longest and 2 * admitted.left < asked.timeout
+
+    def _crowded(self, batch: Sequence[Asked[T]], waited: int) -> bool:
         """Whether the class background gives way: the batch has waited for a good part of the time of the others or, where those
         have no deadline, for longer than two full batches take."""
-        ages = [age for asked in batch if (age := _age(asked.parameters, now)) is not None]
-        waited = min(self.waiting.longest, max(ages, default=self.waiting.longest))
         others = [asked.timeout for asked in batch if not asked.parameters.background]
         times = [timeout for timeout in others if timeout > waited]  # the rest is late whoever gives way
         most = min(times) * YIELDS_AFTER if times else BATCHES_AHEAD * self.full.costs.estimate(self._max_rows)
         return waited > most
-
-    def left(self, timeout: int, parameters: Parameters, now: int) -> int:
-        """Returns the ns until the deadline of a request that may take ``timeout`` ns.
-
-        Once the queue has not been empty for as long as that, those who have waited for half of their time give way. Else, the
-        queue would stay as long as it may be, and whatever is computed would come at the last moment, or just after.
-        """
-        longest, age = self.waiting.longest, _age(parameters, now)
-        if age is None:
-            return timeout - longest
-        return timeout - (max(age, longest) if 2 * age > timeout else age)
 
     def all_fit(self, batch: Sequence[Admitted[T]]) -> bool:
         """Whether every request has the time for all stages: what ``divide`` answers with one part, at less expense."""
