@@ -14,6 +14,7 @@ __all__ = [
     "AUTO",
     "BACKGROUND",
     "BUDGET",
+    "BUSY_PREFIX",
     "CLASS",
     "ENTRY",
     "EXCLUDE",
@@ -58,6 +59,8 @@ RUNS = "stages"
 PARITY = "parity"
 #: Environment variable of OpenTelemetry: where spans go. The stages send some only if it is set.
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+#: Environment variable: where an instance tells since when it has been computing, as the beginning of the path of its file.
+BUSY_PREFIX = "TRIREME_BUSY_PREFIX"
 
 #: The first value of a row of `history` that says: use the stored history. The rest of the row is ignored.
 STORED = -2

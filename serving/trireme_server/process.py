@@ -18,6 +18,7 @@ from typing import Literal, TextIO
 
 from trireme_runtime.bundle import PERF_INPUT
 from trireme_runtime.cpu import usable_cpus
+from trireme_runtime.schema import BUSY_PREFIX
 from trireme_server import guardian
 from trireme_server.api import Api
 from trireme_server.artifact_watch import ArtifactWatch
@@ -157,6 +158,11 @@ class TritonServer:
         """The model repository as the server reads it; goes with the server."""
         # In shared memory, which Triton's Python backend needs anyway: a container may have no other place to write to.
         return guardian.SHARED_MEMORY / f"{self.shm_prefix}models"
+
+    @property
+    def busy_prefix(self) -> str:
+        """Where instances tell since when they have been computing, as the beginning of the paths of their files."""
+        return str(guardian.SHARED_MEMORY / f"{self.shm_prefix}busy_")
 
     @property
     def is_running(self) -> bool:
@@ -314,6 +320,7 @@ class TritonServer:
             extra_arguments=self._extra,
         )
         environment = server_environment(binaries) | trace_environment(self._otlp_url, self.manifest)
+        environment[BUSY_PREFIX] = self.busy_prefix
         environment["TRIREME_REPOSITORY"] = str(self.repository)  # tells servers apart, whose command lines show links
         cpus = ",".join(map(str, sorted(self._affinity or os.sched_getaffinity(0))))
         guard = [sys.executable, "-I", "-S", guardian.__file__, str(self._grace_s), cpus, self.shm_prefix]

@@ -1,7 +1,7 @@
 """The processes that run Python models, one for each instance: found below a server, and watched.
 
 A server takes no notice of a stub's end: it goes on giving it requests, and each fails after a second. It does not survive a
-stub that is stopped and continued, so a stopped one is ended.
+stub that is stopped and continued, so a stopped one is ended, and so is one that hangs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from trireme_server.hangs import HangWatch
 
 STUB = b"triton_python_backend_stub"
 # Of the arguments of a stub: the prefix of its shared memory, and the name of its instance.
@@ -39,12 +41,11 @@ class LostStub:
     """A stub that has ended."""
 
     stub: Stub
-    was_stopped: bool
-    """Whether we ended it, because something had stopped it."""
+    how: str = "has ended"
+    """What it did, or why we ended it."""
 
     def __str__(self) -> str:
-        how = "was stopped, and is killed" if self.was_stopped else "has ended"
-        return f"the stub of instance {self.stub.instance} (process {self.stub.pid}) {how}"
+        return f"the stub of instance {self.stub.instance} (process {self.stub.pid}) {self.how}"
 
 
 def find_stubs(shm_prefix: str, proc: Path = _PROC) -> list[Stub]:
@@ -71,6 +72,7 @@ class StubWatch:
     Args:
         server: id of the server's process, whose end takes its stubs with it.
         shm_prefix: of their shared memory.
+        hangs: tells which of them do not get done.
         clock: seconds, rising.
         kill: ends a process.
         proc: where the kernel tells of processes.
@@ -80,6 +82,7 @@ class StubWatch:
         self,
         server: int,
         shm_prefix: str,
+        hangs: HangWatch,
         *,
         clock: Callable[[], float] = time.monotonic,
         kill: Callable[[int, int], None] = os.kill,
@@ -87,6 +90,7 @@ class StubWatch:
     ) -> None:
         self._server = Stub(server, _state(server, proc)[1], "")
         self._prefix = shm_prefix
+        self._hangs = hangs
         self._clock = clock
         self._kill = kill
         self._proc = proc
@@ -95,18 +99,18 @@ class StubWatch:
         self.stubs = find_stubs(shm_prefix, proc)
 
     def look(self) -> list[LostStub]:
-        """Returns the stubs that were lost since the last look; ends those that are stopped."""
+        """Returns the stubs that were lost since the last look; ends those that are stopped or hang."""
         lost = []
         for stub in self.stubs:
             if self._has_ended(stub):
-                lost.append(LostStub(stub, was_stopped=False))
+                lost.append(LostStub(stub))
             elif self._is_stopped_for_long(stub):
-                with contextlib.suppress(ProcessLookupError):
-                    self._kill(stub.pid, signal.SIGKILL)
-                self._killed.add(stub)
-                lost.append(LostStub(stub, was_stopped=True))
+                lost.append(self._killed_one(stub, "was stopped"))
+            elif self._hangs.hangs(stub.pid):
+                lost.append(self._killed_one(stub, "does not get done with a batch"))
         for one in lost:
             self.stubs.remove(one.stub)
+            self._hangs.forget(one.stub.pid)
             self._stopped_since.pop(one.stub, None)
         return lost if lost and not self._has_ended(self._server) else []
 
@@ -114,6 +118,12 @@ class StubWatch:
         """Looks for stubs that have started meanwhile; those that are known stay so until ``look`` misses them."""
         known = {*self.stubs, *self._killed}
         self.stubs += [stub for stub in find_stubs(self._prefix, self._proc) if stub not in known]
+
+    def _killed_one(self, stub: Stub, why: str) -> LostStub:
+        with contextlib.suppress(ProcessLookupError):
+            self._kill(stub.pid, signal.SIGKILL)
+        self._killed.add(stub)
+        return LostStub(stub, f"{why}, and is killed")
 
     def _has_ended(self, stub: Stub) -> bool:
         state, started = _state(stub.pid, self._proc)

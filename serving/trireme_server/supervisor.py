@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from trireme_server.backoff import LONGEST_S, Backoff
 from trireme_server.errors import ServerError
+from trireme_server.hangs import HangWatch
 from trireme_server.healing import Healer, loader
 from trireme_server.health import Readiness
 from trireme_server.liveness import LivenessWatch
@@ -49,7 +50,7 @@ def say(line: str) -> None:
 def healer_of(server: TritonServer, say: Callable[[str], None]) -> Healer:
     """Returns what looks after the stubs of a server that is ready and can be told to load models."""
     assert server.pid is not None
-    watch = StubWatch(server.pid, server.shm_prefix)
+    watch = StubWatch(server.pid, server.shm_prefix, HangWatch(server.busy_prefix))
     return Healer(watch, server.linked, loader(server.api, server.linked), say, server.load_s)
 
 

@@ -32,7 +32,7 @@ class World:
     def end(self, instance: str) -> None:
         stub = next(stub for stub in self.stubs if stub.instance == instance)
         self.stubs.remove(stub)
-        self._ended.append(LostStub(stub, was_stopped=False))
+        self._ended.append(LostStub(stub))
 
     def look(self) -> list[LostStub]:
         ended, self._ended = self._ended, []

@@ -14,12 +14,14 @@ PREFIX = "trireme_1_abc_"
 
 
 class Processes:
-    """Stands in for the kernel: writes what it would tell, and takes signals."""
+    """Stands in for the kernel: writes what it would tell, and takes signals; is the watch of hanging stubs, too."""
 
     def __init__(self, proc: Path) -> None:
         self.proc = proc
         self.now = 0.0
         self.signals: list[tuple[int, int]] = []
+        self.hanging: set[int] = set()
+        self.forgotten: list[int] = []
         self.put(SERVER, ["/bin/tritonserver"])
 
     def put(self, pid: int, words: list[str], state: str = "S", started: int = 500) -> None:
@@ -47,8 +49,14 @@ class Processes:
     def kill(self, pid: int, signum: int) -> None:
         self.signals.append((pid, signum))
 
+    def hangs(self, pid: int) -> bool:
+        return pid in self.hanging
+
+    def forget(self, pid: int) -> None:
+        self.forgotten.append(pid)
+
     def watch(self) -> StubWatch:
-        return StubWatch(SERVER, PREFIX, clock=lambda: self.now, kill=self.kill, proc=self.proc)
+        return StubWatch(SERVER, PREFIX, self, clock=lambda: self.now, kill=self.kill, proc=self.proc)
 
 
 @pytest.fixture
@@ -76,6 +84,7 @@ def test_an_end_is_seen_once(processes: Processes) -> None:
     assert str(lost) == "the stub of instance recommend_1_0 (process 11) has ended"
     assert watch.look() == []
     assert [stub.pid for stub in watch.stubs] == [12]
+    assert processes.forgotten == [11]
 
 
 def test_another_process_of_the_same_id_is_another_one(processes: Processes) -> None:
@@ -99,6 +108,16 @@ def test_a_stub_that_stays_stopped_is_killed_and_one_that_goes_on_is_not(process
     assert processes.signals == [(11, signal.SIGKILL)]
     watch.refresh()  # while the killed one is not gone yet
     assert [stub.pid for stub in watch.stubs] == [12]
+
+
+def test_a_stub_that_hangs_is_killed(processes: Processes) -> None:
+    watch = processes.watch()
+    processes.hanging.add(12)
+    (lost,) = watch.look()
+    assert str(lost) == "the stub of instance recommend_0_0 (process 12) does not get done with a batch, and is killed"
+    assert processes.signals == [(12, signal.SIGKILL)]
+    watch.refresh()
+    assert [stub.pid for stub in watch.stubs] == [11]
 
 
 def test_the_end_of_the_server_takes_its_stubs_with_it(processes: Processes) -> None:

@@ -20,6 +20,7 @@ from trireme_runtime.onnx_model import one_thread, process_age_s
 from trireme_runtime.schema import BUDGET, OTLP_ENDPOINT, RUNS, stages_of
 from trireme_runtime.stages.chain import Chain, load_stages
 from trireme_runtime.triton.adapter import Adapter
+from trireme_runtime.triton.busy import noting
 from trireme_runtime.triton.deadlines import Deadlines
 from trireme_runtime.triton.instance import is_first
 from trireme_runtime.triton.metrics import Publisher, StageMetrics
@@ -55,14 +56,15 @@ class ChainModel:
         )
         self._publisher = Publisher(metrics)
         self._tracer = _tracer(chain, args["model_name"], args["model_version"])
-        self._adapter = Adapter(chain, pb_utils, config, metrics.note, self._tracer, Deadlines.of(chain, config))
+        adapter = Adapter(chain, pb_utils, config, metrics.note, self._tracer, Deadlines.of(chain, config))
+        self._execute = noting(adapter.execute)
         # What is loaded stays: a full collection would look at all of it, and hold up a request for tens of milliseconds.
         gc.collect()
         gc.freeze()
         metrics.publish_load_time(process_age_s())
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return self._adapter.execute(requests)
+        return self._execute(requests)
 
     def finalize(self) -> None:
         self._publisher.close()
