@@ -80,6 +80,16 @@ async def test_a_peer_is_started_asked_and_stopped(found: dict[str, Contestant])
         server.check()
 
 
+async def test_a_peer_is_served_without_a_client(found: dict[str, Contestant], tmp_path: Path) -> None:
+    place = Place(max(os.sched_getaffinity(0)), tmp_path)
+    async with peers.serve_peer("plain", tmp_path, place) as (server, address):
+        connection = peers.HttpConnection(address, timeout_s=30)
+        assert (await connection.ask(7)).item_id.tolist() == [7, 8]
+        await connection.close()
+    with pytest.raises(PerfError, match="ended with exit code"):
+        server.check()
+
+
 async def test_calls_of_a_packed_peer_share_requests_by_the_coalescer_of_the_client(
     found: dict[str, Contestant],
 ) -> None:

@@ -64,6 +64,22 @@ def test_server_runs_on_its_core_and_leaves_nothing(tmp_path: Path) -> None:
     assert not alive(members)
 
 
+def test_usage_of_the_load_counts_the_generators(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; sys.stdin.readline(); start = time.process_time()\n"
+        "while time.process_time() < start + 0.1: pass\nprint(flush=True); sys.stdin.read()"
+    )
+    generator = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert generator.stdin is not None
+    assert generator.stdout is not None
+    meter, without = Meter(generators=[generator.pid]), Meter()
+    generator.stdin.write(b"go\n")
+    generator.stdin.flush()
+    generator.stdout.readline()
+    assert meter.read().load_cpu_s >= 0.1 + without.read().load_cpu_s
+    generator.communicate()
+
+
 def test_a_server_that_ends_says_its_last_words(tmp_path: Path) -> None:
     command = Command((sys.executable, "-c", "print('port taken'); raise SystemExit(3)"), tmp_path)
     server = Server(command, max(os.sched_getaffinity(0)), tmp_path / "log")

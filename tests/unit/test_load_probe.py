@@ -133,3 +133,13 @@ def test_run_precisely_returns_the_result() -> None:
         return 5
 
     assert run_precisely(work()) == 5
+
+
+async def test_without_an_slo_errors_and_lateness_end_nothing() -> None:
+    async def fail(user_id: int) -> None:
+        raise ValueError(f"no {user_id}")
+
+    failed = await open_loop(fail, USERS[:20], np.linspace(0, 0.01, 20), None)
+    assert (failed.planned, len(failed.seconds), failed.errors, failed.aborted) == (20, 20, 20, False)
+    unanswered = await open_loop(never_answer, USERS[:20], np.linspace(0, 0.01, 20), None, drain_s=0.01)
+    assert (len(unanswered.seconds), unanswered.answered, unanswered.aborted) == (20, 0, False)

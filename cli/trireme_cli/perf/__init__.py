@@ -9,13 +9,14 @@ from trireme_cli.perf.analyze import analyze
 from trireme_cli.perf.goodput import goodput
 from trireme_cli.perf.limit import limit
 from trireme_cli.perf.memory import memory
+from trireme_cli.perf.overload import overload
 from trireme_cli.perf.sweep import sweep
 
 __all__ = ["perf"]
 
 perf = typer.Typer(
-    help="Measure: goodput (the highest rate within the SLO), experiments, the limit, perf_analyzer sweeps, memory.",
+    help="Measure: goodput (the highest rate within the SLO), overload, experiments, the limit, perf_analyzer sweeps, memory.",
     no_args_is_help=True,
 )
-for command in (goodput, ab, limit, sweep, analyze, memory):
+for command in (goodput, overload, ab, limit, sweep, analyze, memory):
     perf.command()(command)

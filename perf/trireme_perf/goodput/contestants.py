@@ -16,7 +16,17 @@ from trireme_perf.host.server import Command, Server, StartError
 from trireme_perf.host.triton import ENTRIES, ready_address, serve_command
 from trireme_perf.load.connections import COALESCING, ClientConnection, Connection, RawConnection
 
-__all__ = ["Connect", "Contestant", "Running", "about", "baseline_plans", "connect", "own_plans", "started"]
+__all__ = [
+    "Connect",
+    "Contestant",
+    "Running",
+    "about",
+    "baseline_command",
+    "baseline_plans",
+    "connect",
+    "own_plans",
+    "started",
+]
 
 Kind = Literal["own", "peer", "baseline", "running"]
 Connect = Callable[[str], Awaitable[Connection]]
@@ -99,7 +109,12 @@ def own_plans(repository: Path, plan: str, place: Place) -> list[Contestant]:
 
 
 def baseline_plans(checkout: Path, repository: Path, place: Place) -> list[Contestant]:
-    """Returns both plans of ``repository``, served by another checkout of this project.
+    """Returns both plans of ``repository``, served by another checkout of this project; raises as ``baseline_command``."""
+    return _plans("baseline_", ENTRIES["both"], "baseline", baseline_command(checkout, repository), place)
+
+
+def baseline_command(checkout: Path, repository: Path) -> Command:
+    """Returns how another checkout of this project serves ``repository``, which has both plans.
 
     Raises:
         PerfError: the checkout has no environment, or the repository not both plans.
@@ -109,11 +124,10 @@ def baseline_plans(checkout: Path, repository: Path, place: Place) -> list[Conte
         raise PerfError(
             f"--baseline is {checkout}, which has no .venv/bin/trireme; allowed: a checkout after `make demo`"
         )
-    plans = ENTRIES["both"]
-    for model in plans.values():
+    for model in ENTRIES["both"].values():
         if not (repository / model).is_dir():
             raise PerfError(f"--baseline-repository is {repository}, which has no {model}; export it with --plan both")
-    return _plans("baseline_", plans, "baseline", serve_command(repository, (str(program),)), place)
+    return serve_command(repository, (str(program),))
 
 
 def _plans(prefix: str, models: Mapping[str, str], kind: Kind, command: Command, place: Place) -> list[Contestant]:

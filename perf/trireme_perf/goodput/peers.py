@@ -6,8 +6,8 @@ import asyncio
 import json
 import socket
 import subprocess
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,9 @@ from trireme_perf.goodput.contestants import Contestant, Running, started
 from trireme_perf.goodput.packed import open_packed
 from trireme_perf.host.place import Place
 from trireme_perf.host.server import Command, Server
-from trireme_perf.load.connections import Answer
+from trireme_perf.load.connections import TIMEOUT_S, Answer
 
-__all__ = ["find_peers", "peer_versions"]
+__all__ = ["HttpConnection", "find_peers", "missing_peers", "peer_versions", "serve_peer"]
 
 ROOT = Path(__file__).parents[3]  # of the checkout; an installed package has no peers
 PEERS = ROOT / "perf" / "peers"
@@ -31,6 +31,7 @@ PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 NAMES = ("fastapi", "fastapi_coalescing", "litserve", "bentoml", "ray")
 POLL_S = 0.1
 CONNECTIONS = 128  # kept alive; more requests than that wait for one, and their latency counts while they do
+KEPT_S = 4.0  # unused connections; uvicorn closes them after 5 s, and a request that meets that fails
 VERSIONS = """
 import json
 from importlib.metadata import distributions
@@ -45,15 +46,36 @@ def find_peers(funnel: Path, place: Place) -> tuple[list[Contestant], dict[str, 
     Args:
         funnel: version directory of the fused plan, which every peer loads.
     """
-    if not PYTHON.is_file():
-        return [], dict.fromkeys(NAMES, f"{PYTHON} is missing; `make bench` sets it up, in a checkout")
+    if missing := missing_peers():
+        return [], dict.fromkeys(NAMES, missing)
     described: dict[str, Any] = json.loads((PEERS / "peers.json").read_text())
     return [_contestant(name, peer, funnel.absolute(), place) for name, peer in described.items()], {}
 
 
+def missing_peers() -> str:
+    """Returns why no peer can run here; empty if they can."""
+    return "" if PYTHON.is_file() else f"{PYTHON} is missing; `make bench` sets it up, in a checkout"
+
+
+@asynccontextmanager
+async def serve_peer(name: str, funnel: Path, place: Place) -> AsyncIterator[tuple[Server, str]]:
+    """Runs a peer with the first row of its grid; gives the server and its address (http://host:port) once it is ready.
+
+    Raises:
+        StartError: it ended, or is not ready in time.
+    """
+    peer, port = json.loads((PEERS / "peers.json").read_text())[name], _free_port()
+    command = _command(peer, funnel.absolute(), port, _grid(peer)[0])
+    server = Server(command, place.core, place.folder / f"{name}.log")
+    try:
+        yield server, await _address(f"http://127.0.0.1:{port}", server)
+    finally:
+        server.stop()
+
+
 def peer_versions() -> dict[str, str]:
     """Returns the versions of the peers' frameworks; empty without their environment."""
-    if not PYTHON.is_file():
+    if missing_peers():
         return {}
     done = subprocess.run([PYTHON, "-c", VERSIONS], capture_output=True, text=True, check=True)
     versions: dict[str, str] = json.loads(done.stdout)
@@ -64,9 +86,14 @@ def _contestant(name: str, peer: dict[str, Any], funnel: Path, place: Place) -> 
     """Returns the peer with the first row of its grid; all rows are its alternatives."""
     rows = [
         Contestant(name, _about(peer, settings), "peer", partial(_open, name, peer, funnel, settings, place), settings)
-        for settings in peer.get("grid", [{}])
+        for settings in _grid(peer)
     ]
     return replace(rows[0], alternatives=tuple(rows))
+
+
+def _grid(peer: dict[str, Any]) -> list[dict[str, int]]:
+    rows: list[dict[str, int]] = peer.get("grid", [{}])
+    return rows
 
 
 def _about(peer: dict[str, Any], settings: Mapping[str, int]) -> str:
@@ -112,13 +139,13 @@ async def _address(address: str, server: Server) -> str:
 class HttpConnection:
     """JSON over HTTP/1.1 with connections that are kept alive."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout_s: float = TIMEOUT_S) -> None:
         self._url = f"{address}/recommend"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEPT_S),
             # Not compressed: LitServe would spend the time of its core on that for a client that accepts it.
             headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=30),
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
         )
 
     @classmethod

@@ -17,10 +17,11 @@ __all__ = ["Place", "own_place"]
 
 @dataclass(frozen=True)
 class Place:
-    """core: the only one that servers may use. folder: for their logs."""
+    """core: the only one that servers may use. folder: for their logs. load_cores: all others."""
 
     core: int
     folder: Path
+    load_cores: tuple[int, ...] = ()
 
 
 @contextmanager
@@ -34,4 +35,4 @@ def own_place() -> Iterator[Place]:
     if len(cores) < 2:
         raise PerfError("this process may use 1 core; 2 are needed, one for the servers and one for the load")
     with tempfile.TemporaryDirectory(prefix="trireme-perf-") as folder, pinned(cores[0]):
-        yield Place(cores[-1], Path(folder))
+        yield Place(cores[-1], Path(folder), tuple(cores[:-1]))

@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,9 +79,9 @@ class Server:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def meter(self) -> Meter:
-        """Measures what the server and this process use from now on."""
-        return Meter(self._process.pid, self._marker)
+    def meter(self, generators: Sequence[int] = ()) -> Meter:
+        """Measures what the server and the load generator use from now on: this process and the ``generators``."""
+        return Meter(self._process.pid, self._marker, generators)
 
     def pss_bytes(self) -> int:
         return pss_bytes(family(self._process.pid, self._marker))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ def pinned(core: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Usage:
-    """Between two moments: seconds on the clock, CPU seconds of server and load generator (this process), and of the
+    """Between two moments: seconds on the clock, CPU seconds of server and load generator, and of the
     time of all cores the shares that the host gave to others, and that other processes here used: a quiet machine has
     neither. Of a server whose processes are unknown, server_cpu_s is 0 and others_share includes it."""
 
@@ -47,21 +47,25 @@ class Meter:
 
     Args:
         root, marker: the server's processes, see ``family``; root None if they are unknown.
+        generators: processes of the load generator besides this one.
     """
 
-    def __init__(self, root: int | None = None, marker: bytes = b"") -> None:
-        self._root, self._marker = root, marker
+    def __init__(self, root: int | None = None, marker: bytes = b"", generators: Sequence[int] = ()) -> None:
+        self._root, self._marker, self._generators = root, marker, generators
         self._server_cpu_s = self._read_server()
         self._machine = _machine_seconds()
-        self._load_cpu_s, self._wall_s = time.process_time(), time.perf_counter()
+        self._load_cpu_s, self._wall_s = self._read_load(), time.perf_counter()
 
     def read(self) -> Usage:
         # Own clocks first: looking for the processes takes milliseconds, which are not the load generator's.
-        wall, load = time.perf_counter() - self._wall_s, time.process_time() - self._load_cpu_s
+        wall, load = time.perf_counter() - self._wall_s, self._read_load() - self._load_cpu_s
         steal, busy, every = (now - before for now, before in zip(_machine_seconds(), self._machine, strict=True))
         server = self._read_server() - self._server_cpu_s
         others = max(0.0, busy - server - load)  # clocks of different grain: may be just below 0
         return Usage(wall, server, load, steal / max(TICK_S, every), others / max(TICK_S, every))
+
+    def _read_load(self) -> float:
+        return time.process_time() + cpu_seconds(self._generators)
 
     def _read_server(self) -> float:
         return 0.0 if self._root is None else cpu_seconds(family(self._root, self._marker))

@@ -14,7 +14,7 @@ from trireme_client import AsyncClient, Coalescing, Telemetry
 from trireme_client.requests import Anonymous
 from trireme_perf.errors import PerfError
 
-__all__ = ["COALESCING", "TIMEOUT_S", "Answer", "ClientConnection", "Connection", "RawConnection"]
+__all__ = ["COALESCING", "TIMEOUT_S", "Answer", "ClientConnection", "Connection", "RawConnection", "parameters"]
 
 #: After a model's name: the client lets users who wait at the same time share an RPC.
 COALESCING = "+coalescing"
@@ -39,7 +39,10 @@ class Connection(Protocol):
 
 
 class RawConnection:
-    """One RPC per user with as little client as gRPC allows: requests are serialised once, answers parsed by hand."""
+    """One RPC per user with as little client as gRPC allows: requests are serialised once, answers parsed by hand.
+
+    What it sends is what tritonclient sends for the same request.
+    """
 
     def __init__(self, address: str, model: str) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
@@ -48,10 +51,14 @@ class RawConnection:
         self._request.inputs.add(name="user_id", datatype="INT64", shape=(1, 1))
         self._requests: dict[int, bytes] = {}
 
-    async def ask(self, user_id: int) -> Answer:
-        """Raises: PerfError: the server answered with an error, or not at all."""
+    async def ask(self, user_id: int, parameters: bytes = b"") -> Answer:
+        """Asks with request parameters (``parameters``) if there are any.
+
+        Raises:
+            PerfError: the server answered with an error, or not at all.
+        """
         try:
-            return _read(await self._infer(self._requests.get(user_id) or self._build(user_id)))
+            return _read(await self._infer((self._requests.get(user_id) or self._build(user_id)) + parameters))
         except grpc.aio.AioRpcError as error:
             raise PerfError(f"{error.code().name}: {error.details()}") from error
 
@@ -111,6 +118,15 @@ class ClientConnection:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def parameters(**values: int) -> bytes:
+    """Returns integer request parameters as bytes to be appended to a serialised request: protobuf joins the two."""
+    request = service_pb2.ModelInferRequest()
+    for name, value in values.items():
+        request.parameters[name].int64_param = value
+    serialised: bytes = request.SerializeToString()
+    return serialised
 
 
 def _read(message: bytes) -> Answer:

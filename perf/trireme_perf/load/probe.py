@@ -58,12 +58,13 @@ class Latencies:
 
 
 async def open_loop(
-    ask: Ask, users: Sequence[int], arrivals: NDArray[np.float64], slo_s: float, drain_s: float = DRAIN_S
+    ask: Ask, users: Sequence[int], arrivals: NDArray[np.float64], slo_s: float | None, drain_s: float = DRAIN_S
 ) -> Latencies:
     """Asks for ``users[i]`` at ``arrivals[i]`` seconds from now, without waiting for answers.
 
     Ends early when an SLO of p99 <= ``slo_s`` can no longer be met: a request failed, or more than 1 % of all planned
     requests are late already. Requests still on their way then, or ``drain_s`` after the last arrival, are cancelled.
+    With ``slo_s`` None, nothing ends it early.
     """
     return await _OpenLoop(ask, users, arrivals, slo_s, drain_s).run()
 
@@ -123,7 +124,7 @@ class _OpenLoop:
     """One open-loop run; times in seconds from its start."""
 
     def __init__(
-        self, ask: Ask, users: Sequence[int], arrivals: NDArray[np.float64], slo_s: float, drain_s: float
+        self, ask: Ask, users: Sequence[int], arrivals: NDArray[np.float64], slo_s: float | None, drain_s: float
     ) -> None:
         self._ask, self._users, self._slo_s, self._drain_s = ask, users, slo_s, drain_s
         self._arrivals: list[float] = arrivals.tolist()
@@ -170,7 +171,7 @@ class _OpenLoop:
         else:
             self._last_answer = self._now()
             self._latencies[number] = latency = self._last_answer - self._arrivals[number]
-            self._late += latency > self._slo_s
+            self._late += self._slo_s is not None and latency > self._slo_s
         finally:
             del self._pending[number]
 
@@ -192,6 +193,8 @@ class _OpenLoop:
 
     def _lost(self) -> bool:
         """Whether the SLO is missed for certain: the backlog may only be what 1 % and the SLO leave room for."""
+        if self._slo_s is None:
+            return False
         overdue, oldest_allowed = self._late, self._now() - self._slo_s
         for number in self._pending:
             if self._arrivals[number] >= oldest_allowed or overdue > self._allowed:
