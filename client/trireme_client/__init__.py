@@ -20,6 +20,7 @@ from .errors import (
     UnavailableError,
     ValidationError,
 )
+from .hedging import Hedging
 from .ledger import CallLedger
 from .model import ModelInfo
 from .options import Coalescing, Timeout
@@ -39,6 +40,7 @@ __all__ = [
     "ClosedError",
     "Coalescing",
     "ConnectError",
+    "Hedging",
     "InvalidRequestError",
     "ModelInfo",
     "ModelNotFoundError",

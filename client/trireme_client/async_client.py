@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from functools import partial
@@ -50,10 +51,37 @@ class AsyncClient(BaseClient):
             request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
             try:
-                result = await self._tried(partial(self._ask, request, recorder), timeout)
+                result = await self._tried(partial(self._hedged, request, recorder), timeout)
             except TriremeError as error:
                 result = self._instead(request, error)
             return recorder.answered(result)
+
+    async def _hedged(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
+        """Returns the answer of one server, or of the faster one of two if the first takes long."""
+        delay = self._hedge_delay(recorder)
+        if delay is None:
+            return await self._ask(request, recorder, attempt)
+        began = time.monotonic()
+        tries = {self._start(request, recorder, attempt): attempt}
+        second = None
+        try:
+            await asyncio.wait(tries, timeout=delay)
+            if not any(task.done() for task in tries) and (second := self._second(attempt, delay)) is not None:
+                tries[self._start(request, recorder, second)] = second
+            winner = await _first_answer(tries)
+            result = winner.result()
+        finally:
+            if second is not None:
+                self._targets.release(second.target)
+            for task in tries:
+                task.cancel()
+        self._answered(tries[winner], attempt, time.monotonic() - began)
+        return result
+
+    def _start(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> asyncio.Task[Recommendations]:
+        task = asyncio.create_task(self._ask(request, recorder, attempt))
+        task.add_done_callback(_forget)
+        return task
 
     async def _ask(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
         session, coalescer = attempt.target.session, attempt.target.coalescer
@@ -142,3 +170,19 @@ class AsyncClient(BaseClient):
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+
+async def _first_answer(tries: Iterable[asyncio.Task[Recommendations]]) -> asyncio.Task[Recommendations]:
+    """Returns the first task that ends with an answer, or the last one that ends if none does."""
+    pending = set(tries)
+    while True:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        answered = [task for task in done if task.exception() is None]
+        if answered or not pending:
+            return (answered or list(done))[0]
+
+
+def _forget(task: asyncio.Task[Recommendations]) -> None:
+    """Looks at the error of a task that nobody waits for, which asyncio would report otherwise."""
+    if not task.cancelled():
+        task.exception()

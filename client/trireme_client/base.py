@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .fallback import popular_instead, reason_of
+from .hedging import Hedging, check_hedge
 from .options import (
     DEFAULT_TIMEOUT,
     Coalescing,
@@ -15,9 +17,9 @@ from .options import (
     check_urls,
 )
 from .recommendations import Recommendations
-from .recorder import Recorders
+from .recorder import Recorder, Recorders
 from .requests import CheckedRequest, check_flag
-from .targets import Target, Targets, TargetState
+from .targets import Attempt, Target, Targets, TargetState
 from .telemetry import Telemetry
 from .tls import TLS
 
@@ -41,6 +43,7 @@ class BaseClient:
         coalescing: Coalescing | None = None,
         telemetry: Telemetry | None = None,
         fallback: bool = False,
+        hedge: Hedging | None = None,
     ) -> None:
         options = {
             "model": model,
@@ -57,6 +60,7 @@ class BaseClient:
         checked = check_coalescing(coalescing)
         targets = [self._target(one, checked, options) for one in check_urls(url)]
         self._targets = Targets(targets, Timeout.of(timeout), self.__repr__)
+        self._hedges = check_hedge(hedge, len(targets))
 
     def _target(self, url: str, coalescing: Coalescing | None, options: Mapping[str, Any]) -> Target:
         session = self._session_type(type(self).__name__, url, **options)
@@ -86,6 +90,31 @@ class BaseClient:
     def _recorders(self) -> Recorders:
         recorders: Recorders = self._targets.known.session.recorders
         return recorders
+
+    def _hedge_delay(self, recorder: Recorder) -> float | None:
+        """Returns the seconds after which a call is asked of a second server; None for never. A ledger is of one server."""
+        return None if self._hedges is None or recorder.wants_ledger else self._hedges.delay()
+
+    def _second(self, attempt: Attempt, seconds: float) -> Attempt | None:
+        """Returns the try at a second server of a call that has waited so long; ``release`` its target when it has ended.
+
+        None if there is no other server that is asked now, or the budget is spent.
+        """
+        assert self._hedges is not None
+        target = self._targets.second(attempt.target)
+        if target is None:
+            return None
+        if not self._hedges.take():
+            self._targets.release(target)
+            return None
+        return Attempt(target, self._targets.left(attempt.timeout, time.monotonic() - seconds), 0.0)
+
+    def _answered(self, winner: Attempt, first: Attempt, seconds: float) -> None:
+        """Notes the latency of a call, and which server was the faster: one that always loses may have stalled."""
+        assert self._hedges is not None
+        self._hedges.answered(seconds)
+        if winner is not first:
+            first.target.session.breaker.failed()
 
     def _instead(self, request: CheckedRequest, error: BaseException) -> Recommendations:
         """Returns what a call gets that is not answered. Raises ``error`` if that is not the matter, or there is nothing."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
+from queue import Empty, SimpleQueue
 from types import EllipsisType
 from typing import Any, Literal, overload
 
@@ -23,6 +24,7 @@ from .session import Limit
 from .sync_coalescer import SyncCoalescer
 from .sync_session import SyncSession
 from .targets import Attempt
+from .workers import WORKERS, Job
 
 
 class Client(BaseClient):
@@ -48,6 +50,7 @@ class Client(BaseClient):
         telemetry: reports every call to OpenTelemetry.
         fallback: answers a call that the server does not answer with popular items, which the client has got when it connected:
             rung POPULAR, reason DEADLINE, OVERLOAD or FAULT. Without it, or before they are known, the call raises its error.
+        hedge: asks a second server as well if the first is slow to answer; needs several urls.
 
     Raises:
         ValidationError: an argument is wrong.
@@ -82,10 +85,41 @@ class Client(BaseClient):
             request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
             try:
-                result = self._tried(partial(self._ask, request, recorder), timeout)
+                result = self._tried(partial(self._hedged, request, recorder), timeout)
             except TriremeError as error:
                 result = self._instead(request, error)
             return recorder.answered(result)
+
+    def _hedged(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
+        """Returns the answer of one server, or of the faster one of two if the first takes long."""
+        delay = self._hedge_delay(recorder)
+        if delay is None:
+            return self._ask(request, recorder, attempt)
+        began = time.monotonic()
+        ended: SimpleQueue[Job] = SimpleQueue()
+        tries = {self._start(partial(self._ask, request, recorder), attempt, ended): attempt}
+        try:
+            job = ended.get(timeout=delay)
+        except Empty:
+            second = self._second(attempt, delay)
+            if second is not None:
+                tries[self._start(partial(self._ask, request, recorder), second, ended)] = second
+                self._targets.release(second.target)  # the RPC itself holds it
+            job = ended.get()
+            if job.failed and second is not None:
+                job = ended.get()
+        result: Recommendations = job.result()
+        self._answered(tries[job], attempt, time.monotonic() - began)
+        return result
+
+    def _start(self, ask: Callable[[Attempt], Recommendations], attempt: Attempt, ended: SimpleQueue[Job]) -> Job:
+        """Starts one try in a thread, which goes on after its call has ended with the answer of another one."""
+        job = Job()
+        self._targets.hold(attempt.target)
+        job.add_done_callback(lambda _: self._targets.release(attempt.target))
+        job.add_done_callback(ended.put)
+        WORKERS.start(job, partial(ask, attempt))
+        return job
 
     def _ask(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
         session, coalescer = attempt.target.session, attempt.target.coalescer

@@ -154,18 +154,18 @@ class Targets:
                         raise
                     pause = 0.0 if len(self.all) > 1 else self._chance.uniform(*_PAUSE)
                     if timeout is not ... or not each_rpc:
-                        limit = self._left(timeout, began, connecting=not all(each.ready for each in tried))
+                        limit = self.left(timeout, began, connecting=not all(each.ready for each in tried))
                         if limit is not None and limit <= pause:
                             raise
                     if not free and not self._budget.take():
                         raise
                 finally:
-                    self._release(target)
+                    self.release(target)
         finally:
             self._end()
 
-    def _left(self, timeout: Limit, began: float, connecting: bool) -> float | None:
-        """Returns the seconds left to a call; None if there is no limit."""
+    def left(self, timeout: Limit, began: float, connecting: bool = False) -> float | None:
+        """Returns the seconds left to a call that began at that moment; None if there is no limit."""
         seconds = self._timeout.request if isinstance(timeout, EllipsisType) else timeout
         if seconds is None:
             return None
@@ -174,6 +174,26 @@ class Targets:
                 return None
             seconds += self._timeout.connect
         return seconds - (self._now() - began)
+
+    def second(self, first: Target) -> Target | None:
+        """Takes a server to be asked beside the first one, as ``release`` says; None if no other one is ready."""
+        with self._lock:
+            others = [target for target in self.all if target is not first and target.ready and target.closed]
+            if not others:
+                return None
+            target = self._less_busy(others)
+            target.calls += 1
+            return target
+
+    def hold(self, target: Target) -> None:
+        """Notes that an RPC goes on for which its call does not wait; ``release`` follows."""
+        with self._lock:
+            target.calls += 1
+
+    def release(self, target: Target) -> None:
+        """Notes that nothing of one call waits for a server any more."""
+        with self._lock:
+            target.calls -= 1
 
     def _begin(self) -> None:
         with self._lock:
@@ -195,18 +215,17 @@ class Targets:
             target.calls += 1
             return target
 
-    def _release(self, target: Target) -> None:
-        with self._lock:
-            target.calls -= 1
-
     def _choose(self, tried: Sequence[Target]) -> Target:
-        """Returns the less busy one of two by chance ("The Power of Two Choices in Randomized Load Balancing", Mitzenmacher,
-        2001), among those not tried whose breaker is closed. Where all are open, that is no reason not to ask."""
+        """Returns one of those not tried whose breaker is closed. Where all are open, that is no reason not to ask."""
         self._probe()
         untried = [target for target in self.all if target not in tried]
         closed = [target for target in untried if target.closed]
-        chosen = [target for target in closed if target.ready] or closed or untried
-        two = self._chance.sample(chosen, min(2, len(chosen)))
+        return self._less_busy([target for target in closed if target.ready] or closed or untried)
+
+    def _less_busy(self, targets: Sequence[Target]) -> Target:
+        """Returns the less busy one of two by chance ("The Power of Two Choices in Randomized Load Balancing", Mitzenmacher,
+        2001)."""
+        two = self._chance.sample(targets, min(2, len(targets)))
         return min(two, key=lambda target: target.outstanding)
 
     def _probe(self) -> None:

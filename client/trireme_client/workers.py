@@ -40,6 +40,11 @@ class Job:
     def done(self) -> bool:
         return self._finished
 
+    @property
+    def failed(self) -> bool:
+        """Whether it is done, and ``result`` raises."""
+        return self._error is not None
+
     def result(self) -> Any:
         """Returns what ``work`` returned, or raises what it raised; only once it is done."""
         if self._error is not None:

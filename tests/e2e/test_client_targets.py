@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.conftest import Served
 from tests.support.callers import WAIT, Callers, Tasks, Threads, until
 from tests.support.serving import served_briefly, server_pid
-from trireme_client import Coalescing, Rung
+from trireme_client import Coalescing, Hedging, Rung
 from trireme_server import TritonServer
 
 #: Calls at a time, and all of them; the server goes after so many.
@@ -75,4 +75,25 @@ def test_a_server_that_is_killed_costs_no_call(
         ]
         assert [state for _, state, _ in callers.client.targets] == ["closed", "open"]
     finally:
+        callers.end()
+
+
+@pytest.mark.parametrize("coalescing", [None, Coalescing()], ids=["alone", "coalesced"])
+def test_a_server_that_stalls_holds_up_no_call_that_is_hedged(
+    served: Served, second: TritonServer, kind: type[Callers], coalescing: Coalescing | None
+) -> None:
+    users = served.dataset.test.user_id[:20].tolist()
+    hedge = Hedging(after=0.1)
+    callers = kind([served.url, second.grpc_url], coalescing=coalescing, model="recommend_fused", hedge=hedge)
+    stalled = server_pid(second.repository)
+    try:
+        connected(callers, users[0])
+        load = Load(callers, users, timeout=WAIT)
+        load.ask(BEFORE)
+        os.kill(stalled, signal.SIGSTOP)
+        load.ask(CALLS - BEFORE)
+        assert {call.result(WAIT).rung for call in load.calls} == {Rung.FULL}
+        assert callers.client.targets[1].outstanding > 0
+    finally:
+        os.kill(stalled, signal.SIGKILL)
         callers.end()

@@ -36,6 +36,7 @@ def test_the_exported_names_are_pinned() -> None:
             "ClosedError",
             "Coalescing",
             "ConnectError",
+            "Hedging",
             "InvalidRequestError",
             "ModelInfo",
             "ModelNotFoundError",

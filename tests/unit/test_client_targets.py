@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,10 +14,12 @@ import pytest
 from tests.support.callers import WAIT, Callers, Tasks, Threads, until
 from tests.support.fake_triton import FakeTriton, running
 from trireme_client import (
+    AsyncClient,
     Client,
     ClosedError,
     Coalescing,
     ConnectError,
+    Hedging,
     InvalidRequestError,
     OverloadedError,
     Request,
@@ -29,6 +32,7 @@ from trireme_client import (
     ValidationError,
 )
 from trireme_client.breaker import Breaker
+from trireme_client.hedging import Hedges
 from trireme_client.many import Many
 from trireme_client.requests import check_requests
 from trireme_client.retries import Budget, counts_against_server, worth_a_retry
@@ -463,6 +467,113 @@ class TestClients:
         assert len(fake.requests) == 5
         fake.fault = None
         assert callers.client.targets == (TargetState(url, "closed", 0),)
+
+
+class TestHedges:
+    def test_a_percentile_of_the_last_calls_decides(self) -> None:
+        hedges = Hedges(Hedging())
+        for _ in range(49):
+            hedges.answered(1.0)
+        assert hedges.delay() is None
+        for number in range(51):
+            hedges.answered(number / 100)
+        assert hedges.delay() == 1.0
+        for number in range(500):
+            hedges.answered(number / 1000)
+        assert hedges.delay() == 0.475
+
+    def test_or_what_the_options_say(self) -> None:
+        hedges = Hedges(Hedging(after=0.25))
+        hedges.answered(1.0)
+        assert hedges.delay() == 0.25
+
+    def test_within_a_budget(self) -> None:
+        hedges = Hedges(Hedging(after=1, budget=0.5))
+        assert sum(hedges.take() for _ in range(30)) == 20
+        for _ in range(4):
+            hedges.delay()
+        assert sum(hedges.take() for _ in range(30)) == 2
+
+    @pytest.mark.parametrize("options", [{"after": 0}, {"budget": 0}, {"budget": 1.5}, {"budget": True}])
+    def test_the_options_are_checked(self, options: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError, match=r"^Hedging\.(after|budget) is "):
+            Hedging(**options)
+
+    @pytest.mark.parametrize(("urls", "hedge"), [("a:1", Hedging()), (["a:1", "b:1"], True)])
+    def test_the_option_of_a_client_is_checked(self, urls: Any, hedge: Any) -> None:
+        with pytest.raises(ValidationError, match=r"^hedge is .* with more than one url"):
+            Client(urls, hedge=hedge)
+
+    def test_the_other_server_answers_for_one_that_stalls(self, servers: Servers, made: Make) -> None:
+        callers = connected(made(servers.urls, hedge=Hedging(after=0.05)))
+        servers.fakes[0].hold()
+        assert [callers.ask(user).result(WAIT).user_id for user in range(30)] == list(range(30))
+        assert callers.client.targets[0].outstanding >= 1
+        servers.fakes[0].release()
+        until(lambda: [target.outstanding for target in callers.client.targets] == [0, 0])
+        assert all(fake.cancelled == 0 for fake in servers.fakes)
+
+    def test_of_two_slow_ones_the_first_to_answer_counts(self, servers: Servers, made: Make) -> None:
+        callers = connected(made(servers.urls, hedge=Hedging(after=0.05)))
+        before = [len(fake.requests) for fake in servers.fakes]
+        for fake in servers.fakes:
+            fake.hold()
+        asked = callers.ask(5)
+        until(lambda: [len(fake.requests) for fake in servers.fakes] == [count + 1 for count in before])
+        servers.fakes[1].release()
+        assert asked.result(WAIT).user_id == 5
+        servers.fakes[0].release()
+
+    def test_a_quick_answer_is_asked_for_once(self, servers: Servers, made: Make) -> None:
+        callers = connected(made(servers.urls, hedge=Hedging(after=WAIT)))
+        before = sum(len(fake.requests) for fake in servers.fakes)
+        assert callers.ask(5).result(WAIT).user_id == 5
+        assert callers.ask(5, ledger=True).result(WAIT).ledger is not None
+        assert sum(len(fake.requests) for fake in servers.fakes) == before + 2
+
+    def test_an_error_of_one_is_no_answer(self, servers: Servers, made: Make) -> None:
+        callers = connected(made(servers.urls, hedge=Hedging(after=0.05)))
+        for fake in servers.fakes:
+            fake.hold()
+            fake.fault = abort(grpc.StatusCode.DATA_LOSS, "lost")
+        before = [len(fake.requests) for fake in servers.fakes]
+        asked = [callers.ask(5), callers.ask(5)]
+        until(lambda: sum(len(fake.requests) for fake in servers.fakes) >= sum(before) + 2)
+        for fake in servers.fakes:
+            fake.release()
+        for one in asked:
+            with pytest.raises(ServerError, match="lost"):
+                one.result(WAIT)
+
+    def test_a_call_whose_time_runs_out_at_both(self, servers: Servers, made: Make) -> None:
+        callers = connected(made(servers.urls, hedge=Hedging(after=0.02)))
+        for fake in servers.fakes:
+            fake.hold()
+        with pytest.raises(TimeoutError):
+            callers.ask(5, timeout=0.2).result(WAIT)
+        for fake in servers.fakes:
+            fake.release()
+
+    def test_a_task_that_is_cancelled_leaves_both(self, servers: Servers) -> None:
+        async def run() -> None:
+            async with AsyncClient(servers.urls, hedge=Hedging(after=0.02)) as client:
+                while not all(target.ready and target.closed for target in client._targets.all):
+                    await client.recommend(1)
+                before = [len(fake.requests) for fake in servers.fakes]
+                for fake in servers.fakes:
+                    fake.hold()
+                task = asyncio.create_task(client.recommend(2))
+                for fake, count in zip(servers.fakes, before, strict=True):
+                    await asyncio.to_thread(fake.wait_for, count + 1)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await asyncio.sleep(0)
+                assert client.left_rpcs == 2
+                for fake in servers.fakes:
+                    fake.release()
+
+        asyncio.run(asyncio.wait_for(run(), WAIT))
 
 
 def test_grpc_itself_may_spread_over_the_addresses_of_one_name(servers: Servers, made: Make) -> None:
