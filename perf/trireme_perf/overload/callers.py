@@ -22,6 +22,7 @@ CallerKind = Literal["plain", "sent", "client", "coalescing", "http"]
 
 TOLD = 0.9  # share of the deadline that server and client are told
 POLL_S = 0.01
+BACKLOG_S = 300.0  # in which a server that computes everything has ended what ten times its capacity left behind
 
 
 class Caller(Protocol):
@@ -145,7 +146,7 @@ class _Http:
     """Callers with a time limit of aiohttp's, which closes the connection of a request that ran out of time."""
 
     def __init__(self, address: str, deadline_s: float) -> None:
-        self._hurried, self._patient = HttpConnection(address, deadline_s), HttpConnection(address)
+        self._hurried, self._patient = HttpConnection(address, deadline_s), HttpConnection(address, BACKLOG_S)
 
     async def ask(self, user_id: int) -> int:
         return (await self._hurried.ask(user_id)).rung
