@@ -39,7 +39,7 @@ app.add_typer(perf, name="perf")
 #: `trireme recommend` does not import torch to learn what may go wrong in training.
 EXPECTED = {
     "trireme_export.data.errors": "DataError",
-    "trireme_export.config": "ConfigError",
+    "trireme_export.section": "ConfigError",
     "trireme_export.errors": "ExportError",
     "trireme_runtime.errors": "TriremeStageError",
     "trireme_server.errors": "ServerError",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from trireme_export.data.options import DataConfig
 from trireme_export.data.split import SplitBy
-from trireme_export.section import Section
+from trireme_export.section import ConfigError, Section, read_section
 from trireme_export.training.options import TrainingConfig
 from trireme_runtime.schema import STAGES, TRANSPORT
 
@@ -21,27 +19,6 @@ __all__ = ["BudgetConfig", "ConfigError", "DataConfig", "GateConfig", "PipelineC
 
 #: Sections that an export may take from another file: the models do not depend on them.
 EXPORTED = {"serving", "gate", "budget"}
-
-
-class ConfigError(Exception):
-    """pipeline.yaml cannot be used; one line that names the file, the key, its value and what is allowed."""
-
-
-class _DuplicateKey(yaml.YAMLError):
-    """A mapping names a key twice, of which YAML would silently take the last."""
-
-
-class _Loader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                raise _DuplicateKey(f"the key {key.value!r} occurs twice, in lines {lines[key.value]} and {line}")
-            lines[key.value] = line
-        return super().construct_mapping(node, deep)
 
 
 class ServingConfig(Section):
@@ -193,50 +170,4 @@ def load_config(path: Path | str | None) -> PipelineConfig:
     Raises:
         ConfigError: the file is missing, is not YAML, or holds an unknown key or a value that is not allowed.
     """
-    if path is None:
-        return PipelineConfig()
-    path = Path(path)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    except _DuplicateKey as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if content is None:
-        return PipelineConfig()
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds {content!r}; sections are needed: {_keys(PipelineConfig)}")
-    try:
-        return PipelineConfig.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
-
-
-def _explain(error: ValidationError) -> str:
-    """Returns the first fault in one line."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "top level"
-    if first["type"] == "extra_forbidden":
-        section = _section(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), list(section.model_fields), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{where}: unknown key; {hint}allowed: {_keys(section)}"
-    if first["type"] == "value_error":
-        return f"{where}: {first['ctx']['error']}"
-    return f"{where}: {first['input']!r} is not allowed; {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _section(keys: Sequence[Any]) -> type[BaseModel]:
-    """Returns the section that the keys lead to."""
-    section: type[BaseModel] = PipelineConfig
-    for key in keys:
-        section = section.model_fields[key].annotation  # type: ignore[assignment]  # sections nest models only
-    return section
-
-
-def _keys(section: type[BaseModel]) -> str:
-    return ", ".join(section.model_fields)
+    return PipelineConfig() if path is None else read_section(Path(path), PipelineConfig)
