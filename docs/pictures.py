@@ -1,7 +1,7 @@
 """Takes the pictures of the console and of the terminal for docs/: ``make pictures``.
 
 Needs the repository of ``make demo`` (build/model_repository) and Debian's chromium. The pictures show a server under load;
-for one of them, tests/support/slow_stage.py slows a stage down on purpose.
+for one of them, trireme_perf/slow_stage.py slows a stage down on purpose.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pathlib import Path
 from playwright.sync_api import Page, expect, sync_playwright
 from rich.console import Console
 from rich.text import Text
-from tests.support.slow_stage import SlowStage
 
 from trireme_client import Client
+from trireme_perf.slow_stage import SlowStage
 from trireme_server import TritonServer
 
 ROOT = Path(__file__).parents[1]

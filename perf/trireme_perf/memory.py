@@ -11,15 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
 from trireme_client import Client
 from trireme_export.perf_input import read_perf_input
 from trireme_perf.errors import PerfError
 from trireme_perf.host.memory import artifact_bytes, tree_memory
-from trireme_perf.repositories import copy_repository
-from trireme_runtime import schema
+from trireme_perf.repositories import copy_repository, set_instances
 from trireme_runtime.bundle import MANIFEST, read_manifest
 from trireme_runtime.schema import ENTRY, FUSED
 from trireme_server import TritonServer
@@ -96,26 +92,16 @@ def _copied(repository: Path, plan: str, instances: int) -> Iterator[Path]:
         if plan == "fused" and (copy / FUSED).is_dir():
             _remove(config.parent for config in copy.glob("*/config.pbtxt") if config.parent.name != FUSED)
             (copy / FUSED).rename(copy / ENTRY)
-        for config in copy.glob("*/config.pbtxt"):
-            _set_instances(config, instances)
         # The configs are no longer those that were exported, and one entry has moved: there is nothing left to compare with.
         text = replace(manifest, plan=plan, artifacts={}).to_json()
         (copy / ENTRY / str(manifest.version) / MANIFEST).write_text(text)
+        set_instances(copy, instances)
         yield copy
 
 
 def _remove(folders: Iterable[Path]) -> None:
     for folder in list(folders):
         shutil.rmtree(folder)
-
-
-def _set_instances(file: Path, instances: int) -> None:
-    config = text_format.Parse(file.read_text(), ModelConfig())
-    config.name = file.parent.name
-    config.parameters.pop(schema.INSTANCES, None)
-    for group in config.instance_group:
-        group.count = instances
-    file.write_text(text_format.MessageToString(config))
 
 
 def _ask(url: str, models: Iterable[str], users: Sequence[int]) -> None:

@@ -7,12 +7,18 @@ import os
 import shutil
 from pathlib import Path
 
-from trireme_perf.errors import PerfError
-from trireme_runtime.bundle import MANIFEST, Manifest, describe_file
+from google.protobuf import text_format
 
-__all__ = ["append_code", "copy_repository"]
+from trireme_perf.errors import PerfError
+from trireme_runtime.bundle import CONFIG, MANIFEST, Manifest, describe_file
+from trireme_runtime.schema import INSTANCES
+from trireme_server.configs import read_config
+
+__all__ = ["append_code", "copy_repository", "set_instances"]
 
 MODEL = "model.py"
+#: What is changed here.
+CHANGED = (f"/{MODEL}", f"/{CONFIG}")
 
 
 def copy_repository(original: Path, copy: Path, *, linked: bool = True) -> Path:
@@ -50,8 +56,20 @@ def append_code(repository: Path, code: str) -> None:
     """Appends ``code`` to every ``model.py`` of a copy, and corrects the checksums in its manifests."""
     for file in repository.glob(f"*/[0-9]*/{MODEL}"):
         _replace(file, file.read_text() + code)
-    for file in repository.glob(f"*/[0-9]*/{MANIFEST}"):
-        _replace(file, _describe_anew(repository, Manifest.from_json(file.read_text())).to_json())
+    _describe_anew(repository)
+
+
+def set_instances(repository: Path, instances: int) -> None:
+    """Has every model of a copy run in so many instances, whatever the machine."""
+    for file in repository.glob(f"*/{CONFIG}"):
+        config = read_config(file)
+        config.name = file.parent.name  # which a copy may have renamed
+        config.parameters.pop(INSTANCES, None)
+        for group in config.instance_group:
+            group.count = instances
+        for place in (file, *file.parent.glob(f"[0-9]*/{CONFIG}")):
+            _replace(place, text_format.MessageToString(config))
+    _describe_anew(repository)
 
 
 def _replace(file: Path, text: str) -> None:
@@ -59,7 +77,9 @@ def _replace(file: Path, text: str) -> None:
     file.write_text(text)
 
 
-def _describe_anew(repository: Path, manifest: Manifest) -> Manifest:
-    """Returns the manifest with the checksums of the changed models."""
-    changed = {path: describe_file(repository / path) for path in manifest.artifacts if path.endswith(f"/{MODEL}")}
-    return dataclasses.replace(manifest, artifacts={**manifest.artifacts, **changed})
+def _describe_anew(repository: Path) -> None:
+    """Corrects the checksums of models and configs in the manifests."""
+    for file in repository.glob(f"*/[0-9]*/{MANIFEST}"):
+        manifest = Manifest.from_json(file.read_text())
+        changed = {path: describe_file(repository / path) for path in manifest.artifacts if path.endswith(CHANGED)}
+        _replace(file, dataclasses.replace(manifest, artifacts={**manifest.artifacts, **changed}).to_json())

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.e2e.conftest import Served
-from tests.support.slow_stage import SlowStage
 from trireme_cli.app import app
 from trireme_cli.evaluate import evaluation
 from trireme_cli.output import CommandError
+from trireme_perf.slow_stage import SlowStage
 
 
 def command(*arguments: object) -> list[str]:

@@ -28,10 +28,10 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from tests.e2e.conftest import PIPELINE, Served
 from tests.support.serving import served_briefly
-from tests.support.slow_stage import SlowStage
 from trireme_client import Client, TriremeError
 from trireme_export.config import BudgetConfig
 from trireme_export.pipeline import export_bundle
+from trireme_perf.slow_stage import SlowStage
 from trireme_runtime.schema import STAGES
 from trireme_server import TritonServer
 

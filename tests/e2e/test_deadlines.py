@@ -16,8 +16,8 @@ from tests.e2e.test_answers import history_ids
 from tests.e2e.test_parameters import message, tensors
 from tests.support.callers import until
 from tests.support.serving import served_briefly
-from tests.support.slow_stage import SlowStage
 from trireme_client import ANONYMOUS, AsyncClient, Client, Coalescing, Reason, Rung
+from trireme_perf.slow_stage import SlowStage
 from trireme_runtime.schema import TELLS_CLOCK
 from trireme_runtime.triton.clock import clock_number
 

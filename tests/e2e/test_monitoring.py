@@ -18,7 +18,7 @@ from tests.support.dashboard import read_dashboard, read_queries, substitute
 from tests.support.load import Load
 from tests.support.prometheus import Prometheus, Sample, shorter_expression, write_configuration
 from tests.support.serving import served_briefly
-from tests.support.slow_stage import SlowStage
+from trireme_perf.slow_stage import SlowStage
 from trireme_runtime.schema import FUSED, STAGES
 from trireme_server import TritonServer
 

@@ -16,8 +16,8 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tests.e2e.conftest import PLANS, Served
 from tests.e2e.test_answers import assert_same_answer, history_ids
 from tests.support.serving import served_briefly
-from tests.support.slow_stage import SlowStage
 from trireme_client import ANONYMOUS, Client, Request, Rung
+from trireme_perf.slow_stage import SlowStage
 from trireme_runtime.schema import ENTRY, FUSED
 from trireme_server import TritonServer
 

@@ -11,8 +11,8 @@ from tests.e2e.conftest import PLANS, Served
 from tests.e2e.test_commands import document, trireme
 from tests.support.published import wait_until_published
 from tests.support.serving import served_briefly
-from tests.support.slow_stage import SlowStage
 from trireme_client import Client
+from trireme_perf.slow_stage import SlowStage
 from trireme_perf.stats.percentiles import FEWEST_FOR_P99
 from trireme_perf.waterfall import measure_call
 from trireme_runtime.schema import LAYOUTS, STAGES

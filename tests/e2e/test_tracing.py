@@ -24,8 +24,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler, Tra
 from tests.e2e.conftest import PLANS, Served
 from tests.support.otlp_receiver import JSON, PROTOBUF, OtlpReceiver, Span, receiving
 from tests.support.serving import ANY_PORT
-from tests.support.slow_stage import SlowStage
 from trireme_client import AsyncClient, Client, Coalescing, Recommendations, Telemetry
+from trireme_perf.slow_stage import SlowStage
 from trireme_runtime.schema import ENTRY, FUSED, LAYOUTS, OTLP_ENDPOINT, STAGES
 from trireme_server import TritonServer
 
