@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from trireme_cli.chaos import chaos
 from trireme_cli.console import console
 from trireme_cli.data import data
 from trireme_cli.demo import demo
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, export, rollback, serve, recommend, evaluate, ledger, console, demo):
+for command in (train, export, rollback, serve, recommend, evaluate, ledger, console, chaos, demo):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(plans, name="plans")

@@ -18,6 +18,8 @@ from trireme_cli.app import app
 from trireme_export.config import load_config
 from trireme_export.data import EvaluationSet
 from trireme_export.data.histories import csr
+from trireme_perf.chaos import load_scenario
+from trireme_perf.chaos.actions import ACTIONS
 from trireme_perf.limit.synthetic_models import synthetic_checkpoint
 from trireme_runtime.stages.chain import Funnel
 
@@ -159,6 +161,16 @@ def test_the_configuration_of_the_data_page_is_allowed(tmp_path: Path) -> None:
     (block,) = [block for block in PAGES["docs/your-data.md"].blocks if block.language == "yaml"]
     (tmp_path / "pipeline.yaml").write_text(block.text)
     assert load_config(tmp_path / "pipeline.yaml").serving.list_length == 50
+
+
+def test_the_scenario_of_the_chaos_page_is_one(tmp_path: Path) -> None:
+    (block,) = [block for block in PAGES["docs/measure/chaos.md"].blocks if block.language == "yaml"]
+    (tmp_path / "mine.yaml").write_text(block.text)
+    assert load_scenario(str(tmp_path / "mine.yaml")).serving.slow.factor == 2
+
+
+def test_the_chaos_page_names_every_action() -> None:
+    assert [action for action in ACTIONS if f"`{action}`" not in PAGES["docs/measure/chaos.md"].text] == ["nothing"]
 
 
 @pytest.mark.parametrize(

@@ -83,16 +83,20 @@ class Server:
         """Measures what the server and the load generator use from now on: this process and the ``generators``."""
         return Meter(self._process.pid, self._marker, generators)
 
+    def family(self) -> list[int]:
+        """Returns the ids of all its processes."""
+        return family(self._process.pid, self._marker)
+
     def pss_bytes(self) -> int:
-        return pss_bytes(family(self._process.pid, self._marker))
+        return pss_bytes(self.family())
 
     def stop(self) -> None:
         """SIGTERM to the process that was started, time to clean up, SIGKILL to whatever is left of the family."""
-        members = set(family(self._process.pid, self._marker))
+        members = set(self.family())
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_S)
-        while left := alive(members | set(family(self._process.pid, self._marker))):
+        while left := alive(members | set(self.family())):
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

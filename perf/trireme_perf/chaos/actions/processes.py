@@ -1,0 +1,41 @@
+"""Faults of the server's processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trireme_perf.chaos.scene import Scene
+
+__all__ = ["kill_server", "kill_stub", "stop_stub"]
+
+
+@contextmanager
+def kill_stub(scene: Scene) -> Iterator[None]:
+    """Kills the process of one instance."""
+    _to_a_stub(scene, signal.SIGKILL)
+    yield
+
+
+@contextmanager
+def stop_stub(scene: Scene) -> Iterator[None]:
+    """Stops the process of one instance, and never continues it: the server would not survive that."""
+    _to_a_stub(scene, signal.SIGSTOP)
+    yield
+
+
+@contextmanager
+def kill_server(scene: Scene) -> Iterator[None]:
+    """Kills tritonserver."""
+    pid = scene.server.tritonserver()
+    scene.note(killed=pid)
+    os.kill(pid, signal.SIGKILL)
+    yield
+
+
+def _to_a_stub(scene: Scene, number: signal.Signals) -> None:
+    instance, pid = scene.server.stubs(scene.model)[0]
+    scene.note(instance=instance, process=pid)
+    os.kill(pid, number)

@@ -1,0 +1,222 @@
+"""Runs scenarios: serves a copy of the repository, asks it all the time, and does to it what the scenario says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trireme_export.perf_input import read_perf_input
+from trireme_perf.chaos.actions import ACTIONS
+from trireme_perf.chaos.actions.load import slow_stage
+from trireme_perf.chaos.callers import Task, calling, measure_capacity
+from trireme_perf.chaos.expected import Judge, ask_expected
+from trireme_perf.chaos.scenario import Scenario
+from trireme_perf.chaos.scene import Scene
+from trireme_perf.chaos.served import Line, serve
+from trireme_perf.chaos.timeline import Timeline, merged, shares
+from trireme_perf.chaos.verdict import check_floors, verdict
+from trireme_perf.host.machine import machine
+from trireme_perf.host.place import own_place
+from trireme_perf.host.server import StartError
+from trireme_perf.host.triton import ENTRIES
+from trireme_perf.repositories import copy_repository, set_instances
+from trireme_perf.slow_stage import SlowStage
+from trireme_perf.stats.percentiles import percentile
+from trireme_runtime.bundle import Manifest, read_manifest
+from trireme_runtime.schema import ENTRY
+
+__all__ = ["Outcome", "run_scenario", "run_scenarios"]
+
+USERS = 500
+LEAD_S = 0.5
+KEPT_LINES = 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A scenario that was run. document: everything but the single requests, for JSON."""
+
+    scenario: Scenario
+    timeline: Timeline
+    document: dict[str, Any]
+
+
+def run_scenarios(
+    repository: Path, scenarios: Sequence[Scenario], tell: Callable[[str], None] = lambda line: None
+) -> tuple[list[Outcome], dict[str, Any]]:
+    """Runs scenarios one after the other, each on a server of its own.
+
+    Returns:
+        The outcomes, and the document of them all.
+
+    Raises:
+        PerfError: fewer than two cores, or a server that does not start.
+        trireme_runtime.errors.BundleError, trireme_export.errors.ExportError: no repository, or no users in it.
+    """
+    manifest = read_manifest(repository)
+    outcomes = []
+    for scenario in scenarios:
+        tell(f"{scenario.name}: {scenario.description}")
+        outcome = run_scenario(repository, scenario)
+        tell(f"{scenario.name}: {outcome.document['verdict']}")
+        outcomes.append(outcome)
+    document = {
+        "machine": machine(),
+        "bundle_id": manifest.bundle_id,
+        "scenarios": [outcome.document for outcome in outcomes],
+    }
+    return outcomes, document
+
+
+def run_scenario(repository: Path, scenario: Scenario, seed: int = 0) -> Outcome:
+    """Runs one scenario; raises as ``run_scenarios``."""
+    with own_place() as place:
+        copy, slow = _copied(repository, scenario, place.folder)
+        manifest = read_manifest(copy)
+        users = read_perf_input(copy)[:USERS].tolist()
+        with serve(copy, place.core, place.folder, scenario.serving.shared_memory_mb) as served:
+            model = _entry(manifest)
+            judge = ask_expected(served.grpc, model, copy, users)
+            scene = Scene(repository, copy, model, list(judge.users), [served], place.core, slow, seed)
+            return _Run(scenario, scene, judge).run()
+
+
+def _entry(manifest: Manifest) -> str:
+    """The fused plan where there is one: an ensemble cannot cut its steps short."""
+    return ENTRIES.get(manifest.plan, {}).get("fused", ENTRY)
+
+
+def _copied(repository: Path, scenario: Scenario, folder: Path) -> tuple[Path, SlowStage | None]:
+    """Returns a copy of which no file is a link to the original's, or one in which a stage can be slow, if that is wanted."""
+    serving, copy = scenario.serving, folder / "repository"
+    slow = SlowStage(repository, copy) if serving.slow.stage or scenario.fault.action == slow_stage.__name__ else None
+    if slow is None:
+        copy_repository(repository, copy, linked=False)
+    elif serving.slow.stage:
+        slow.set(serving.slow.stage, ms=serving.slow.ms, factor=serving.slow.factor)
+    if serving.instances is not None:
+        set_instances(copy, serving.instances)
+    return copy, slow
+
+
+class _Run:
+    """One run on a server that is ready."""
+
+    def __init__(self, scenario: Scenario, scene: Scene, judge: Judge) -> None:
+        self._scenario, self._scene, self._judge = scenario, scene, judge
+        self._served = scene.server
+        self._capacity: float | None = None
+        self._ended: str | None = None
+
+    def run(self) -> Outcome:
+        scenario = self._scenario
+        rate = self._rate()
+        before = self._served.server.pss_bytes()
+        with calling(self._tasks(rate)) as callers:
+            start = time.monotonic() + LEAD_S
+            callers.start(start)
+            with self._fault(start):
+                _sleep_until(start + scenario.lifted_at_s)
+            timeline = merged(callers.timelines(start + scenario.seconds + 60.0 - time.monotonic()))
+        after = self._served.server.pss_bytes()
+        try:
+            self._served.server.check()
+        except StartError as error:
+            self._ended = str(error)
+        return self._outcome(timeline, rate, start, after / before - 1)
+
+    def _rate(self) -> float:
+        load = self._scenario.load
+        if load.users_per_s is not None:
+            return load.users_per_s
+        scene = self._scene
+        self._capacity = measure_capacity(self._served.grpc, scene.model, load, scene.users, scene.seed)
+        return load.of_capacity * self._capacity
+
+    def _tasks(self, rate: float) -> list[Task]:
+        scenario, scene, load = self._scenario, self._scene, self._scenario.load
+        own = rate / load.clients
+        rates = [
+            (own, scenario.at_s),
+            (own * load.during_fault, scenario.lifted_at_s - scenario.at_s),
+            (own, scenario.seconds - scenario.lifted_at_s),
+        ]
+        return [
+            Task(
+                scene.servers[number % len(scene.servers)].grpc,
+                scene.model,
+                load,
+                rates,
+                scene.seed + number,
+                self._judge,
+            )
+            for number in range(load.clients)
+        ]
+
+    @contextmanager
+    def _fault(self, start: float) -> Iterator[None]:
+        _sleep_until(start + self._scenario.at_s)
+        fault = self._scenario.fault
+        with ACTIONS[fault.action](self._scene, **fault.arguments):
+            yield
+
+    def _outcome(self, timeline: Timeline, rate: float, start: float, growth: float) -> Outcome:
+        scenario = self._scenario
+        deadline_s = scenario.load.deadline_ms / 1e3
+        said = self._served.said.between(start + scenario.at_s, start + scenario.seconds)
+        spans = {
+            "calm": (0.0, scenario.at_s),
+            "fault": (scenario.at_s, scenario.lifted_at_s),
+            "after": (scenario.lifted_at_s, scenario.seconds),
+            "all": (0.0, scenario.seconds),
+        }
+        phases = {name: shares(timeline, *span, deadline_s) for name, span in spans.items()}
+        figures = self._figures(timeline, said, start, growth, phases)
+        checks = check_floors(scenario.floors, figures)
+        lag_s = percentile(timeline.lag_s, 99)
+        document = {
+            "name": scenario.name,
+            "verdict": verdict(checks, lag_s, deadline_s, self._ended),
+            "scenario": scenario.model_dump(),
+            "model": self._scene.model,
+            "rate": rate,
+            "capacity": self._capacity,
+            "lag_p99_ms": lag_s * 1e3,
+            "phases": phases,
+            "figures": figures,
+            "checks": [asdict(check) | {"text": str(check)} for check in checks],
+            "counts": timeline.counts(),
+            "problems": dict(timeline.problems),
+            "errors": dict(timeline.errors),
+            "said": [{"after_s": line.at - start - scenario.at_s, "text": line.text} for line in said[:KEPT_LINES]],
+            "notes": self._scene.notes,
+            "ended": self._ended,
+        }
+        return Outcome(scenario, timeline, document)
+
+    def _figures(
+        self, timeline: Timeline, said: list[Line], start: float, growth: float, phases: dict[str, Any]
+    ) -> dict[str, Any]:
+        """By the names of the floors."""
+        scenario = self._scenario
+        return {
+            "available": phases["all"]["available"],
+            **{f"full_{phase}": phases[phase]["full"] for phase in ("calm", "fault", "after")},
+            "wrong": int(timeline.wrong.sum()),
+            "failed": int(timeline.failed.sum()),
+            "deaths": sum(line.is_death for line in said),
+            "notice_s": said[0].at - start - scenario.at_s if said else None,
+            "recover_s": timeline.recovered_s(
+                scenario.at_s, scenario.lifted_at_s, scenario.seconds, scenario.load.deadline_ms / 1e3
+            ),
+            "memory_growth": growth,
+            "reached": self._scene.notes.get("reached"),
+        }
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))

@@ -1,0 +1,135 @@
+"""``trireme serve`` under a scenario: its endpoints, its processes, and what it says, with the moment."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trireme_perf.errors import PerfError
+from trireme_perf.host.server import Server
+from trireme_perf.host.triton import ready_address, serve_command
+
+__all__ = ["Line", "LogWatch", "Served", "serve"]
+
+LOOK_S = 0.01
+TRITONSERVER, STUB = b"/tritonserver", b"/triton_python_backend_stub"
+#: The argument of a stub that names its instance.
+INSTANCE = 8
+DEATH = re.compile(r"tritonserver \(process \d+\) (was killed|ended|is given up)|tritonserver did not come up again")
+#: Runs a program with a /dev/shm of its own, of so many MiB.
+OWN_SHARED_MEMORY = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was said, and when, on the monotonic clock."""
+
+    at: float
+    text: str
+
+    @property
+    def is_death(self) -> bool:
+        """Whether it tells of the end of a tritonserver."""
+        return DEATH.match(self.text) is not None
+
+
+class LogWatch:
+    """Notes when the lines of a file that grows come, in a thread, in a ``with`` block."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lines: list[Line] = []
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name=f"watch of {file.name}", daemon=True)
+
+    def __enter__(self) -> LogWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def between(self, start: float, end: float) -> list[Line]:
+        """Returns the lines that came in that time of the monotonic clock."""
+        return [line for line in self._lines.copy() if start < line.at <= end]
+
+    def _follow(self) -> None:
+        rest = ""
+        with self._file.open(errors="replace") as file:
+            while not self._ending.wait(LOOK_S):
+                *lines, rest = (rest + file.read()).split("\n")
+                now = time.monotonic()
+                self._lines += [Line(now, line) for line in lines if line.strip()]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that is ready. Addresses are host:port."""
+
+    server: Server
+    said: LogWatch
+    grpc: str
+    http: str
+    health: str
+
+    def tritonserver(self) -> int:
+        """Raises: PerfError: it does not live."""
+        for pid, words in self._processes():
+            if words[0].endswith(TRITONSERVER):
+                return pid
+        raise PerfError("tritonserver does not live when something should happen to it")
+
+    def stubs(self, model: str) -> list[tuple[str, int]]:
+        """Returns names and processes of the instances of a model. Raises: PerfError: there are none."""
+        found = [
+            (words[INSTANCE].decode(), pid)
+            for pid, words in self._processes()
+            if words[0].endswith(STUB) and len(words) > INSTANCE
+        ]
+        if own := sorted((name, pid) for name, pid in found if re.fullmatch(rf"{model}(_\d+)+", name)):
+            return own
+        raise PerfError(f"model {model!r} has no stub when something should happen to it")
+
+    def _processes(self) -> Iterator[tuple[int, list[bytes]]]:
+        for pid in self.server.family():
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has ended
+            yield pid, words
+
+
+@contextmanager
+def serve(repository: Path, core: int, folder: Path, shared_memory_mb: int | None = None) -> Iterator[Served]:
+    """Serves a repository with ``trireme serve`` on one core until the block is left.
+
+    Args:
+        folder: for its logs: what it says, and apart from that, tritonserver's.
+        shared_memory_mb: the size of a /dev/shm of its own; None for that of the machine.
+
+    Raises:
+        StartError: it does not come up.
+    """
+    log = folder / "serve.log"
+    command = serve_command(repository, options=(f"--log={folder / 'tritonserver.log'}",))
+    if shared_memory_mb is not None:
+        own = ("unshare", "--mount", "sh", "-c", OWN_SHARED_MEMORY, str(shared_memory_mb))
+        command = replace(command, arguments=(*own, *command.arguments))
+    server = Server(command, core, log)
+    try:
+        grpc, http, health = (asyncio.run(ready_address(server, f"{name}_url")) for name in ("grpc", "http", "health"))
+        with LogWatch(log) as said:
+            yield Served(server, said, grpc, _host_port(http), _host_port(health))
+    finally:
+        server.stop()
+
+
+def _host_port(url: str) -> str:
+    return url.removeprefix("http://").partition("/")[0]

@@ -1,0 +1,54 @@
+"""Whether an answer is that of its user."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trireme_client import Reason, Recommendations, Rung
+from trireme_perf.chaos.expected import Expected, Judge
+
+POPULAR = np.array([7, 8, 9, 1, 2])
+ITEMS, SCORES = np.array([1, 2, 3, 4, 5]), np.array([5.0, 4.00001, 4.0, 3.0, 2.0], np.float32)
+JUDGE = Judge({41: Expected(ITEMS, SCORES, np.array([8, 9, 1]), frozenset({7}))}, POPULAR, "3", complete=True)
+
+
+def answer(
+    items: list[int], scores: list[float] | None = None, rung: Rung = Rung.FULL, version: str = "3"
+) -> Recommendations:
+    given = scores or [float(SCORES[ITEMS.tolist().index(item)]) if item in ITEMS else 0.0 for item in items]
+    return Recommendations(
+        41, np.array(items), np.array(given, np.float32), rung, Reason.NONE, 0.0, "recommend", version
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (answer([1, 2, 3]), None),
+        (answer([1, 3, 2]), None),  # their scores are the same but for rounding
+        (answer([1, 2, 3], version="2"), "version 2 answered, expected 3"),
+        (answer([1, 2]), "2 items, expected 3"),
+        (answer([1, 1, 2]), "an item twice"),
+        (answer([1, 2, 7]), "an item that the user has seen"),
+        (answer([1, 2, 6]), "items of nobody's, or of somebody else's list"),
+        (answer([1, 2, 4]), "other scores, or another order"),
+        (answer([2, 1, 3]), "other scores, or another order"),
+        (answer([1, 2, 3], [5.0, 4.0, 3.9]), "other scores, or another order"),
+        (answer([5, 4, 3], rung=Rung.RETRIEVAL_ORDER), None),
+        (answer([5, 4, 6], rung=Rung.RETRIEVAL_ORDER), "items that are not retrieved for the user"),
+        (answer([8, 9, 1], rung=Rung.SEGMENT_POPULAR), None),
+        (answer([8, 9, 1], rung=Rung.POPULAR), None),
+        (answer([7, 8, 9], rung=Rung.POPULAR), None),  # the client's own, which knows nothing of what was seen
+        (answer([7, 8, 9], rung=Rung.SEGMENT_POPULAR), "not the popular items"),
+        (answer([8, 9, 2], rung=Rung.POPULAR), "not the popular items"),
+    ],
+)
+def test_an_answer_is_that_of_its_user(given: Recommendations, problem: str | None) -> None:
+    assert JUDGE.problem(41, 3, given) == problem
+
+
+def test_where_lists_are_cut_the_order_of_retrieval_may_hold_other_items() -> None:
+    cut = Judge(JUDGE.users, POPULAR, "3", complete=False)
+    assert cut.problem(41, 3, answer([5, 4, 6], rung=Rung.RETRIEVAL_ORDER)) is None
+    assert cut.problem(41, 3, answer([5, 4, 7], rung=Rung.RETRIEVAL_ORDER)) == "an item that the user has seen"
