@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import EllipsisType
 from typing import Any, Literal, overload
@@ -22,7 +22,7 @@ from .recorder import Recorder
 from .requests import Anonymous, CheckedRequest, Ids, Request, check_arguments, check_requests
 from .rpc import T
 from .session import Limit
-from .targets import Attempt
+from .targets import Call, Target
 
 
 class AsyncClient(BaseClient):
@@ -50,46 +50,78 @@ class AsyncClient(BaseClient):
         with self._recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
+            call = self._targets.begin(timeout)
             try:
-                result = await self._tried(partial(self._hedged, request, recorder), timeout)
+                result = await self._ask(request, recorder, call)
             except TriremeError as error:
-                result = self._instead(request, error)
+                result = await self._otherwise(request, recorder, call, error)
+            finally:
+                self._targets.end(call)
             return recorder.answered(result)
 
-    async def _hedged(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
-        """Returns the answer of one server, or of the faster one of two if the first takes long."""
+    def _ask(self, request: CheckedRequest, recorder: Recorder, call: Call) -> Coroutine[Any, Any, Recommendations]:
+        """Returns what awaits the answer of one try."""
         delay = self._hedge_delay(recorder)
-        if delay is None:
-            return await self._ask(request, recorder, attempt)
+        if delay is not None:
+            return self._hedged(request, recorder, call, delay)
+        return self._ask_at(call.target, request, recorder, call.timeout)
+
+    def _ask_at(
+        self, target: Target, request: CheckedRequest, recorder: Recorder, timeout: Limit
+    ) -> Coroutine[Any, Any, Recommendations]:
+        if target.coalescer is not None:
+            shared: Coroutine[Any, Any, Recommendations] = target.coalescer.recommend(request, timeout, recorder)
+            return shared
+        return self._ask_alone(target.session, request, recorder, timeout)
+
+    async def _ask_alone(
+        self, session: AsyncSession, request: CheckedRequest, recorder: Recorder, timeout: Limit
+    ) -> Recommendations:
+        result: Recommendations
+        (result,) = await session.run(session.recommend_steps([request], timeout, recorder))
+        return result
+
+    async def _otherwise(
+        self, request: CheckedRequest, recorder: Recorder, call: Call, error: TriremeError
+    ) -> Recommendations:
+        """Returns the answer of another try after one that failed, or what there is instead."""
+        try:
+            return await self._again(partial(self._ask, request, recorder), call, error)
+        except TriremeError as last:
+            return self._instead(request, last)
+
+    async def _again(self, ask: Callable[[Call], Awaitable[T]], call: Call, error: TriremeError) -> T:
+        while True:
+            pause = call.again(error)
+            if pause:
+                await asyncio.sleep(pause)
+            try:
+                return await ask(call)
+            except TriremeError as another:
+                error = another
+
+    async def _hedged(self, request: CheckedRequest, recorder: Recorder, call: Call, delay: float) -> Recommendations:
+        """Returns the answer of one server, or of the faster one of two if the first takes longer than the delay."""
         began = time.monotonic()
-        tries = {self._start(request, recorder, attempt): attempt}
-        second = None
+
+        def start(target: Target, timeout: Limit) -> asyncio.Task[Recommendations]:
+            task = asyncio.create_task(self._ask_at(target, request, recorder, timeout))
+            task.add_done_callback(_forget)
+            task.add_done_callback(lambda _: self._targets.release(target))
+            return task
+
+        self._targets.hold(call.target)
+        tries = {start(call.target, call.timeout): call.target}
         try:
             await asyncio.wait(tries, timeout=delay)
-            if not any(task.done() for task in tries) and (second := self._second(attempt, delay)) is not None:
-                tries[self._start(request, recorder, second)] = second
+            if not any(task.done() for task in tries) and (second := self._second(call, delay)) is not None:
+                tries[start(*second)] = second[0]
             winner = await _first_answer(tries)
             result = winner.result()
         finally:
-            if second is not None:
-                self._targets.release(second.target)
             for task in tries:
                 task.cancel()
-        self._answered(tries[winner], attempt, time.monotonic() - began)
-        return result
-
-    def _start(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> asyncio.Task[Recommendations]:
-        task = asyncio.create_task(self._ask(request, recorder, attempt))
-        task.add_done_callback(_forget)
-        return task
-
-    async def _ask(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
-        session, coalescer = attempt.target.session, attempt.target.coalescer
-        if coalescer is not None:
-            shared: Recommendations = await coalescer.recommend(request, attempt.timeout, recorder)
-            return shared
-        result: Recommendations
-        (result,) = await session.run(session.recommend_steps([request], attempt.timeout, recorder))
+        self._answered(call, tries[winner], time.monotonic() - began)
         return result
 
     @overload
@@ -116,36 +148,34 @@ class AsyncClient(BaseClient):
             many = Many(check_requests(requests, return_errors))
             keeps_errors = return_errors or self._falls_back
             try:
-                await self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout, each_rpc=True)
+                await self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout)
             except TriremeError as error:
                 many.failed(error, self._falls_back)
             return many.results(self._instead, return_errors)
 
-    async def _ask_many(self, many: Many, recorder: Recorder, keeps_errors: bool, attempt: Attempt) -> None:
-        session = attempt.target.session
-        steps = session.recommend_steps(many.asked, attempt.timeout, recorder, keeps_errors)
+    async def _ask_many(self, many: Many, recorder: Recorder, keeps_errors: bool, call: Call) -> None:
+        session = call.target.session
+        steps = session.recommend_steps(many.asked, call.timeout, recorder, keeps_errors)
         many.came(await session.run(steps))
 
     async def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """See ``Client.model_info``."""
-        return await self._tried(self._read_info, timeout, each_rpc=True)
+        return await self._tried(self._read_info, timeout)
 
-    async def _read_info(self, attempt: Attempt) -> ModelInfo:
-        session = attempt.target.session
-        info: ModelInfo = await session.run(session.model_info_steps(attempt.timeout))
+    async def _read_info(self, call: Call) -> ModelInfo:
+        session = call.target.session
+        info: ModelInfo = await session.run(session.model_info_steps(call.timeout))
         return info
 
-    async def _tried(self, ask: Callable[[Attempt], Awaitable[T]], timeout: Limit, each_rpc: bool = False) -> T:
-        """Returns what one try of a call, or another one, gives."""
-        with closing(self._targets.attempts(timeout, each_rpc)) as attempts:
-            attempt = next(attempts)
-            while True:
-                if attempt.pause:
-                    await asyncio.sleep(attempt.pause)
-                try:
-                    return await ask(attempt)
-                except TriremeError as error:
-                    attempt = attempts.throw(error)
+    async def _tried(self, ask: Callable[[Call], Awaitable[T]], timeout: Limit) -> T:
+        """Returns what one try of a call of several RPCs gives, or another one."""
+        call = self._targets.begin(timeout, each_rpc=True)
+        try:
+            return await ask(call)
+        except TriremeError as error:
+            return await self._again(ask, call, error)
+        finally:
+            self._targets.end(call)
 
     async def close(self, grace: float = 0.0) -> None:
         """Closes the connections. Closing again does nothing.

@@ -19,7 +19,8 @@ from .options import (
 from .recommendations import Recommendations
 from .recorder import Recorder, Recorders
 from .requests import CheckedRequest, check_flag
-from .targets import Attempt, Target, Targets, TargetState
+from .session import Limit
+from .targets import Call, Target, Targets, TargetState
 from .telemetry import Telemetry
 from .tls import TLS
 
@@ -95,26 +96,26 @@ class BaseClient:
         """Returns the seconds after which a call is asked of a second server; None for never. A ledger is of one server."""
         return None if self._hedges is None or recorder.wants_ledger else self._hedges.delay()
 
-    def _second(self, attempt: Attempt, seconds: float) -> Attempt | None:
-        """Returns the try at a second server of a call that has waited so long; ``release`` its target when it has ended.
+    def _second(self, call: Call, seconds: float) -> tuple[Target, Limit] | None:
+        """Returns the second server of a call that has waited so long, and the time that is left; ``release`` it at the end.
 
         None if there is no other server that is asked now, or the budget is spent.
         """
         assert self._hedges is not None
-        target = self._targets.second(attempt.target)
+        target = self._targets.second(call.target)
         if target is None:
             return None
         if not self._hedges.take():
             self._targets.release(target)
             return None
-        return Attempt(target, self._targets.left(attempt.timeout, time.monotonic() - seconds), 0.0)
+        return target, self._targets.time_left(call.timeout, time.monotonic() - seconds)
 
-    def _answered(self, winner: Attempt, first: Attempt, seconds: float) -> None:
+    def _answered(self, call: Call, winner: Target, seconds: float) -> None:
         """Notes the latency of a call, and which server was the faster: one that always loses may have stalled."""
         assert self._hedges is not None
         self._hedges.answered(seconds)
-        if winner is not first:
-            first.target.session.breaker.failed()
+        if winner is not call.target:
+            call.target.session.breaker.failed()
 
     def _instead(self, request: CheckedRequest, error: BaseException) -> Recommendations:
         """Returns what a call gets that is not answered. Raises ``error`` if that is not the matter, or there is nothing."""

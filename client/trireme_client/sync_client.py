@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import EllipsisType
@@ -23,7 +22,7 @@ from .rpc import T
 from .session import Limit
 from .sync_coalescer import SyncCoalescer
 from .sync_session import SyncSession
-from .targets import Attempt
+from .targets import Call, Target
 from .workers import WORKERS, Job
 
 
@@ -84,50 +83,80 @@ class Client(BaseClient):
         with self._recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
+            call = self._targets.begin(timeout)
             try:
-                result = self._tried(partial(self._hedged, request, recorder), timeout)
+                result = self._ask(request, recorder, call)
             except TriremeError as error:
-                result = self._instead(request, error)
+                result = self._otherwise(request, recorder, call, error)
+            finally:
+                self._targets.end(call)
             return recorder.answered(result)
 
-    def _hedged(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
-        """Returns the answer of one server, or of the faster one of two if the first takes long."""
+    def _ask(self, request: CheckedRequest, recorder: Recorder, call: Call) -> Recommendations:
+        """Returns the answer of one try."""
         delay = self._hedge_delay(recorder)
-        if delay is None:
-            return self._ask(request, recorder, attempt)
+        if delay is not None:
+            return self._hedged(request, recorder, call, delay)
+        return self._ask_at(call.target, request, recorder, call.timeout)
+
+    def _ask_at(self, target: Target, request: CheckedRequest, recorder: Recorder, timeout: Limit) -> Recommendations:
+        if target.coalescer is not None:
+            shared: Recommendations = target.coalescer.recommend(request, timeout, recorder)
+            return shared
+        return self._ask_alone(target.session, request, recorder, timeout)
+
+    def _ask_alone(
+        self, session: SyncSession, request: CheckedRequest, recorder: Recorder, timeout: Limit
+    ) -> Recommendations:
+        result: Recommendations
+        (result,) = session.run(session.recommend_steps([request], timeout, recorder))
+        return result
+
+    def _otherwise(
+        self, request: CheckedRequest, recorder: Recorder, call: Call, error: TriremeError
+    ) -> Recommendations:
+        """Returns the answer of another try after one that failed, or what there is instead."""
+        try:
+            return self._again(partial(self._ask, request, recorder), call, error)
+        except TriremeError as last:
+            return self._instead(request, last)
+
+    def _again(self, ask: Callable[[Call], T], call: Call, error: TriremeError) -> T:
+        while True:
+            pause = call.again(error)
+            if pause:
+                time.sleep(pause)
+            try:
+                return ask(call)
+            except TriremeError as another:
+                error = another
+
+    def _hedged(self, request: CheckedRequest, recorder: Recorder, call: Call, delay: float) -> Recommendations:
+        """Returns the answer of one server, or of the faster one of two if the first takes longer than the delay."""
         began = time.monotonic()
         ended: SimpleQueue[Job] = SimpleQueue()
-        tries = {self._start(partial(self._ask, request, recorder), attempt, ended): attempt}
+
+        def start(target: Target, timeout: Limit) -> Job:
+            """Asks in a thread, which goes on after this call has ended with the answer of another server."""
+            job = Job()
+            job.add_done_callback(lambda _: self._targets.release(target))
+            job.add_done_callback(ended.put)
+            WORKERS.start(job, partial(self._ask_at, target, request, recorder, timeout))
+            return job
+
+        self._targets.hold(call.target)
+        tries = {start(call.target, call.timeout): call.target}
         try:
             job = ended.get(timeout=delay)
         except Empty:
-            second = self._second(attempt, delay)
+            second = self._second(call, delay)
             if second is not None:
-                tries[self._start(partial(self._ask, request, recorder), second, ended)] = second
-                self._targets.release(second.target)  # the RPC itself holds it
+                tries[start(*second)] = second[0]
             job = ended.get()
             if job.failed and second is not None:
                 job = ended.get()
         result: Recommendations = job.result()
-        self._answered(tries[job], attempt, time.monotonic() - began)
-        return result
-
-    def _start(self, ask: Callable[[Attempt], Recommendations], attempt: Attempt, ended: SimpleQueue[Job]) -> Job:
-        """Starts one try in a thread, which goes on after its call has ended with the answer of another one."""
-        job = Job()
-        self._targets.hold(attempt.target)
-        job.add_done_callback(lambda _: self._targets.release(attempt.target))
-        job.add_done_callback(ended.put)
-        WORKERS.start(job, partial(ask, attempt))
-        return job
-
-    def _ask(self, request: CheckedRequest, recorder: Recorder, attempt: Attempt) -> Recommendations:
-        session, coalescer = attempt.target.session, attempt.target.coalescer
-        if coalescer is not None:
-            shared: Recommendations = coalescer.recommend(request, attempt.timeout, recorder)
-            return shared
-        result: Recommendations
-        (result,) = session.run(session.recommend_steps([request], attempt.timeout, recorder))
+        self._answered(call, tries[job], time.monotonic() - began)
         return result
 
     @overload
@@ -170,14 +199,14 @@ class Client(BaseClient):
             many = Many(check_requests(requests, return_errors))
             keeps_errors = return_errors or self._falls_back
             try:
-                self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout, each_rpc=True)
+                self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout)
             except TriremeError as error:
                 many.failed(error, self._falls_back)
             return many.results(self._instead, return_errors)
 
-    def _ask_many(self, many: Many, recorder: Recorder, keeps_errors: bool, attempt: Attempt) -> None:
-        session = attempt.target.session
-        steps = session.recommend_steps(many.asked, attempt.timeout, recorder, keeps_errors)
+    def _ask_many(self, many: Many, recorder: Recorder, keeps_errors: bool, call: Call) -> None:
+        session = call.target.session
+        steps = session.recommend_steps(many.asked, call.timeout, recorder, keeps_errors)
         many.came(session.run(steps))
 
     def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
@@ -185,24 +214,22 @@ class Client(BaseClient):
 
         Call it at start-up to connect early, and to find out at once if the server or the model is not there.
         """
-        return self._tried(self._read_info, timeout, each_rpc=True)
+        return self._tried(self._read_info, timeout)
 
-    def _read_info(self, attempt: Attempt) -> ModelInfo:
-        session = attempt.target.session
-        info: ModelInfo = session.run(session.model_info_steps(attempt.timeout))
+    def _read_info(self, call: Call) -> ModelInfo:
+        session = call.target.session
+        info: ModelInfo = session.run(session.model_info_steps(call.timeout))
         return info
 
-    def _tried(self, ask: Callable[[Attempt], T], timeout: Limit, each_rpc: bool = False) -> T:
-        """Returns what one try of a call, or another one, gives."""
-        with closing(self._targets.attempts(timeout, each_rpc)) as attempts:
-            attempt = next(attempts)
-            while True:
-                if attempt.pause:
-                    time.sleep(attempt.pause)
-                try:
-                    return ask(attempt)
-                except TriremeError as error:
-                    attempt = attempts.throw(error)
+    def _tried(self, ask: Callable[[Call], T], timeout: Limit) -> T:
+        """Returns what one try of a call of several RPCs gives, or another one."""
+        call = self._targets.begin(timeout, each_rpc=True)
+        try:
+            return ask(call)
+        except TriremeError as error:
+            return self._again(ask, call, error)
+        finally:
+            self._targets.end(call)
 
     def close(self, grace: float = 0.0) -> None:
         """Closes the connections. Closing again does nothing.

