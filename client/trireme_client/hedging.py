@@ -46,7 +46,7 @@ class Hedges:
 
     def __init__(self, options: Hedging) -> None:
         self._after = options.after
-        self._budget = Budget(options.budget, _BURST)
+        self._budget = Budget(options.budget, first=_BURST, most=_BURST)
         self._lock = threading.Lock()
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
         self._new = 0

@@ -73,7 +73,9 @@ def test_a_server_that_is_killed_costs_no_call(
         assert [answer.item_ids.tolist() for answer in answers] == [
             expected[number % len(users)] for number in range(CALLS)
         ]
-        assert [state for _, state, _ in callers.client.targets] [0] == "closed"
+        first, killed = callers.client.targets
+        assert first.state == "closed"
+        assert killed.state != "closed"  # open, or just probed
     finally:
         callers.end()
 

@@ -92,7 +92,7 @@ def test_recommend(served: Served, model: str) -> None:
         "--exclude",
         f"{first[0]},{first[2]}",
     )
-    without = [item["item_id"] for item in document(trireme(*asked, "--json"))["items"]]
+    without = [item["item_id"] for item in document(trireme(*asked, "--background", "--json"))["items"]]
     assert without[:2] == [first[1], first[3]]
     assert len(set(without) - set(first)) == 2
 

@@ -103,14 +103,14 @@ class TestBreaker:
 
 class TestBudget:
     def test_a_share_of_the_calls_may_be_tried_again_beyond_those_at_first(self) -> None:
-        budget = Budget(share=0.25, most=2)
+        budget = Budget(share=0.25, first=2, most=4)
         assert [budget.take() for _ in range(3)] == [True, True, False]
         for _ in range(4):
             budget.called()
         assert [budget.take() for _ in range(2)] == [True, False]
         for _ in range(100):
             budget.called()
-        assert [budget.take() for _ in range(3)] == [True, True, False]
+        assert [budget.take() for _ in range(5)] == [True] * 4 + [False]
 
 
 @pytest.mark.parametrize(
