@@ -44,8 +44,8 @@ class Target:
         self.calls = 0
 
     @property
-    def outstanding(self) -> int:
-        """See TargetState."""
+    def load(self) -> int:
+        """How busy it is, to compare it with others: what is outstanding, and all RPCs that calls share, which is fast to count."""
         coalesced = 0 if self.coalescer is None else len(self.coalescer.flights.in_flight)
         return self.calls + len(self.session.left) + coalesced
 
@@ -67,7 +67,7 @@ class Target:
     @property
     def state(self) -> TargetState:
         """What the client's users see of it."""
-        return TargetState(self.session.url, self.session.breaker.state, self.outstanding)
+        return TargetState(self.session.url, self.session.breaker.state, self.calls + self.left)
 
 
 class Call:
@@ -136,7 +136,7 @@ class Targets:
         self.budget = Budget()
         self._lock = threading.Lock()
         self._in_progress = 0
-        self._on_idle: Callable[[], object] | None = None
+        self._on_idle: list[Callable[[], object]] = []
 
     @property
     def popular(self) -> Recommendations | None:
@@ -155,7 +155,7 @@ class Targets:
         """Lets no new call begin, and calls ``on_idle`` when those in progress have ended."""
         with self._lock:
             self.closing = True
-            self._on_idle = on_idle
+            self._on_idle.append(on_idle)
             idle = not self._in_progress
         if idle:
             on_idle()
@@ -185,8 +185,9 @@ class Targets:
             call.target.calls -= 1
             self._in_progress -= 1
             idle = self.closing and not self._in_progress
-        if idle and self._on_idle is not None:
-            self._on_idle()
+        if idle:
+            for on_idle in self._on_idle:
+                on_idle()
 
     def move(self, target: Target, tried: Sequence[Target]) -> Target:
         """Returns the server of the next try of a call."""
@@ -242,7 +243,7 @@ class Targets:
         """Returns the less busy one of two by chance ("The Power of Two Choices in Randomized Load Balancing", Mitzenmacher,
         2001)."""
         two = self._chance.sample(targets, min(2, len(targets)))
-        return min(two, key=lambda target: target.outstanding)
+        return min(two, key=lambda target: target.load)
 
     def _probe(self) -> None:
         """Begins to ask those that are not asked and may be again, and those that are not connected while another one is."""

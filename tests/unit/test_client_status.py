@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from tests.support.callers import WAIT, Callers, Tasks, Threads
+from tests.support.callers import WAIT, Callers, Tasks, Threads, until
 from tests.support.fake_triton import FakeTriton, running
 from trireme_client import (
     AsyncClient,
@@ -152,8 +152,8 @@ def test_a_connection_that_went_silent_is_replaced(callers: type[Callers]) -> No
         asking = callers(relay.url, channel_options=options)
         assert asking.ask(1).result(WAIT).user_id == 1
         relay.silence()
-        assert asking.ask(2).result(WAIT).user_id == 2
-        assert relay.connections == 2
+        until(lambda: asking.ask(2).exception(WAIT) is None)
+        assert relay.connections >= 2
         relay.close()
         asking.end()
 

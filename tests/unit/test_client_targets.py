@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
@@ -196,7 +197,7 @@ class TestTargets:
         assert sorted(call.target.session.url for call in calls) == ["a", "a", "a", "b", "b", "b"]
         for call in calls:
             pool.targets.end(call)
-        assert [target.outstanding for target in pool.targets.all] == [0, 0]
+        assert [target.state.outstanding for target in pool.targets.all] == [0, 0]
 
     def test_of_many_two_are_compared(self) -> None:
         peers = [Peer(str(name)) for name in range(5)]
@@ -303,12 +304,13 @@ class TestTargets:
     def test_draining_lets_no_call_begin_and_waits_for_those_in_progress(self) -> None:
         pool, idle = Pool(Peer("a")), []
         call = pool.targets.begin(...)
-        pool.targets.drain(lambda: idle.append(True))
+        for closer in (1, 2):
+            pool.targets.drain(partial(idle.append, closer))
         with pytest.raises(ClosedError, match="<a client> cannot be used any more"):
             pool.ask()
         assert not idle
         pool.targets.end(call)
-        assert idle == [True]
+        assert idle == [1, 2]
 
 
 def test_of_many_requests_those_are_tried_again_that_failed() -> None:
