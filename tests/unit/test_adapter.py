@@ -12,6 +12,7 @@ from tests.support.fake_backend import Request
 from trireme_runtime.schema import LEDGER, STAGES, STORED
 from trireme_runtime.stages.chain import Funnel, Run, StageFailedError
 from trireme_runtime.triton.adapter import Adapter
+from trireme_runtime.triton.parameters import MOST_EXCLUDED, most_characters
 
 
 class Recorder:
@@ -288,6 +289,23 @@ def test_exclusions_of_another_form_are_an_error_of_their_request(
 def test_a_thousand_exclusions_are_allowed(recommend: Adapter) -> None:
     asking = ask(103)
     asking.given = json.dumps({"exclude": ",".join(str(2**63 - 1 - place) for place in range(1000))})
+    assert recommend.execute([asking])[0].error is None
+
+
+def test_parameters_longer_than_any_that_are_allowed_are_refused_unread(recommend: Adapter) -> None:
+    most = most_characters(64)
+    long, longest = ask(103), ask(106)
+    long.given, longest.given = ("{" + " " * (size - 2) + "}" for size in (most + 1, most))
+    refused, answered = recommend.execute([long, longest])
+    assert refused.error.message == f"the parameters take {most + 1} characters of JSON, allowed are {most}"
+    assert refused.error.code == fake_backend.TritonError.INVALID_ARG
+    assert answered.error is None
+
+
+def test_what_every_user_of_the_largest_request_may_exclude_fits(recommend: Adapter) -> None:
+    ids = ",".join(str(2**63 - 1 - place) for place in range(MOST_EXCLUDED))
+    asking = ask(*[103] * 64)
+    asking.given = json.dumps({"exclude": ";".join([ids] * 64), "sent": 2**63 - 1, "sent_clock": 2**63 - 1})
     assert recommend.execute([asking])[0].error is None
 
 

@@ -139,4 +139,4 @@ def test_any_other_class_is_refused_for_its_own_request_alone(crowd: Crowd) -> N
 @pytest.mark.parametrize("value", [1, True, [], "Background", ""])
 def test_a_class_is_a_word(value: object) -> None:
     with pytest.raises(InvalidRequestError, match="parameter class is"):
-        read_parameters(json.dumps({"class": value}))
+        read_parameters(json.dumps({"class": value}), 100)

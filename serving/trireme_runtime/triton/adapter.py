@@ -22,7 +22,13 @@ from trireme_runtime.stages.reranking import LOWEST, POPULAR
 from trireme_runtime.stages.shortcut import left_out
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
 from trireme_runtime.triton.deadlines import Asked, Deadlines, Part
-from trireme_runtime.triton.parameters import Exclusions, InvalidRequestError, Parameters, read_parameters
+from trireme_runtime.triton.parameters import (
+    Exclusions,
+    InvalidRequestError,
+    Parameters,
+    most_characters,
+    read_parameters,
+)
 
 if TYPE_CHECKING:
     from trireme_runtime.triton.tracing import StageTracer
@@ -101,6 +107,7 @@ class Adapter:
         self._backend = backend
         self._widths = {tensor["name"]: int(tensor["dims"][0]) for tensor in config["input"]}
         self._max_rows = int(config["max_batch_size"])
+        self._most_characters = most_characters(self._max_rows)
         # What a request leaves out, as if it had been given: so that requests with and without it are one batch.
         self._absent = {
             tensor.name: np.full((self._max_rows, self._widths[tensor.name]), STORED, tensor.numpy_dtype)
@@ -142,7 +149,8 @@ class Adapter:
 
     def _entry(self, position: int, request: Any) -> Entry:
         """Raises: InvalidRequestError."""
-        inputs, parameters, excluded = self._read(request), read_parameters(request.parameters()), None
+        inputs, excluded = self._read(request), None
+        parameters = read_parameters(request.parameters(), self._most_characters)
         if parameters.exclude is not None and self._exclusions is not None:
             excluded = self._exclusions.read(parameters.exclude, _rows(inputs))
         context = self._context(request) if self._tracer else None

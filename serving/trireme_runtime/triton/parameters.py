@@ -13,13 +13,15 @@ from trireme_runtime.arrays import Pairs, lookup
 from trireme_runtime.native.exclusions import NativeExclusions
 from trireme_runtime.schema import BACKGROUND, CLASS, EXCLUDE, INTERACTIVE, LEDGER, SENT, SENT_CLOCK, TELL_CLOCK, K
 
-__all__ = ["MOST_EXCLUDED", "Exclusions", "InvalidRequestError", "Parameters", "read_parameters"]
+__all__ = ["MOST_EXCLUDED", "Exclusions", "InvalidRequestError", "Parameters", "most_characters", "read_parameters"]
 
 #: Items that a user may exclude.
 MOST_EXCLUDED = 1000
 IDS = re.compile("[0-9]{1,19}(,[0-9]{1,19})*")
 SHORT_IDS = re.compile("[0-9]{1,18}(,[0-9]{1,18})*")
 INT64_MAX = 2**63 - 1
+#: Characters of JSON that all parameters but the exclusions may take, and those that an excluded item takes with its comma.
+OTHERS, EXCLUDED = 65_536, 20
 
 
 class InvalidRequestError(Exception):
@@ -44,14 +46,24 @@ class Parameters(NamedTuple):
 NONE = Parameters()
 
 
-def read_parameters(text: str) -> Parameters:
+def most_characters(rows: int) -> int:
+    """Returns how long the JSON of the parameters of a request with up to so many users may be."""
+    return OTHERS + rows * MOST_EXCLUDED * EXCLUDED
+
+
+def read_parameters(text: str, most: int) -> Parameters:
     """Reads the JSON that Triton hands over; names that are not known here are for others.
 
+    Args:
+        most: see ``most_characters``.
+
     Raises:
-        InvalidRequestError: a parameter has a value that is not allowed.
+        InvalidRequestError: a parameter has a value that is not allowed, or all of them take more than ``most`` characters.
     """
     if text == "{}":
         return NONE
+    if len(text) > most:
+        raise InvalidRequestError(f"the parameters take {len(text)} characters of JSON, allowed are {most}")
     given = json.loads(text)
     return Parameters(
         _read_k(given.get(K)),
