@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,11 +27,22 @@ from trireme_runtime.triton import clock
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
 from trireme_runtime.triton.costs import Costs
-from trireme_runtime.triton.deadlines import IDLE_FULL_NS, IDLE_NS, Admitted, Asked, Deadlines, Waiting
+from trireme_runtime.triton.deadlines import IDLE_FULL_NS, IDLE_NS, Admitted, Deadlines, Waiting
 from trireme_runtime.triton.parameters import Parameters
 
 #: Long ago, and far from now, for machines of any age.
-LONG_AGO, HOUR_US, SECOND = 0, 3_600_000_000, 10**9
+LONG_AGO, HOUR_US, SECOND, MS = 0, 3_600_000_000, 10**9, 10**6
+#: Some time, ns.
+T0 = 10**12
+
+
+class Some(NamedTuple):
+    """A request, as far as it is decided by that."""
+
+    rows: int = 1
+    timeout: int = 0
+    parameters: Parameters = Parameters()
+    left_out: int | None = None
 
 
 class Interpreted(Funnel):
@@ -327,9 +338,6 @@ def test_the_last_step_of_an_ensemble_keeps_the_candidates_that_it_got(funnel: F
     assert outcome(answer) == [(RETRIEVAL_ORDER, DEADLINE)]
 
 
-T0 = 10**12
-
-
 class TestWaiting:
     """Times in ns; batches of up to 4."""
 
@@ -381,10 +389,10 @@ def test_only_a_batch_in_which_not_all_fit_is_divided(funnel: Funnel) -> None:
     rng = np.random.default_rng(0)
     answered = set()
     for _ in range(200):
-        left = rng.choice([-1.0, 2e6, 9e6, 30e6, np.inf], size=rng.integers(1, 5), p=[0.05, 0.05, 0.1, 0.4, 0.4])
-        requests = [Admitted(place, int(rng.integers(1, 9)), float(ns)) for place, ns in enumerate(left)]
-        fits = deadlines.all_fit(requests)
-        parts = deadlines.divide(requests)
+        times = rng.choice([0, 1, 2 * MS, 9 * MS, 30 * MS], size=rng.integers(1, 5), p=[0.4, 0.05, 0.05, 0.1, 0.4])
+        requests = [Some(int(rng.integers(1, 9)), int(ns), Parameters(sent=T0 - 10)) for ns in times]
+        fits = deadlines.all_fit(requests, T0)
+        parts = deadlines.divide(deadlines.admit(requests, T0))
         assert fits == ([part.form for part in parts] == [deadlines.full])
         answered.add(fits)
     assert answered == {True, False}
@@ -394,8 +402,9 @@ def test_as_many_as_fit_are_computed_those_with_the_most_time_left_first(funnel:
     deadlines = Served(funnel).deadlines
     for rows in range(1, 9):
         deadlines.full.costs.add(rows, rows * SECOND)
-    requests = [Admitted(left, 1, left * SECOND) for left in (3.5, 9.5, 0, 2.5, 4.5, float("inf"))]
-    assert [part.requests for part in deadlines.divide(requests)] == [[0], [3.5, 2.5], [9.5, 4.5, float("inf")]]
+    requests = [Admitted(Some(), left * SECOND) for left in (3.5, 9.5, 0, 2.5, 4.5, float("inf"))]
+    parts = [[each.left / SECOND for each in part.admitted] for part in deadlines.divide(requests)]
+    assert parts == [[0], [3.5, 2.5], [9.5, 4.5, float("inf")]]
 
 
 class TestCosts:
@@ -458,10 +467,7 @@ class Standing:
 
     def left(self, *ages_s: float, timeout_s: float = 10) -> list[tuple[float, int]]:
         """The seconds that each of a batch has left, by how long ago it was sent, and its reason if that is none."""
-        asked = [
-            Asked(age, 1, int(timeout_s * SECOND), Parameters(sent=self.now - int(age * SECOND)), None)
-            for age in ages_s
-        ]
+        asked = [Some(1, int(timeout_s * SECOND), Parameters(sent=self.now - int(age * SECOND))) for age in ages_s]
         return [(each.left / SECOND, each.reason) for each in self.deadlines.admit(asked, self.now)]
 
 
@@ -494,8 +500,7 @@ def test_a_queue_that_stands_for_less_than_a_request_may_take_lets_none_give_way
 def test_a_time_that_nobody_could_keep_makes_no_others_give_way(funnel: Funnel) -> None:
     standing = Standing(funnel, BY_BATCHES)
     asked = [
-        Asked(timeout, 1, int(timeout * SECOND), Parameters(sent=standing.now - SECOND), None)
-        for timeout in (0.5, 0.5, 0.5, 10.0)
+        Some(1, int(timeout * SECOND), Parameters(sent=standing.now - SECOND)) for timeout in (0.5, 0.5, 0.5, 10.0)
     ]
     assert [each.left / SECOND for each in standing.deadlines.admit(asked, standing.now)] == [-0.5, -0.5, -0.5, 9]
 
@@ -503,8 +508,8 @@ def test_a_time_that_nobody_could_keep_makes_no_others_give_way(funnel: Funnel) 
 def test_who_does_not_say_when_they_sent_has_waited_as_long_as_those_who_do(funnel: Funnel) -> None:
     standing = Standing(funnel, BY_USERS)
     asked = [
-        Asked("says", 1, 10 * SECOND, Parameters(sent=standing.now - 3 * SECOND), None),
-        Asked("plain", 1, 10 * SECOND, Parameters(), None),
+        Some(1, 10 * SECOND, Parameters(sent=standing.now - 3 * SECOND)),
+        Some(1, 10 * SECOND),
     ]
     assert [each.left / SECOND for each in standing.deadlines.admit(asked, standing.now)] == [7, 7]
     assert standing.deadlines.admit(asked[1:], standing.now)[0].left == -2 * SECOND

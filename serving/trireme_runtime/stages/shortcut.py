@@ -22,7 +22,7 @@ from trireme_runtime.stages.chain import Chain, Run
 from trireme_runtime.stages.reranking import DEADLINE, EXHAUSTED, OVERLOAD, RETRIEVAL_ORDER
 from trireme_runtime.stages.stage import Stage
 
-__all__ = ["ORDER_ONLY", "POPULAR_ONLY", "Shortcut", "left_out", "shortcut"]
+__all__ = ["MARKED", "ORDER_ONLY", "POPULAR_ONLY", "Shortcut", "left_out", "shortcut"]
 
 #: The stages that an answer in retrieval's order, and one of popular items, do without.
 ORDER_ONLY = frozenset({"ranking"})

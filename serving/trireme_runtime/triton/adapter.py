@@ -19,9 +19,9 @@ from trireme_runtime.native import library
 from trireme_runtime.schema import FEATURE_AGE, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STORED, TELLS_CLOCK, Tensor
 from trireme_runtime.stages.chain import Chain, StageFailedError
 from trireme_runtime.stages.reranking import LOWEST, POPULAR
-from trireme_runtime.stages.shortcut import left_out
+from trireme_runtime.stages.shortcut import MARKED, left_out
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
-from trireme_runtime.triton.deadlines import Asked, Deadlines, Part
+from trireme_runtime.triton.deadlines import Deadlines, Part
 from trireme_runtime.triton.parameters import (
     Exclusions,
     InvalidRequestError,
@@ -46,15 +46,18 @@ RUNS_PER_HALVING = 4
 
 
 class Entry(NamedTuple):
-    """A request of a batch: its position, its inputs, its parameters, what it excludes, by rows of the
-    request, its trace context, the µs that it may take (0: no limit), and what sends an answer before its batch is done."""
+    """A request of a batch: its position, its inputs, its users, its parameters, what it excludes, by rows of the request, its
+    trace context, the ns that it may take (0: no limit), why an earlier step left it out, and what sends an answer before its
+    batch is done."""
 
     position: int
     inputs: dict[str, np.ndarray]
+    rows: int
     parameters: Parameters
     excluded: Pairs | None = None
     context: str | None = None
     timeout: int = 0
+    left_out: int | None = None
     sender: Callable[[], Any] = lambda: None
 
 
@@ -122,6 +125,7 @@ class Adapter:
         self._answered = [(tensor.name, tensor.dim == ITEM_ID.dim) for tensor in chain.signature.answered]
         compiled = library() if chain.compiles else None
         self._exclusions = None if chain.item_ids is None else Exclusions(chain.item_ids, compiled)
+        self._reads_marks = not set(MARKED).isdisjoint(chain.signature.inputs)
         self._has_ledger = LEDGER in chain.signature.outputs
         self._makes_lists = ITEM_ID in chain.signature.outputs
 
@@ -151,17 +155,21 @@ class Adapter:
         """Raises: InvalidRequestError."""
         inputs, excluded = self._read(request), None
         parameters = read_parameters(request.parameters(), self._most_characters)
+        rows = _rows(inputs)
         if parameters.exclude is not None and self._exclusions is not None:
-            excluded = self._exclusions.read(parameters.exclude, _rows(inputs))
+            excluded = self._exclusions.read(parameters.exclude, rows)
         context = self._context(request) if self._tracer else None
         if self._deadlines is None:
-            return Entry(position, inputs, parameters, excluded, context)
-        return Entry(position, inputs, parameters, excluded, context, request.timeout(), request.get_response_sender)
+            return Entry(position, inputs, rows, parameters, excluded, context)
+        timeout = request.timeout() * 1000
+        gave_way = left_out(inputs) if self._reads_marks and (timeout or parameters.background) else None
+        sender = request.get_response_sender
+        return Entry(position, inputs, rows, parameters, excluded, context, timeout, gave_way, sender)
 
     def _answers(self, group: Group, taken: int) -> list[tuple[int, Any]]:
         """Responses of requests that could be read, None for those that were sent already."""
         if self._deadlines is not None:
-            sizes = [_rows(entry.inputs) for entry in group]
+            sizes = [entry.rows for entry in group]
             self._deadlines.waiting.taken(taken, sum(sizes), max(sizes))
         try:
             return self._run_group(group)
@@ -174,7 +182,7 @@ class Adapter:
 
     def _tell_clock(self, entry: Entry) -> Any:
         """The response to a request that asks for the clock. It has the form of a list, which every ensemble has."""
-        rows = _rows(entry.inputs)
+        rows = entry.rows
         values = {
             ITEM_ID: [self._clock(), clock_number()],
             SCORE: [LOWEST, LOWEST],
@@ -224,10 +232,10 @@ class Adapter:
         deadlines = self._deadlines
         if deadlines is None or not any(entry.timeout or entry.parameters.background for entry in group):
             return self._call(group, batch)
-        admitted = deadlines.admit([_asked(entry) for entry in group], self._clock())
-        if deadlines.all_fit(admitted):  # nearly always
+        now = self._clock()
+        if deadlines.all_fit(group, now):  # nearly always
             return self._call(group, batch)
-        *first, last = deadlines.divide(admitted)
+        *first, last = deadlines.divide(deadlines.admit(group, now))
         if last.form is deadlines.full and not first:
             return self._call(group, batch)
         answered: list[tuple[int, Any]] = []
@@ -306,7 +314,7 @@ class Adapter:
         """Each request gets its rows of the outputs."""
         answers, start = [], 0
         for entry in group:
-            stop = start + _rows(entry.inputs)
+            stop = start + entry.rows
             tensors = self._tensors(outputs, start, stop, entry.parameters.k)
             if entry.parameters.ledger and self._has_ledger:
                 ledger = np.array([len(outputs[0]), len(group), *times], dtype=np.int64)
@@ -333,7 +341,7 @@ class Adapter:
             else:
                 batch[name] = np.concatenate(
                     [
-                        self._absent[name][: _rows(entry.inputs)] if part is None else part
+                        self._absent[name][: entry.rows] if part is None else part
                         for entry, part in zip(group, parts, strict=True)
                     ]
                 )
@@ -373,11 +381,6 @@ def _rows(inputs: dict[str, np.ndarray]) -> int:
     return int(next(iter(inputs.values())).shape[0])
 
 
-def _asked(entry: Entry) -> Asked[Entry]:
-    gives_way = left_out(entry.inputs) if entry.timeout or entry.parameters.background else None
-    return Asked(entry, _rows(entry.inputs), entry.timeout * 1000, entry.parameters, gives_way)
-
-
 def _excluded(group: Group) -> Pairs | None:
     """What the requests exclude, by rows of the batch; None if they all exclude nothing."""
     if len(group) == 1:
@@ -386,7 +389,7 @@ def _excluded(group: Group) -> Pairs | None:
     for entry in group:
         if entry.excluded is not None:
             parts.append((entry.excluded[0] + start, entry.excluded[1]))
-        start += _rows(entry.inputs)
+        start += entry.rows
     if not parts:
         return None
     rows, items = zip(*parts, strict=True)
@@ -395,17 +398,17 @@ def _excluded(group: Group) -> Pairs | None:
 
 def _traced(group: Group) -> list[tuple[str | None, int]]:
     """The trace context and the rows of every request."""
-    return [(entry.context, _rows(entry.inputs)) for entry in group]
+    return [(entry.context, entry.rows) for entry in group]
 
 
 def _by_request(rows: Mapping[int, str], group: Group) -> dict[int, str]:
     """Message by position of the request for every row of the batch that is wrong."""
-    ends = np.cumsum([_rows(entry.inputs) for entry in group])
+    ends = np.cumsum([entry.rows for entry in group])
     problems: dict[int, str] = {}
     for row in sorted(rows):
         place = int(np.searchsorted(ends, row, side="right"))
         entry = group[place]
-        first = int(ends[place]) - _rows(entry.inputs)
-        where = f" (row {row - first} of the request)" if _rows(entry.inputs) > 1 else ""
+        first = int(ends[place]) - entry.rows
+        where = f" (row {row - first} of the request)" if entry.rows > 1 else ""
         problems.setdefault(entry.position, f"{rows[row]}{where}")
     return problems

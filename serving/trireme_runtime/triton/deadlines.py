@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,8 +33,6 @@ RETURN_NS = 1_000_000
 YIELDS_AFTER, BATCHES_AHEAD = 0.25, 2
 #: The least that a batch answers in a time, as a share of what a full one does, for which others are left out of it.
 WORTHWHILE = 0.8
-
-T = TypeVar("T")
 
 
 class Waiting:
@@ -74,24 +72,33 @@ class Form(NamedTuple):
     costs: Costs
 
 
-class Asked(NamedTuple, Generic[T]):
+class Asked(Protocol):
     """A request: its users, the ns that it may take (0: no limit), its parameters, and why an earlier step left it out."""
 
-    request: T
-    rows: int
-    timeout: int
-    parameters: Parameters
-    left_out: int | None
+    @property
+    def rows(self) -> int: ...
+    @property
+    def timeout(self) -> int: ...
+    @property
+    def parameters(self) -> Parameters: ...
+    @property
+    def left_out(self) -> int | None: ...
+
+
+T = TypeVar("T", bound=Asked)
 
 
 class Admitted(NamedTuple, Generic[T]):
-    """A request: its users, the ns until its deadline (infinity without one, 0 or less if it gives way), and the reason of its
-    answer if that is a shorter one."""
+    """A request, the ns until its deadline (infinity without one, 0 or less if it gives way), and the reason of its answer if
+    that is a shorter one."""
 
     request: T
-    rows: int
     left: float
     reason: int = DEADLINE
+
+    @property
+    def rows(self) -> int:
+        return self.request.rows
 
 
 class Part(NamedTuple, Generic[T]):
@@ -136,7 +143,21 @@ class Deadlines:
         deadlines = cls(chain, config)
         return None if deadlines._popular is None else deadlines
 
-    def admit(self, batch: Sequence[Asked[T]], now: int) -> list[Admitted[T]]:
+    def all_fit(self, batch: Sequence[Asked], now: int) -> bool:
+        """Whether all requests are sure to be answered in full: nearly always, and known at less expense than by ``admit``."""
+        longest, least, rows = self.waiting.longest, math.inf, 0
+        for asked in batch:
+            if asked.left_out is not None or (asked.parameters.background and longest):
+                return False
+            if asked.timeout:
+                age = _age(asked.parameters, now)
+                least = min(least, asked.timeout - (longest if age is None else age))
+                if asked.timeout < longest:
+                    return False
+            rows += asked.rows
+        return least > 0 and RETURN_NS + self.full.costs.estimate(rows) <= least
+
+    def admit(self, batch: Sequence[T], now: int) -> list[Admitted[T]]:
         """Decides which requests of a batch give way, and how much time the others have."""
         ages = [_age(asked.parameters, now) for asked in batch]
         # The queue is in order, so those that say when they were sent know how long the others have waited, too.
@@ -151,12 +172,12 @@ class Deadlines:
                 left, reason = 0, OVERLOAD
             elif asked.timeout:
                 left = asked.timeout - (waited if age is None else age)
-            admitted.append(Admitted(asked.request, asked.rows, left, reason))
+            admitted.append(Admitted(asked, left, reason))
         if any(0 < asked.timeout < self.waiting.longest for asked in batch):
-            return self._relieved(batch, admitted)
+            return self._relieved(admitted)
         return admitted
 
-    def _relieved(self, batch: Sequence[Asked[T]], admitted: list[Admitted[T]]) -> list[Admitted[T]]:
+    def _relieved(self, admitted: list[Admitted[T]]) -> list[Admitted[T]]:
         """Lets requests of a queue that stands give way if most of the batch has waited for half of its time.
 
         Else, the queue would stay as long as it may be, and whatever is computed would come at the last moment, or just after.
@@ -164,7 +185,7 @@ class Deadlines:
         batches of younger ones.
         """
         whole = self.full.costs.estimate(self._max_rows)
-        old = [self._is_old(asked, each, whole) for asked, each in zip(batch, admitted, strict=True)]
+        old = [self._is_old(each, whole) for each in admitted]
         others = [each for each, is_old in zip(admitted, old, strict=True) if each.left > 0 and not is_old]
         rows = _users(others)
         if sum(each.rows for each, is_old in zip(admitted, old, strict=True) if is_old) <= rows:
@@ -179,25 +200,21 @@ class Deadlines:
             for each, is_old in zip(admitted, old, strict=True)
         ]
 
-    def _is_old(self, asked: Asked[T], admitted: Admitted[T], whole: float) -> bool:
+    def _is_old(self, admitted: Admitted[T], whole: float) -> bool:
         """Whether a request has waited for half of its time in a queue that stood for all of it. A time in which two full batches
         cannot be answered says nothing about the queue."""
+        asked = admitted.request
         if asked.left_out is not None or admitted.reason == OVERLOAD:
             return False
         return 2 * whole <= asked.timeout < self.waiting.longest and 2 * admitted.left < asked.timeout
 
-    def _crowded(self, batch: Sequence[Asked[T]], waited: int) -> bool:
+    def _crowded(self, batch: Sequence[Asked], waited: int) -> bool:
         """Whether the class background gives way: the batch has waited for a good part of the time of the others or, where those
         have no deadline, for longer than two full batches take."""
         others = [asked.timeout for asked in batch if not asked.parameters.background]
         times = [timeout for timeout in others if timeout > waited]  # the rest is late whoever gives way
         most = min(times) * YIELDS_AFTER if times else BATCHES_AHEAD * self.full.costs.estimate(self._max_rows)
         return waited > most
-
-    def all_fit(self, batch: Sequence[Admitted[T]]) -> bool:
-        """Whether every request has the time for all stages: what ``divide`` answers with one part, at less expense."""
-        least = min(each.left for each in batch)
-        return least > 0 and RETURN_NS + self.full.costs.estimate(_users(batch)) <= least
 
     def divide(self, batch: list[Admitted[T]]) -> list[Part[T]]:
         """Divides a batch into parts, each in the order of the batch; those that take less come first."""
