@@ -26,7 +26,7 @@ def serve(
     health_port: Annotated[
         int | None,
         typer.Option(
-            help="Of /ready and /live; 0 picks a free one. Default 8003, or a free one where --grpc-port is 0."
+            help="Of /ready, /live and /metrics; 0 picks a free one. Default 8003, or a free one where --grpc-port is 0."
         ),
     ] = None,
     replicas: Annotated[

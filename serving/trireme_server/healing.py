@@ -12,6 +12,7 @@ from pathlib import Path
 from trireme_server.api import Api, ApiError
 from trireme_server.backoff import LONGEST_S, Backoff
 from trireme_server.instances import group_of, groups_of, renew
+from trireme_server.metrics import SupervisorMetrics
 from trireme_server.stubs import StubWatch
 
 #: A load takes as long as that of the server, and some seconds more for the old instance.
@@ -80,6 +81,7 @@ class Healer:
         load: see ``loader``.
         say: is given a line for everything that happens.
         load_s: how long the server took to load its models.
+        metrics: are told what is lost and replaced.
         clock: seconds, rising.
     """
 
@@ -90,12 +92,14 @@ class Healer:
         load: Load,
         say: Callable[[str], None],
         load_s: float,
+        metrics: SupervisorMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._watch = watch
         self._models = groups_of(folder)
         self._load = load
         self._say = say
+        self._metrics = metrics
         self._clock = clock
         self._patients: defaultdict[str, _Patient] = defaultdict(lambda: _Patient(Backoff(clock)))
         self._patience_s = 2 * load_s + PATIENCE_S
@@ -106,6 +110,8 @@ class Healer:
         with_stubs = {self._models[group] for group in living}
         # A group has an instance on each GPU, and all of these have one name.
         self._expected = {group: living[group] or 1 for group, model in self._models.items() if model in with_stubs}
+        for model in with_stubs:
+            metrics.instances_replaced(model, 0)
         for group in self._expected.keys() - living.keys():  # ended while the server became ready
             self._note(f"instance group {group} has no process", group)
 
@@ -147,6 +153,7 @@ class Healer:
 
     def _note(self, lost: str, group: str) -> None:
         self.has_lost = True
+        self._metrics.died()
         patient = self._patients[self._models[group]]
         plan = "it is replaced with the others" if patient.missing else self._next(patient)
         patient.missing.add(group)
@@ -179,6 +186,7 @@ class Healer:
         patient.missing -= replaced
         if replaced:
             patient.backoff.started()
+            self._metrics.instances_replaced(done.model, len(replaced))
             self._say(f"replaced {', '.join(sorted(replaced))} of model {done.model}")
         if replaced == done.groups:
             return None

@@ -15,6 +15,7 @@ from trireme_server.ports import address, bind, reachable
 
 ASK_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 5.0
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Readiness:
@@ -25,6 +26,8 @@ class Readiness:
         """Why they should not; None if they should."""
         self.http_url: str | None = None
         """Where tritonserver itself is asked."""
+        self.models_down: Sequence[str] = ()
+        """Models of which no instance works."""
 
     def why_not(self) -> str | None:
         """Returns why requests should not come now, or None."""
@@ -49,19 +52,22 @@ def any_ready(replicas: Sequence[Readiness]) -> tuple[bool, str]:
 
 
 class HealthEndpoint:
-    """Listens while it is entered: ``/live`` answers 200, ``/ready`` 200 or 503, and one line.
+    """Listens while it is entered: ``/live`` answers 200, ``/ready`` 200 or 503, and one line; ``/metrics`` those of Prometheus.
 
     Args:
         host: address or name to listen on.
         port: 0 picks a free one.
         ready: returns whether requests should come, and what to say of it.
+        metrics: returns what Prometheus gets.
 
     Raises:
         OptionError, PortInUseError: it cannot listen there.
     """
 
-    def __init__(self, host: str, port: int, ready: Callable[[], tuple[bool, str]]) -> None:
-        self._server = _Server(bind(host, port, "--health-port"), ready)
+    def __init__(
+        self, host: str, port: int, ready: Callable[[], tuple[bool, str]], metrics: Callable[[], bytes]
+    ) -> None:
+        self._server = _Server(bind(host, port, "--health-port"), ready, metrics)
         self.url = f"http://{address(reachable(host), self._server.socket.getsockname()[1])}/ready"
         self._thread = threading.Thread(target=self._server.serve_forever, name="health endpoint", daemon=True)
 
@@ -78,11 +84,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # a caller that reads slowly must not hold up a stop
 
-    def __init__(self, bound: socket.socket, ready: Callable[[], tuple[bool, str]]) -> None:
+    def __init__(
+        self, bound: socket.socket, ready: Callable[[], tuple[bool, str]], metrics: Callable[[], bytes]
+    ) -> None:
         super().__init__(bound.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
-        self.ready = ready
+        self.ready, self.metrics = ready, metrics
         self.server_activate()
 
 
@@ -96,16 +104,20 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/ready":
             is_ready, line = self.server.ready()
             self._answer(200 if is_ready else 503, line)
+        elif self.path == "/metrics":
+            self._send(200, self.server.metrics(), METRICS_TYPE)
         else:
-            self._answer(404, "allowed here: /live, /ready")
+            self._answer(404, "allowed here: /live, /ready, /metrics")
 
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing: load balancers ask every second."""
 
     def _answer(self, status: int, line: str) -> None:
-        body = f"{' '.join(line.split())}\n".encode()
+        self._send(status, f"{' '.join(line.split())}\n".encode(), "text/plain; charset=utf-8")
+
+    def _send(self, status: int, body: bytes, content_type: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from trireme_server.health import Readiness, any_ready
+from trireme_server.metrics import SupervisorMetrics
 from trireme_server.process import TritonServer
 from trireme_server.supervisor import LOOK_S, Supervisor, say
 
@@ -23,6 +24,7 @@ class Replicas:
 
     def __init__(self, count: int) -> None:
         self._readiness = [Readiness() for _ in range(count)]
+        self.metrics = SupervisorMetrics(self._readiness)
         self._stopping = threading.Event()
         self._servers: Sequence[TritonServer] = ()
         self._supervisors: list[Supervisor] = []
@@ -39,7 +41,7 @@ class Replicas:
             server.start()
         for number, (server, readiness) in enumerate(zip(servers, self._readiness, strict=True), start=1):
             line_of = _numbered(number) if len(servers) > 1 else say
-            self._supervisors.append(Supervisor(server, readiness, self._stopping, say=line_of))
+            self._supervisors.append(Supervisor(server, readiness, self.metrics, self._stopping, say=line_of))
 
     def run(self) -> None:
         """Keeps the servers up until a signal's exception ends it."""

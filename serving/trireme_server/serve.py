@@ -146,7 +146,8 @@ def serve(
     Nothing but inference, health, statistics and descriptions is open to callers, and inference over gRPC alone.
 
     Args:
-        health_port: of ``/ready`` and ``/live``; 0 picks a free one, as None does where ``grpc_port`` is 0, else 8003.
+        health_port: of ``/ready``, ``/live`` and ``/metrics``; 0 picks a free one, as None does where ``grpc_port`` is 0, else
+            8003.
         replicas: tritonservers that share ``grpc_port``. The first has the other ports, the next ones those 10, 20 … above. Each
             has a file of its own beside ``log_path``.
         http: open inference over HTTP, too.
@@ -185,7 +186,7 @@ def serve(
     serving = Replicas(replicas)
     with _stop_signals() as stop_requested, ExitStack() as held:
         try:
-            health = held.enter_context(HealthEndpoint(host, health_port, serving.ready))
+            health = held.enter_context(HealthEndpoint(host, health_port, serving.ready, serving.metrics.page))
             if replicas > 1:
                 grpc_port = held.enter_context(shared_port(host, grpc_port, "--grpc-port"))
             _run(serving, [make(index, grpc_port, health.url) for index in range(replicas)], announce)

@@ -16,6 +16,7 @@ from trireme_server.healing import Healer, loader
 from trireme_server.health import Readiness
 from trireme_server.liveness import LivenessWatch
 from trireme_server.log import telling_lines
+from trireme_server.metrics import SupervisorMetrics
 from trireme_server.process import TritonServer, how_it_ended
 from trireme_server.stubs import StubWatch
 
@@ -47,11 +48,11 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def healer_of(server: TritonServer, say: Callable[[str], None]) -> Healer:
+def healer_of(server: TritonServer, say: Callable[[str], None], metrics: SupervisorMetrics) -> Healer:
     """Returns what looks after the stubs of a server that is ready and can be told to load models."""
     assert server.pid is not None
     watch = StubWatch(server.pid, server.shm_prefix, HangWatch(server.busy_prefix))
-    return Healer(watch, server.linked, loader(server.api, server.linked), say, server.load_s)
+    return Healer(watch, server.linked, loader(server.api, server.linked), say, server.load_s, metrics)
 
 
 class Supervisor:
@@ -60,6 +61,7 @@ class Supervisor:
     Args:
         server: has become ready.
         readiness: is told whether requests should come.
+        metrics: are told what is lost and started again.
         stopping: ends ``run``; set before the server is closed.
         say: is given a line for everything that happens.
         healer: returns what looks after the stubs of a server that is ready.
@@ -72,10 +74,11 @@ class Supervisor:
         self,
         server: TritonServer,
         readiness: Readiness,
+        metrics: SupervisorMetrics,
         stopping: threading.Event,
         *,
         say: Callable[[str], None] = say,
-        healer: Callable[[TritonServer, Callable[[str], None]], Healer] = healer_of,
+        healer: Callable[[TritonServer, Callable[[str], None], SupervisorMetrics], Healer] = healer_of,
         liveness: Callable[[str], LivenessWatch] = LivenessWatch,
         sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -84,7 +87,8 @@ class Supervisor:
         self._readiness = readiness
         self._say = say
         self._healer_of = healer
-        self._healer = healer(server, say)
+        self._metrics = metrics
+        self._healer = healer(server, say, metrics)
         self._liveness_of = liveness
         self._liveness = liveness(server.http_url)
         self._note_health()
@@ -113,7 +117,7 @@ class Supervisor:
         return None if code is None or self._stopping.is_set() else how_it_ended(code)
 
     def _note_health(self) -> None:
-        down = self._healer.models_down
+        down = self._readiness.models_down = self._healer.models_down
         self._readiness.http_url = self._server.http_url
         self._readiness.reason = f"no instance works of {', '.join(down)}" if down else None
 
@@ -131,7 +135,8 @@ class Supervisor:
 
     def _welcome(self) -> None:
         self._backoff.started()
-        self._healer = self._healer_of(self._server, self._say)
+        self._metrics.server_restarted()
+        self._healer = self._healer_of(self._server, self._say, self._metrics)
         self._liveness = self._liveness_of(self._server.http_url)
         self._note_health()
         manifest = self._server.manifest
@@ -145,6 +150,7 @@ class Supervisor:
         self._liveness.close()
         death = Death(time.time(), what, self._backoff.lived_s, tuple(lines))
         self.deaths.append(death)
+        self._metrics.died()
         self._readiness.reason = death.what
         wait_s = self._backoff.died()
         self._say(f"{death}; {self._next(wait_s)}")

@@ -12,6 +12,7 @@ import yaml
 from tests.support.promtool import (
     INSTANCE,
     RULES,
+    SUPERVISOR,
     alert,
     answers,
     callers,
@@ -21,6 +22,7 @@ from tests.support.promtool import (
     name,
     server,
     stage,
+    supervisor,
 )
 from trireme_runtime.schema import ENTRY, FUSED, LAYOUTS, STAGES
 
@@ -148,6 +150,24 @@ def test_a_stage_over_its_budget(tmp_path: Path) -> None:
 def test_a_server_that_is_down(tmp_path: Path) -> None:
     series = healthy(END) | {name("up", job="trireme", instance=INSTANCE): then(1, 0, 5)}
     check_alerts(tmp_path, series, {BEFORE: [], LAST: [alert("TriremeDown", instance=INSTANCE)]})
+
+
+def test_a_server_that_is_not_ready(tmp_path: Path) -> None:
+    series = healthy(END) | supervisor(then(1, 0, 5), [0] * END)
+    check_alerts(tmp_path, series, {BEFORE: [], LAST: [alert("TriremeNotReady", instance=SUPERVISOR)]})
+
+
+def test_a_replica_that_is_down(tmp_path: Path) -> None:
+    series = healthy(END) | supervisor(then(2, 1, 10), [0] * END, replicas=2)
+    check_alerts(tmp_path, series, {END - 7: [], LAST: [alert("TriremeReplicaDown", instance=SUPERVISOR)]})
+
+
+@pytest.mark.parametrize(("restarts", "fires"), [(2, False), (3, True)])
+def test_processes_that_end_again_and_again(tmp_path: Path, restarts: int, fires: bool) -> None:
+    restarted = [0] * (END - 12) + [1, 0, 0] * restarts + [0] * (12 - 3 * restarts)
+    series = healthy(END) | supervisor([1] * END, restarted)
+    fired = [alert("TriremeRestarts", instance=SUPERVISOR)] if fires else []
+    check_alerts(tmp_path, series, {BEFORE: [], LAST: fired})
 
 
 def test_no_server_is_watched(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ from tests.support.serving import served_briefly
 from trireme_perf.slow_stage import SlowStage
 from trireme_runtime.schema import FUSED, STAGES
 from trireme_server import TritonServer
+from trireme_server.health import HealthEndpoint, Readiness
+from trireme_server.metrics import SupervisorMetrics
 
 FACTOR = 60.0
 SLOW = "ranking"
@@ -51,7 +54,8 @@ def watched(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with (
         served_briefly(slow.repository) as server,
         Load(server.grpc_url, FUSED, users, callers=4, rate=20) as load,
-        watch(folder, server, load) as prometheus,
+        supervised(server) as supervisor_url,
+        watch(folder, server, supervisor_url, load) as prometheus,
     ):
         wait_for(lambda: len(prometheus.query("trireme:stage_p99_seconds:limit1d")) == len(STAGES))
         fired, missed = prometheus.query(FIRED), prometheus.query(MISSED)[0][1]
@@ -61,8 +65,18 @@ def watched(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Watched(prometheus, fired, missed)
 
 
-def watch(folder: Path, server: TritonServer, load: Load) -> Prometheus:
+@contextmanager
+def supervised(server: TritonServer) -> Iterator[str]:
+    """Yields the URL of what a supervisor publishes."""
+    readiness = Readiness()
+    readiness.reason, readiness.http_url = None, server.http_url
+    with HealthEndpoint("127.0.0.1", 0, lambda: (True, "ready"), SupervisorMetrics([readiness]).page) as health:
+        yield health.url
+
+
+def watch(folder: Path, server: TritonServer, supervisor_url: str, load: Load) -> Prometheus:
     targets = {"trireme": urlsplit(server.metrics_url).netloc, "callers": load.target}
+    targets["supervisor"] = urlsplit(supervisor_url).netloc
     return Prometheus(write_configuration(folder / "prometheus", FACTOR, targets), FACTOR)
 
 

@@ -69,6 +69,9 @@ def test_answers_go_on_while_a_killed_replica_comes_back(serving: Serving) -> No
     assert serving.said(rf"^replica \d: tritonserver \(process {before[0]}\) was killed by SIGKILL")
     assert serving.status(serving.http_urls[-1]) == (200, "ready: 2 of 2 replicas")
     assert before[1] in server_pids(serving.repository)
+    page = serving.status(serving.http_urls[-1].replace("/ready", "/metrics"))[1]
+    assert 'trireme_restarts_total{model="",what="tritonserver"} 1.0' in page
+    assert "trireme_replicas_ready 2.0" in page
     assert serving.failures(50) == 0
     serving.stop()
 

@@ -14,7 +14,7 @@ from trireme_runtime.triton.metrics import ANSWERS, BUCKETS_S, COMPUTE
 
 RULES = Path(__file__).parents[2] / "docker/prometheus/rules"
 REQUESTS = "trireme_client_request_duration_seconds_count"
-INSTANCE = "here:8002"
+INSTANCE, SUPERVISOR = "here:8002", "here:8003"
 
 #: What tells one firing alert from another; `severity` is a contract of the rule files, not of a scenario.
 LABELS = "alertname, instance, model, stage, entry, rung, trireme_model"
@@ -56,9 +56,21 @@ def healthy(minutes: int) -> dict[str, list[float]]:
         found[name("trireme_stage_budget_seconds", instance=INSTANCE, model=FUSED, stage=each, quantile="0.99")] = [
             0.004
         ] * minutes
+    found |= supervisor(ready=[1] * minutes, restarted=[0] * minutes)
     found |= server(nv_inference_request_success=[600] * minutes, nv_inference_request_failure=[0] * minutes)
     found |= answers(rung0=[590] * minutes, rung1=[0] * minutes, rung2=[5] * minutes, rung3=[5] * minutes)
     return found | callers([600] * minutes, [3] * minutes)
+
+
+def supervisor(ready: Sequence[float], restarted: Sequence[float], replicas: int = 1) -> dict[str, list[float]]:
+    """What `trireme serve` counts: the replicas that are ready at each minute, and the restarts in it."""
+    labels = {"job": "supervisor", "instance": SUPERVISOR}
+    return {
+        name("trireme_replicas", **labels): [replicas] * len(ready),
+        name("trireme_replicas_ready", **labels): list(ready),
+        name("trireme_restarts_total", **labels, what="tritonserver", model=""): counter(restarted),
+        name("trireme_restarts_total", **labels, what="instance", model=FUSED): [0.0] * len(ready),
+    }
 
 
 def server(**per_minute: Sequence[float]) -> dict[str, list[float]]:

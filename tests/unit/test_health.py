@@ -24,39 +24,39 @@ def ask(url: str) -> tuple[int, str]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_ready_says_why_not_in_one_line_and_live_is_live(host: str) -> None:
     states = [(True, "ready")]
-    with HealthEndpoint(host, 0, lambda: states[0]) as health:
+    with HealthEndpoint(host, 0, lambda: states[0], lambda: b"a 1\n") as health:
         assert ask(health.url) == (200, "ready\n")
         states[0] = (False, "it was\nkilled")
         assert ask(health.url) == (503, "it was killed\n")
         assert ask(health.url.replace("/ready", "/live")) == (200, "live\n")
-        assert ask(health.url.replace("/ready", "/v2")) == (404, "allowed here: /live, /ready\n")
+        assert ask(health.url.replace("/ready", "/v2")) == (404, "allowed here: /live, /ready, /metrics\n")
+        assert ask(health.url.replace("/ready", "/metrics")) == (200, "a 1\n")
     with pytest.raises(urllib.error.URLError):
         ask(health.url)
 
 
 def test_a_caller_who_never_asks_holds_up_nobody() -> None:
-    with HealthEndpoint("127.0.0.1", 0, lambda: (True, "ready")) as health:
+    with HealthEndpoint("127.0.0.1", 0, lambda: (True, "ready"), bytes) as health:
         port = int(health.url.split(":")[2].partition("/")[0])
         with socket.create_connection(("127.0.0.1", port)):
             assert ask(health.url) == (200, "ready\n")
 
 
 def test_a_port_that_is_taken_or_none_is_refused_by_name() -> None:
-    with HealthEndpoint("127.0.0.1", 0, lambda: (True, "ready")) as health:
+    with HealthEndpoint("127.0.0.1", 0, lambda: (True, "ready"), bytes) as health:
         port = int(health.url.split(":")[2].partition("/")[0])
         with pytest.raises(PortInUseError, match=f"port {port} .*--health-port"):
-            HealthEndpoint("127.0.0.1", port, lambda: (True, "ready"))
+            HealthEndpoint("127.0.0.1", port, lambda: (True, "ready"), bytes)
     with pytest.raises(OptionError, match="--health-port is 70000"):
-        HealthEndpoint("127.0.0.1", 70000, lambda: (True, "ready"))
+        HealthEndpoint("127.0.0.1", 70000, lambda: (True, "ready"), bytes)
 
 
 def test_a_server_is_ready_when_its_supervisor_and_itself_say_so() -> None:
     readiness = Readiness()
     assert readiness.why_not() == "tritonserver is being started"
     readiness.reason = None
-    with HealthEndpoint(
-        "127.0.0.1", 0, lambda: (True, "ready")
-    ) as other:  # answers 404 where tritonserver has its health
+    # Answers 404 where tritonserver has its health.
+    with HealthEndpoint("127.0.0.1", 0, lambda: (True, "ready"), bytes) as other:
         readiness.http_url = other.url.removesuffix("/ready")
         assert readiness.why_not() == "tritonserver does not answer that it is ready (HTTP Error 404: Not Found)"
     with socket.create_server(("127.0.0.1", 0)) as frozen:

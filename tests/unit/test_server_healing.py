@@ -10,6 +10,7 @@ import pytest
 
 from trireme_server.healing import Healer
 from trireme_server.instances import link_repository
+from trireme_server.metrics import SupervisorMetrics
 from trireme_server.stubs import LostStub, Stub
 
 
@@ -28,6 +29,7 @@ class World:
         self.stubs = [Stub(number, "1", name) for number, name in enumerate(instances)]
         self._ended: list[LostStub] = []
         self._new: list[Stub] = []
+        self.metrics = SupervisorMetrics([], lambda: self.now)
 
     def end(self, instance: str) -> None:
         stub = next(stub for stub in self.stubs if stub.instance == instance)
@@ -59,7 +61,7 @@ class World:
         return None
 
     def healer(self) -> Healer:
-        return Healer(self, self.folder, self.load, self.said.append, 5.0, lambda: self.now)  # type: ignore[arg-type]
+        return Healer(self, self.folder, self.load, self.said.append, 5.0, self.metrics, lambda: self.now)  # type: ignore[arg-type]
 
 
 def settle(healer: Healer) -> str | None:
@@ -94,6 +96,10 @@ def test_a_lost_instance_is_replaced_and_no_other(world: World) -> None:
     assert healer.has_lost
     assert settle(healer) is None
     assert len(world.loads) == 1
+    page = world.metrics.page().decode()
+    for model, count in (("a", 1), ("b", 0)):
+        assert f'trireme_restarts_total{{model="{model}",what="instance"}} {count}.0' in page
+    assert "trireme_last_death_timestamp_seconds 0.0" in page
 
 
 def test_all_instances_of_a_model_are_replaced_at_once_and_it_is_down_until_then(world: World) -> None:

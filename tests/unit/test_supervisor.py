@@ -11,6 +11,7 @@ import pytest
 from trireme_server import StartError
 from trireme_server.backoff import Backoff
 from trireme_server.health import Readiness
+from trireme_server.metrics import SupervisorMetrics
 from trireme_server.supervisor import Supervisor
 
 
@@ -101,6 +102,7 @@ def supervise(
     supervisor = Supervisor(
         server,  # type: ignore[arg-type]
         readiness,
+        SupervisorMetrics([readiness]),
         threading.Event(),
         say=said.append,
         healer=lambda *_: healer,  # type: ignore[arg-type, return-value]
@@ -191,6 +193,7 @@ def test_a_server_of_which_a_model_has_no_instance_is_not_ready() -> None:
     supervisor = Supervisor(
         server,  # type: ignore[arg-type]
         readiness,
+        SupervisorMetrics([readiness]),
         threading.Event(),
         healer=lambda *_: healer,  # type: ignore[arg-type, return-value]
         liveness=lambda _: FakeHealer([]),  # type: ignore[arg-type, return-value]
