@@ -34,9 +34,9 @@ CONCURRENCY, FIRST, MEASURED_S = 32, 200, 1.5
 
 @dataclass(frozen=True)
 class Task:
-    """What one process does. rates: users/s of it alone, each for so many seconds, one after the other."""
+    """What one process does. urls: of all servers. rates: users/s of it alone, each for so many seconds, one after the other."""
 
-    url: str
+    urls: Sequence[str]
     model: str
     load: Load
     rates: Sequence[tuple[float, float]]
@@ -82,12 +82,12 @@ def calling(tasks: Sequence[Task]) -> Iterator[Callers]:
             process.join()
 
 
-def measure_capacity(url: str, model: str, load: Load, users: Sequence[int], seed: int) -> float:
+def measure_capacity(urls: Sequence[str], model: str, load: Load, users: Sequence[int], seed: int) -> float:
     """Returns the users/s that a closed loop of ``CONCURRENCY`` callers reaches, with a client as those of the load."""
     mix = UserMix(np.array(users), np.random.default_rng(seed))
 
     async def measure() -> float:
-        async with _client(url, model, load) as client:
+        async with _client(urls, model, load) as client:
 
             async def ask(user: int) -> None:
                 await client.recommend(user, load.k, timeout=PATIENCE_S)
@@ -111,9 +111,9 @@ def _receive(pipe: Connection, within_s: float, problem: str) -> Any:
     raise PerfError(f"a process that asks {problem}")
 
 
-def _client(url: str, model: str, load: Load) -> AsyncClient:
+def _client(urls: Sequence[str], model: str, load: Load) -> AsyncClient:
     return AsyncClient(
-        url,
+        urls,
         model=model,
         timeout=load.timeout_ms / 1e3,
         coalescing=Coalescing() if load.coalescing else None,
@@ -151,7 +151,7 @@ class _Calls:
 
     async def run(self, pipe: Connection) -> Timeline:
         load = self._task.load
-        async with _client(self._task.url, self._task.model, load) as client:
+        async with _client(self._task.urls, self._task.model, load) as client:
 
             async def ask(number: int) -> None:
                 try:
@@ -167,7 +167,7 @@ class _Calls:
             await asyncio.sleep(moment - time.monotonic())
             late_s = time.monotonic() - moment
             with no_collection():
-                found = await open_loop(ask, range(len(self._due)), self._due, float("inf"), DRAIN_S)
+                found = await open_loop(ask, range(len(self._due)), self._due, None, DRAIN_S)
         lag_s = np.zeros(len(self._due))
         lag_s[: len(found.lag_s)] = found.lag_s + late_s
         return self._timeline(found.seconds + late_s, lag_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,19 @@ def run_scenario(repository: Path, scenario: Scenario, seed: int = 0) -> Outcome
         copy, slow = _copied(repository, scenario, place.folder)
         manifest = read_manifest(copy)
         users = read_perf_input(copy)[:USERS].tolist()
-        with serve(copy, place.core, place.folder, scenario.serving.shared_memory_mb) as served:
+        serving = scenario.serving
+        with ExitStack() as stack:
+            servers = [
+                stack.enter_context(
+                    serve(
+                        copy, place.core, place.folder / f"server-{number}", serving.replicas, serving.shared_memory_mb
+                    )
+                )
+                for number in range(serving.servers)
+            ]
             model = _entry(manifest)
-            judge = ask_expected(served.grpc, model, copy, users)
-            scene = Scene(repository, copy, model, list(judge.users), [served], place.core, slow, seed)
+            judge = ask_expected(servers[0].grpc, model, copy, users)
+            scene = Scene(repository, copy, model, list(judge.users), servers, place.core, slow, seed)
             return _Run(scenario, scene, judge).run()
 
 
@@ -104,37 +113,41 @@ def _copied(repository: Path, scenario: Scenario, folder: Path) -> tuple[Path, S
 
 
 class _Run:
-    """One run on a server that is ready."""
+    """One run on servers that are ready."""
 
     def __init__(self, scenario: Scenario, scene: Scene, judge: Judge) -> None:
         self._scenario, self._scene, self._judge = scenario, scene, judge
-        self._served = scene.server
+        self._urls = [served.grpc for served in scene.servers]
         self._capacity: float | None = None
         self._ended: str | None = None
 
     def run(self) -> Outcome:
         scenario = self._scenario
         rate = self._rate()
-        before = self._served.server.pss_bytes()
+        before = self._memory()
         with calling(self._tasks(rate)) as callers:
             start = time.monotonic() + LEAD_S
             callers.start(start)
             with self._fault(start):
                 _sleep_until(start + scenario.lifted_at_s)
             timeline = merged(callers.timelines(start + scenario.seconds + 60.0 - time.monotonic()))
-        after = self._served.server.pss_bytes()
+        growth = self._memory() / before - 1
         try:
-            self._served.server.check()
+            for served in self._scene.servers:
+                served.server.check()
         except StartError as error:
             self._ended = str(error)
-        return self._outcome(timeline, rate, start, after / before - 1)
+        return self._outcome(timeline, rate, start, growth)
+
+    def _memory(self) -> int:
+        return sum(served.server.pss_bytes() for served in self._scene.servers)
 
     def _rate(self) -> float:
         load = self._scenario.load
         if load.users_per_s is not None:
             return load.users_per_s
         scene = self._scene
-        self._capacity = measure_capacity(self._served.grpc, scene.model, load, scene.users, scene.seed)
+        self._capacity = measure_capacity(self._urls, scene.model, load, scene.users, scene.seed)
         return load.of_capacity * self._capacity
 
     def _tasks(self, rate: float) -> list[Task]:
@@ -146,14 +159,7 @@ class _Run:
             (own, scenario.seconds - scenario.lifted_at_s),
         ]
         return [
-            Task(
-                scene.servers[number % len(scene.servers)].grpc,
-                scene.model,
-                load,
-                rates,
-                scene.seed + number,
-                self._judge,
-            )
+            Task(self._urls, scene.model, load, rates, scene.seed + number, self._judge)
             for number in range(load.clients)
         ]
 
@@ -167,7 +173,11 @@ class _Run:
     def _outcome(self, timeline: Timeline, rate: float, start: float, growth: float) -> Outcome:
         scenario = self._scenario
         deadline_s = scenario.load.deadline_ms / 1e3
-        said = self._served.said.between(start + scenario.at_s, start + scenario.seconds)
+        said = sorted(
+            line
+            for served in self._scene.servers
+            for line in served.said.between(start + scenario.at_s, start + scenario.seconds)
+        )
         spans = {
             "calm": (0.0, scenario.at_s),
             "fault": (scenario.at_s, scenario.lifted_at_s),

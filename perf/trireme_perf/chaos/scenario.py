@@ -50,6 +50,8 @@ class Serving(Section):
     """How the copy of the repository is served."""
 
     instances: int | None = Field(None, ge=1, le=64, description="of each model; default as the bundle says")
+    servers: int = Field(1, ge=1, le=8, description="number of `trireme serve`; our clients know all of them")
+    replicas: int = Field(1, ge=1, le=8, description="tritonservers of each, on one gRPC port")
     slow: Slow = Field(Slow(), description="from the start on")
     shared_memory_mb: int | None = Field(
         None, ge=16, description="size of a /dev/shm of its own, in a mount namespace of its own; needs root"

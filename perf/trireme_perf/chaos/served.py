@@ -21,12 +21,14 @@ LOOK_S = 0.01
 TRITONSERVER, STUB = b"/tritonserver", b"/triton_python_backend_stub"
 #: The argument of a stub that names its instance.
 INSTANCE = 8
-DEATH = re.compile(r"tritonserver \(process \d+\) (was killed|ended|is given up)|tritonserver did not come up again")
+DEATH = re.compile(
+    r"(replica \d+: )?(tritonserver \(process \d+\) (was killed|ended|is given up)|tritonserver did not come up again)"
+)
 #: Runs a program with a /dev/shm of its own, of so many MiB.
 OWN_SHARED_MEMORY = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Line:
     """What was said, and when, on the monotonic clock."""
 
@@ -107,18 +109,22 @@ class Served:
 
 
 @contextmanager
-def serve(repository: Path, core: int, folder: Path, shared_memory_mb: int | None = None) -> Iterator[Served]:
+def serve(
+    repository: Path, core: int, folder: Path, replicas: int = 1, shared_memory_mb: int | None = None
+) -> Iterator[Served]:
     """Serves a repository with ``trireme serve`` on one core until the block is left.
 
     Args:
-        folder: for its logs: what it says, and apart from that, tritonserver's.
+        folder: is made, for its logs: what it says, and apart from that, tritonserver's.
+        replicas: tritonservers on its gRPC port.
         shared_memory_mb: the size of a /dev/shm of its own; None for that of the machine.
 
     Raises:
         StartError: it does not come up.
     """
+    folder.mkdir()
     log = folder / "serve.log"
-    command = serve_command(repository, options=(f"--log={folder / 'tritonserver.log'}",))
+    command = serve_command(repository, options=(f"--log={folder / 'tritonserver.log'}", f"--replicas={replicas}"))
     if shared_memory_mb is not None:
         own = ("unshare", "--mount", "sh", "-c", OWN_SHARED_MEMORY, str(shared_memory_mb))
         command = replace(command, arguments=(*own, *command.arguments))

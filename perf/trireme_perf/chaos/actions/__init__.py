@@ -19,7 +19,7 @@ from trireme_perf.chaos.actions.connections import deadly_http, slow_connections
 from trireme_perf.chaos.actions.files import fill_shared_memory, overwrite_artifacts, truncate_artifacts
 from trireme_perf.chaos.actions.hostile import hostile
 from trireme_perf.chaos.actions.load import hog, slow_stage
-from trireme_perf.chaos.actions.processes import kill_server, kill_stub, stop_stub
+from trireme_perf.chaos.actions.processes import kill_server, kill_stub, stop_server, stop_stub
 from trireme_perf.chaos.scene import Scene
 
 __all__ = ["ACTIONS", "check_arguments"]
@@ -38,6 +38,7 @@ ACTIONS: Mapping[str, Callable[..., AbstractContextManager[None]]] = {
         kill_stub,
         stop_stub,
         kill_server,
+        stop_server,
         impatient,
         hostile,
         slow_connections,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from trireme_perf.chaos.scene import Scene
 
-__all__ = ["kill_server", "kill_stub", "stop_stub"]
+__all__ = ["kill_server", "kill_stub", "stop_server", "stop_stub"]
 
 
 @contextmanager
@@ -33,6 +33,19 @@ def kill_server(scene: Scene) -> Iterator[None]:
     scene.note(killed=pid)
     os.kill(pid, signal.SIGKILL)
     yield
+
+
+@contextmanager
+def stop_server(scene: Scene) -> Iterator[None]:
+    """Stops tritonserver; lifted, it goes on if nobody has ended it."""
+    pid = scene.server.tritonserver()
+    scene.note(stopped=pid)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def _to_a_stub(scene: Scene, number: signal.Signals) -> None:
