@@ -151,8 +151,9 @@ def test_the_table_says_what_does_not_count(tmp_path: Path) -> None:
     assert "capacity 10 users/s, peak 10; 100 µs of the server's CPU per user\n" in shown
     assert "ceil" not in shown  # without a cost of refused requests, there is none
     (row,) = [line.split() for line in shown.splitlines() if line.startswith(" 2×")]
-    assert row == ["2×", "20", "5", "25.0", "25.0", "50.0", "1.0", "0.50", "–"]
-    assert " 5× (0 of 1)" in shown
+    assert row == ["2×", "0.50", "–", "20", "5", "25.0", "25.0", "50.0", "1/1"]
+    (row,) = [line.split() for line in shown.splitlines() if line.startswith(" 5×")]
+    assert row == ["5×", *["–"] * 7, "0/1"]
     assert "5×: 1 round did not count: the load was sent late" in shown
     assert "2×: 10 of OverloadedError: full [1]" in shown
     write_plot(document, tmp_path / "new" / "overload.png")

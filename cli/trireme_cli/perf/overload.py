@@ -27,7 +27,6 @@ SHOWN = {
     "late": ("late\n%", 100, 1),
     "failed": ("failed\n%", 100, 1),
     "for_nobody": ("nobody\n%", 100, 1),
-    "lag_p99_ms": ("lag\nms", 1, 1),
 }
 
 
@@ -105,12 +104,12 @@ def _capacity(one: dict[str, Any]) -> str:
 def _curve(one: dict[str, Any], rounds: int) -> Table:
     """A row per multiple of the capacity; a figure that none of them has gets no column."""
     shown = {key: how for key, how in SHOWN.items() if any(point[key]["median"] is not None for point in one["points"])}
-    table = figures("", [*(heading for heading, _, _ in shown.values()), "÷ peak", "interval"])
+    columns = ["÷\npeak", "interval", *(heading for heading, _, _ in shown.values()), "rounds"]
+    table = figures("", columns)
     for point in one["points"]:
         cells = (number(_times(point[key]["median"], factor), digits) for key, (_, factor, digits) in shown.items())
         of_peak = (number(point["of_peak"]["median"], 2), interval(point["of_peak"]["interval"], 2))
-        counted = "" if point["counted"] == rounds else f" ({point['counted']} of {rounds})"
-        table.add_row(f"{point['multiple']:g}×{counted}", *cells, *of_peak)
+        table.add_row(f"{point['multiple']:g}×", *of_peak, *cells, f"{point['counted']}/{rounds}")
     return table
 
 
@@ -124,10 +123,12 @@ def _faults(one: dict[str, Any]) -> Iterator[str]:
 
 
 def _remarks(result: dict[str, Any]) -> Iterator[str]:
+    lag = result["lag_p99_ms"]
     steal, others = (number(_times(result[key], 100), 1) for key in ("steal_share", "others_share"))
+    yield f"deadline {result['deadline_ms']:g} ms; {result['confidence']:.0%} intervals over {result['rounds']} rounds"
     yield (
-        f"deadline {result['deadline_ms']:g} ms; {result['confidence']:.0%} intervals over {result['rounds']} rounds; in the "
-        f"median load, the host had {steal} % and other processes {others} % of the machine"
+        f"the load was late by {number(lag, 1)} ms at p99 in the median load; then, the host had {steal} % and other "
+        f"processes {others} % of the machine"
     )
     for name, reason in result["left_out"].items():
         yield f"left out: {name}: {reason}"

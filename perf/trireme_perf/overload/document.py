@@ -43,6 +43,7 @@ def to_document(
         "machine": machine(),
         "steal_share": _median(point.steal_share for point in points),
         "others_share": _median(point.others_share for point in points),
+        "lag_p99_ms": _median(point.lag_p99_ms for point in points),
         "contestants": {one.name: _contestant(one, turns[one.name]) for one in contestants if one.name in turns},
         "turns": {name: [asdict(turn) for turn in each] for name, each in turns.items()},
         "left_out": dict(left_out),
