@@ -45,7 +45,7 @@ class Target:
 
     @property
     def load(self) -> int:
-        """How busy it is, to compare it with others: what is outstanding, and all RPCs that calls share, which is fast to count."""
+        """How busy it is, compared with others: what is outstanding, and all RPCs that calls share, which is fast to count."""
         coalesced = 0 if self.coalescer is None else len(self.coalescer.flights.in_flight)
         return self.calls + len(self.session.left) + coalesced
 
