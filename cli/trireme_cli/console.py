@@ -24,6 +24,9 @@ def console(
             help="Metrics of a process whose client has telemetry; adds how long callers wait; may be repeated."
         ),
     ] = None,
+    supervisor_url: Annotated[
+        str, typer.Option(help="Metrics of `trireme serve`, if it runs the server: replicas and restarts.")
+    ] = "http://localhost:8003/metrics",
     repository: ServedRepository = REPOSITORY,
     host: Annotated[str, typer.Option(help="Address to show the page on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(callback=allowed(0, 65535), help="0 picks a free one.")] = 8050,
@@ -43,4 +46,5 @@ def console(
             terminal.print(f"the console of {url} is at {page}")
 
     titles = read_titles(repository)
-    serve(url, metrics_url, model, callers_url or (), titles=titles, host=host, port=port, announce=announce)
+    callers = callers_url or ()
+    serve(url, metrics_url, model, callers, supervisor_url, titles=titles, host=host, port=port, announce=announce)

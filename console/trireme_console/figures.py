@@ -21,6 +21,7 @@ __all__ = [
     "clock",
     "headline",
     "milliseconds",
+    "processes",
     "rung_word",
     "stage_rows",
     "tiles",
@@ -96,6 +97,17 @@ def milliseconds(us: float | None) -> str:
 
 def clock(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%H:%M:%S")
+
+
+def processes(snapshot: Snapshot) -> str:
+    """Returns what is to be said of the server's processes; empty where nobody looks after them, or none has ended."""
+    supervised = snapshot.supervised
+    if supervised is None or (supervised.replicas == 1 and supervised.last_death is None):
+        return ""
+    replicas = f"{supervised.ready} of {supervised.replicas} replicas ready"
+    if supervised.last_death is None:
+        return replicas
+    return f"{replicas} · {_counted(supervised.restarts, 'restart')}, the last process ended at {clock(supervised.last_death)}"
 
 
 def rung_word(rung: Rung) -> str:
@@ -174,6 +186,14 @@ def _trouble(snapshot: Snapshot, span: Span) -> Headline | None:
         return Headline(
             Level.BAD, "Over budget", text, f"also over: {also}" if also else "all other stages are within theirs"
         )
+    cared_for = snapshot.supervised
+    if cared_for and cared_for.ready < cared_for.replicas:
+        return Headline(
+            Level.BAD, "Degraded", f"{cared_for.ready} of {cared_for.replicas} replicas are ready", processes(snapshot)
+        )
+    if cared_for and cared_for.last_death and cared_for.last_death >= span.start:
+        text = f"A process of the server ended by itself at {clock(cared_for.last_death)}"
+        return Headline(Level.BAD, "Healing", text, processes(snapshot))
     if span.failures:
         return Headline(
             Level.BAD, "Failing", f"{_counted(span.failures, 'request')} failed in the last {WINDOW_S:.0f} s"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trireme_console.readings import Answers, Identity, Published, Reading
+from trireme_console.readings import Answers, Identity, Published, Reading, Supervised
 from trireme_perf.errors import PerfError
 from trireme_perf.ledger import Ledger, StagePercentiles, ledger_between
 from trireme_perf.ledger.histograms import Histogram, between
@@ -100,6 +100,7 @@ class Snapshot:
     """Median p99 by stage, over the spans before the window."""
     caches: Mapping[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    supervised: Supervised | None = None
 
 
 class History:
@@ -136,6 +137,7 @@ class History:
             usual_us=self._usual(self._recent[0].at),
             caches=reading.published.caches if reading.published else {},
             problems=reading.problems,
+            supervised=reading.supervised,
         )
 
     def add_failure(self, at: float, reason: str) -> None:

@@ -19,6 +19,7 @@ from trireme_console.figures import (
     clock,
     headline,
     milliseconds,
+    processes,
     stage_rows,
     tiles,
 )
@@ -87,7 +88,8 @@ def _identity(snapshot: Snapshot) -> str:
         if who.budget
         else "no budget in this bundle"
     )
-    return f"{who.url}  ·  {who.model}, plan {who.plan}  ·  bundle {who.version}  ·  {slo}  ·  {who.server}"
+    parts = (who.url, f"{who.model}, plan {who.plan}", f"bundle {who.version}", slo, who.server, processes(snapshot))
+    return "  ·  ".join(filter(None, parts))
 
 
 class _Headline:

@@ -18,7 +18,17 @@ from trireme_perf.errors import PerfError
 from trireme_perf.ledger import Statistics, StatisticsReader
 from trireme_perf.ledger.histograms import Histogram, Histograms, histograms_in, read_metrics, stage_histograms
 
-__all__ = ["Answers", "Callers", "Identity", "Published", "Reading", "Source", "published_in"]
+__all__ = [
+    "Answers",
+    "Callers",
+    "Identity",
+    "Published",
+    "Reading",
+    "Source",
+    "Supervised",
+    "published_in",
+    "supervised_in",
+]
 
 TIMEOUT_S = 5.0
 #: Names of metric families; the parser drops or adds the ``_total`` of their samples.
@@ -26,6 +36,8 @@ ANSWERS = "trireme_answers"
 FAILURES = "nv_inference_request_failure"
 CACHES = "trireme_cache_"
 CALLERS = "trireme_client_request_duration_seconds"
+REPLICAS, REPLICAS_READY = "trireme_replicas", "trireme_replicas_ready"
+RESTARTS, LAST_DEATH = "trireme_restarts", "trireme_last_death_timestamp_seconds"
 
 #: By the URL of a process that could be read: (model, "kept", "missed" or "") → duration of its requests.
 Callers = Mapping[str, Mapping[tuple[str, ...], Histogram]]
@@ -64,6 +76,19 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Supervised:
+    """What ``trireme serve`` counts of its processes since it started."""
+
+    replicas: int
+    ready: int
+    """Replicas that are."""
+    restarts: int
+    """Of servers, and of single instances."""
+    last_death: float | None
+    """When a process last ended by itself, seconds since the epoch; None if none has."""
+
+
+@dataclass(frozen=True)
 class Reading:
     """Everything that was read at one moment."""
 
@@ -76,6 +101,8 @@ class Reading:
     callers: Callers
     problems: tuple[str, ...]
     """What could not be read apart from the server itself, one line each."""
+    supervised: Supervised | None = None
+    """None where no ``trireme serve`` answers."""
 
 
 class Source:
@@ -86,13 +113,22 @@ class Source:
         metrics_url: URL of its metrics.
         model: entry model.
         callers_urls: URLs of the metrics of processes that call it through a client with telemetry.
+        supervisor_url: URL of the metrics of ``trireme serve``; there need be none.
     """
 
-    def __init__(self, url: str, metrics_url: str, model: str, callers_urls: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        metrics_url: str,
+        model: str,
+        callers_urls: Sequence[str] = (),
+        supervisor_url: str | None = None,
+    ) -> None:
         self._url = url
         self._metrics_url = metrics_url
         self._model = model
         self._callers_urls = tuple(callers_urls)
+        self._supervisor_url = supervisor_url
         self._connection: _Connection | None = None
 
     def read(self) -> Reading:
@@ -131,7 +167,11 @@ class Source:
             with _noted(problems):
                 found = histograms_in(read_metrics(url), CALLERS, ("trireme_model", "trireme_slo"))
                 callers[url] = {key: histogram for key, histogram in found.items() if key[0] == self._model}
-        return Reading(time.time(), identity, statistics, published, callers, tuple(problems))
+        supervised = None
+        if self._supervisor_url is not None:
+            with contextlib.suppress(PerfError):  # a server may well run without it
+                supervised = supervised_in(read_metrics(self._supervisor_url))
+        return Reading(time.time(), identity, statistics, published, callers, tuple(problems), supervised)
 
 
 def published_in(families: Iterable[Metric], identity: Identity) -> Published:
@@ -149,6 +189,20 @@ def published_in(families: Iterable[Metric], identity: Identity) -> Published:
         if name.startswith(CACHES) and not sample.name.endswith("_bucket")
     }
     return Published(stage_histograms(by_name.values()), answers or None, sum(failures), caches)
+
+
+def supervised_in(families: Iterable[Metric]) -> Supervised | None:
+    """Returns what ``trireme serve`` says of its processes; None if it is something else that has been read."""
+    by_name = {family.name: family for family in families}
+    replicas, ready = _sum(by_name, REPLICAS), _sum(by_name, REPLICAS_READY)
+    if not replicas:
+        return None
+    last = _sum(by_name, LAST_DEATH) if LAST_DEATH in by_name else None
+    return Supervised(int(replicas), int(ready), int(_sum(by_name, RESTARTS)), last)
+
+
+def _sum(families: Mapping[str, Metric], name: str) -> float:
+    return sum(sample.value for sample in _samples(families, name) if not sample.name.endswith("_created"))
 
 
 def _samples(families: Mapping[str, Metric], name: str) -> Sequence[Sample]:

@@ -30,6 +30,7 @@ def serve(
     metrics_url: str,
     model: str,
     callers_urls: Sequence[str],
+    supervisor_url: str | None,
     *,
     titles: Mapping[int, str],
     host: str,
@@ -39,7 +40,7 @@ def serve(
     """Serves the page until a signal stops it.
 
     Args:
-        url, metrics_url, model, callers_urls: see ``Source``.
+        url, metrics_url, model, callers_urls, supervisor_url: see ``Source``.
         titles: by item id; empty where there are none.
         host, port: the address to listen on; port 0 picks a free one.
         announce: receives the address of the page once it can be opened.
@@ -49,7 +50,7 @@ def serve(
         ValidationError: ``url`` or ``model`` is malformed.
     """
     asker = Asker(url, model)
-    sampler = Sampler(Source(url, metrics_url, model, callers_urls))
+    sampler = Sampler(Source(url, metrics_url, model, callers_urls, supervisor_url))
     listening = _listen(host, port)
     where = f"http://{host}:{listening.getsockname()[1]}"
 

@@ -13,9 +13,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from trireme_client import ValidationError
 from trireme_console.ask import parse_history, parse_user
 from trireme_console.charts import CHARTS
-from trireme_console.figures import Headline, Level, headline, milliseconds, stage_rows, tiles
+from trireme_console.figures import Headline, Level, headline, milliseconds, processes, stage_rows, tiles
 from trireme_console.history import SPAN_S, WINDOW_S, History, Snapshot
-from trireme_console.readings import CALLERS, Answers, Callers, Identity, Published, Reading, published_in
+from trireme_console.readings import (
+    CALLERS,
+    Answers,
+    Callers,
+    Identity,
+    Published,
+    Reading,
+    Supervised,
+    published_in,
+    supervised_in,
+)
 from trireme_perf.ledger.histograms import Histogram, histograms_in
 from trireme_perf.ledger.statistics import PARTS
 from trireme_runtime.schema import STAGES
@@ -177,6 +187,45 @@ def test_answers_that_were_cut_short_are_the_headline_and_say_why() -> None:
     assert (said.level, said.word) == (Level.BAD, "Cut short")
     assert said.text == "10.0% of the users got no full answer: deadline 8.0%, overload 2.0%"
     assert [tile.note for tile in tiles(snapshot) if tile.title == "Full answers"] == ["deadline 8.0% · overload 2.0%"]
+
+
+SUPERVISED = """\
+# TYPE trireme_restarts_total counter
+trireme_restarts_total{what="tritonserver",model=""} 1
+trireme_restarts_total{what="instance",model="recommend"} 2
+# TYPE trireme_replicas gauge
+trireme_replicas 2
+# TYPE trireme_replicas_ready gauge
+trireme_replicas_ready 1
+# TYPE trireme_last_death_timestamp_seconds gauge
+trireme_last_death_timestamp_seconds 1000003.0
+"""
+
+
+def test_what_happened_to_processes_is_read_of_their_supervisor_alone() -> None:
+    found = supervised_in(text_string_to_metric_families(SUPERVISED))
+    assert found == Supervised(replicas=2, ready=1, restarts=3, last_death=START + 3)
+    assert supervised_in(text_string_to_metric_families("# TYPE up gauge\nup 1\n")) is None
+
+
+@pytest.mark.parametrize(
+    ("supervised", "word", "detail"),
+    [
+        (Supervised(1, 1, 0, None), "All well", ""),
+        (Supervised(2, 2, 0, None), "All well", "2 of 2 replicas ready"),
+        (Supervised(2, 1, 0, None), "Degraded", "1 of 2 replicas ready"),
+        (Supervised(1, 1, 3, START + 3), "Healing", "1 of 1 replicas ready · 3 restarts, the last process ended at "),
+        (Supervised(1, 1, 1, START - 60), "All well", "1 of 1 replicas ready · 1 restart, the last process ended at "),
+    ],
+)
+def test_processes_that_ended_are_the_headline_while_it_is_recent(
+    supervised: Supervised, word: str, detail: str
+) -> None:
+    now = replace(reading(6, requests=50), supervised=supervised)
+    snapshot = watched(reading(0, requests=0), now)
+    assert said_of(snapshot).word == word
+    assert processes(snapshot).startswith(detail)
+    assert bool(processes(snapshot)) == bool(detail)
 
 
 def test_a_single_answer_that_was_cut_short_is_no_headline() -> None:
