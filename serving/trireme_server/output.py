@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import IO, TextIO
 
 KEPT_LINES = 1000
@@ -23,6 +24,7 @@ class Output:
         self._sink = sink
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._lock = threading.Lock()
+        self._words, self._react = "", lambda: None
         self._thread = threading.Thread(target=self._read, name="tritonserver's output", daemon=True)
         self._thread.start()
 
@@ -36,6 +38,10 @@ class Output:
         with self._lock:
             self._lines.clear()
 
+    def when_said(self, words: str, react: Callable[[], None]) -> None:
+        """Calls ``react`` at once for each line from now on that holds ``words``."""
+        self._words, self._react = words, react
+
     def finish(self) -> None:
         """Returns when everything that the writer left behind has been read."""
         self._thread.join(FINISHES_WITHIN_S)
@@ -46,6 +52,8 @@ class Output:
                 line = raw.decode(errors="replace")
                 with self._lock:
                     self._lines.append(line)
+                if self._words and self._words in line:
+                    self._react()
                 self._pass_on(line)
 
     def _pass_on(self, line: str) -> None:

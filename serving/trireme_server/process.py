@@ -19,6 +19,7 @@ from typing import Literal, TextIO
 from trireme_runtime.bundle import PERF_INPUT
 from trireme_runtime.cpu import usable_cpus
 from trireme_runtime.schema import BUSY_PREFIX
+from trireme_runtime.triton.busy import read_busy
 from trireme_server import guardian
 from trireme_server.api import Api
 from trireme_server.artifact_watch import ArtifactWatch
@@ -36,7 +37,8 @@ from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_
 from trireme_server.warmup import Warmup, read_samples, warm_up
 
 POLL_S = 0.05
-UNLOADING = "All models are stopped, unloading models"  # tritonserver, when no request is left
+UNLOADING = "All models are stopped, unloading models"  # tritonserver, when no request waits in a queue
+LAST_BATCH_S, IDLE_POLL_S, SENT_S = 5.0, 0.002, 0.01
 START_TRIES = 3  # another process can take a port that we chose before the server listens on it
 
 
@@ -58,7 +60,7 @@ class TritonServer:
         cpu_affinity: CPUs the server and its stubs may use; None for all.
         ready_timeout_s: how long loading may take, in seconds.
         warm: send real requests to the entry models before calling the server ready.
-        stop_grace_s: seconds for a clean end before the processes are killed.
+        stop_grace_s: seconds for the requests in flight before the processes are killed.
         otlp_url: where spans go, the full URL of an OTLP/HTTP endpoint for traces; None sends none.
         access: what takes a key, among it to load models again while the server runs, for which every instance gets a group of
             its own; None leaves all open, and the models as they are.
@@ -218,16 +220,22 @@ class TritonServer:
             os.killpg(self.pid or 0, signal.SIGKILL)
 
     def stop(self) -> None:
-        """Ends the server and all it started; returns when all is gone. May be called more than once."""
+        """Ends the server and all it started when it has answered what it was asked, or after the grace.
+
+        Returns when all is gone. May be called more than once.
+        """
         with self._lock:
             guardian_process, self._guardian = self._guardian, None
         if guardian_process is None:
             return
         assert guardian_process.stdin is not None
         assert guardian_process.stdout is not None
+        assert self._output is not None
+        # Unloading takes seconds, in which callers get NOT_FOUND, and does not end after faults or many cancelled calls. Only the
+        # last spans are worth it, which the stages send then.
+        if self._otlp_url is None or self.lost_instances:
+            self._output.when_said(UNLOADING, self._kill_when_idle)
         guardian_process.stdin.close()
-        if self.lost_instances:
-            self._end_unloading(guardian_process)
         try:
             reported = guardian_process.stdout.read()
             guardian_process.wait()
@@ -235,7 +243,6 @@ class TritonServer:
             guardian_process.stdout.close()
         if b"exit" not in reported and self.pid is not None:
             guardian.end_unguarded(self.pid, self._grace_s, self.shm_prefix)
-        assert self._output is not None
         self._output.finish()
         self._files.close()
 
@@ -339,14 +346,18 @@ class TritonServer:
         reported = self._guardian.stdout.readline().split()
         self.pid = int(reported[1]) if reported[:1] == [b"pid"] else None
 
-    def _end_unloading(self, guardian_process: subprocess.Popen[bytes]) -> None:
-        """Kills the server once it has answered all requests: what it would do from then on does not end."""
-        deadline = time.monotonic() + self._grace_s
-        while time.monotonic() < deadline and guardian_process.poll() is None:
-            if UNLOADING in self.log():
-                self.kill()
-                return
-            time.sleep(POLL_S)
+    def _kill_when_idle(self) -> None:
+        """Kills tritonserver once its instances have computed what they have begun, and the answers are sent."""
+        deadline = time.monotonic() + min(LAST_BATCH_S, self._grace_s)
+        while self._is_computing() and time.monotonic() < deadline:
+            time.sleep(IDLE_POLL_S)
+        time.sleep(SENT_S)
+        self.kill()
+
+    def _is_computing(self) -> bool:
+        """Whether an instance has a batch; of those that tell."""
+        files = Path(self.busy_prefix).parent.glob(f"{Path(self.busy_prefix).name}*")
+        return any(busy is not None and busy[0] for busy in map(read_busy, files))
 
     def _wait_until_ready(self) -> None:
         deadline = self._started_at + self._ready_timeout_s

@@ -107,7 +107,7 @@ class Serving:
         assert self.process.wait(timeout=30) == 0
         assert processes_of(self.repository) == []
         # tritonserver would count down to its own limit: it never gets done with unloading a model with a dead instance.
-        assert not self.said(r"Timeout 3: Found \d+ live models")
+        assert not self.said(r"Timeout 9: Found \d+ live models")
         assert shared_memory_of(self.process.pid) == []
 
 

@@ -26,7 +26,6 @@ from tests.support.serving import (
     processes_of,
     serve_process,
     served_briefly,
-    server_pid,
     shared_memory_of,
 )
 from tests.support.toy_repository import MODEL, write_toy_repository
@@ -165,13 +164,36 @@ def test_a_server_that_is_killed_while_it_starts_names_the_signal(tmp_path: Path
     assert processes_of(repository) == []
 
 
-def test_a_second_ctrl_c_does_not_interrupt_the_stop(serving: subprocess.Popen[str], repository: Path) -> None:
-    http_url, _, _ = re.findall(r"http://[0-9.:]+", serving.ready_line)  # type: ignore[attr-defined]
-    serving.send_signal(signal.SIGINT)
-    assert eventually(lambda: not is_ready(http_url))
-    assert server_pid(repository)
-    serving.send_signal(signal.SIGINT)
-    assert serving.wait(timeout=30) == 0
+def held_model(asked: Path, gate: Path) -> str:
+    """A model that says when user 666 asks, and answers them only when the gate is there."""
+    held = f"""if user[0, 0] == 666:
+                import time
+                Path({str(asked)!r}).touch()
+                while not Path({str(gate)!r}).exists(): time.sleep(0.01)"""
+    tells = """def initialize(self, args):
+        from trireme_runtime.triton.busy import noting
+        self.execute = noting(self.execute)"""
+    model = MODEL.replace("def initialize(self, args):", tells)
+    return model.replace("users += len(user)", f"users += len(user)\n            {held}")
+
+
+def test_a_second_ctrl_c_does_not_interrupt_the_stop(tmp_path: Path) -> None:
+    """While the server has a request to answer."""
+    gate, asked = tmp_path / "go", tmp_path / "asked"
+    repository = write_toy_repository(tmp_path / "repository", model=held_model(asked, gate))
+    with serve_process(repository, subprocess.DEVNULL, {}) as process, ThreadPoolExecutor() as pool:
+        ready: str = process.ready_line  # type: ignore[attr-defined]
+        http_url, (grpc_url,) = re.findall(r"http://[0-9.:]+", ready)[0], re.findall(r"grpc (\S+)", ready)
+        with Client(grpc_url, timeout=30) as client:
+            client.recommend(41)
+            answer = pool.submit(client.recommend, 666, 3)
+            assert eventually(asked.exists)
+            process.send_signal(signal.SIGINT)
+            assert eventually(lambda: not is_ready(http_url))
+            process.send_signal(signal.SIGINT)
+            gate.touch()
+            assert answer.result().item_ids.tolist() == [666, 667, 668]
+        assert process.wait(timeout=30) == 0
     assert processes_of(repository) == []
 
 
@@ -189,6 +211,27 @@ def test_a_frozen_server_is_killed_after_the_grace(tmp_path: Path) -> None:
     started = time.monotonic()
     server.stop()
     assert time.monotonic() - started < 5
+    assert processes_of(repository) == []
+
+
+def test_a_stop_answers_what_was_asked_and_does_not_wait_for_the_models_to_unload(tmp_path: Path) -> None:
+    """Meanwhile, callers would be told that there is no such model."""
+    gate, asked, ended = (tmp_path / name for name in ("go", "asked", "ended"))
+    unloads = (
+        f"\n    def finalize(self):\n        import time\n        time.sleep(5)\n        Path({str(ended)!r}).touch()\n"
+    )
+    repository = write_toy_repository(tmp_path / "repository", model=held_model(asked, gate) + unloads)
+    server = TritonServer(repository, **ANY_PORT).start()
+    with ThreadPoolExecutor() as pool, Client(server.grpc_url, timeout=30) as client:
+        client.recommend(41)
+        answer = pool.submit(client.recommend, 666, 3)
+        assert eventually(asked.exists)
+        stopping = pool.submit(server.stop)
+        assert eventually(lambda: not is_ready(server.http_url))
+        gate.touch()
+        assert answer.result().item_ids.tolist() == [666, 667, 668]
+        stopping.result()
+    assert not ended.exists()
     assert processes_of(repository) == []
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,17 @@ def test_that_there_is_no_gpu_tells_nothing() -> None:
     )
     assert telling_lines(log) == ["I1126 loading"]
     assert telling_lines(log, info=False) == []
+
+
+def test_what_an_output_says_is_reacted_to_at_once() -> None:
+    reader, writer = os.pipe()
+    output, said = Output(os.fdopen(reader, "rb"), None), threading.Event()
+    output.when_said("unloading", said.set)
+    os.write(writer, b"loading\nthe rest\n")
+    os.write(writer, b'I1 "unloading models"\n')
+    assert said.wait(30)
+    os.close(writer)
+    output.finish()
 
 
 def test_the_last_lines_of_an_output_are_kept_and_all_are_passed_on(tmp_path: Path) -> None:
