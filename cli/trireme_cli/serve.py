@@ -36,6 +36,14 @@ def serve(
             help="tritonservers that share --grpc-port; each has HTTP and metrics ports 10 above those of the one before.",
         ),
     ] = 1,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(
+            callback=allowed(0.01),
+            help="GB that all replicas may take, without files that are mapped: one that grows beyond its part is started "
+            "again. Default 9/10 of what the machine or the container has.",
+        ),
+    ] = None,
     http: Annotated[
         bool,
         typer.Option(
@@ -85,6 +93,7 @@ def serve(
         metrics_port=metrics_port,
         health_port=health_port,
         replicas=replicas,
+        memory_limit_gb=memory_limit,
         http=http,
         tls=server_tls(tls_cert, tls_key, tls_client_ca),
         log_path=log,

@@ -7,10 +7,9 @@ import platform
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-__all__ = ["cpu_model", "usable_cpus"]
+from trireme_runtime.control_groups import CONTROL_GROUPS, OWN_GROUPS, control_groups
 
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
-OWN_GROUPS = Path("/proc/self/cgroup")
+__all__ = ["cpu_model", "usable_cpus"]
 
 
 def cpu_model() -> str:
@@ -36,7 +35,7 @@ def usable_cpus(cpus: Collection[int] | None = None, groups: Path = CONTROL_GROU
 
 def _quotas(groups: Path, own: Path) -> Iterator[float]:
     """Yields the quota of each control group that this process is in, in CPUs."""
-    for folder in _folders(groups, own):
+    for folder in control_groups("cpu", groups, own):
         try:
             if (folder / "cpu.max").is_file():  # version 2
                 quota, period = (folder / "cpu.max").read_text().split()
@@ -46,19 +45,3 @@ def _quotas(groups: Path, own: Path) -> Iterator[float]:
                 yield int(quota) / int(period)
         except (OSError, ValueError):
             continue  # the root has no quota
-
-
-def _folders(groups: Path, own: Path) -> Iterator[Path]:
-    """Yields the folders of this process's groups and of those around them; in a container, the first may be hidden."""
-    lines = own.read_text().splitlines() if own.is_file() else []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            roots = [groups, groups / "unified"]
-        elif "cpu" in controllers.split(","):
-            roots = [groups / "cpu", groups / "cpu,cpuacct"]
-        else:
-            continue
-        inside = Path(path.lstrip("/"))
-        for root in roots:
-            yield from (root / part for part in (inside, *inside.parents))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from trireme_server.health import Readiness, any_ready
+from trireme_server.memory_watch import MemoryWatch, memory_of
 from trireme_server.metrics import SupervisorMetrics
 from trireme_server.process import TritonServer
 from trireme_server.supervisor import LOOK_S, Supervisor, say
@@ -20,9 +21,11 @@ class Replicas:
 
     Args:
         count: of the servers that ``start`` will be given.
+        memory_limit: bytes that each of them may take.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, memory_limit: float) -> None:
+        self._memory_limit = memory_limit
         self._readiness = [Readiness() for _ in range(count)]
         self.metrics = SupervisorMetrics(self._readiness)
         self._stopping = threading.Event()
@@ -39,9 +42,18 @@ class Replicas:
         self._servers = servers
         for server in servers:
             server.start()
+        turn = threading.Lock()
         for number, (server, readiness) in enumerate(zip(servers, self._readiness, strict=True), start=1):
             line_of = _numbered(number) if len(servers) > 1 else say
-            self._supervisors.append(Supervisor(server, readiness, self.metrics, self._stopping, say=line_of))
+            self._supervisors.append(
+                Supervisor(
+                    server, readiness, self.metrics, self._stopping, say=line_of, memory=self._memory_of, turn=turn
+                )
+            )
+
+    def _memory_of(self, server: TritonServer, say: Callable[[str], None]) -> MemoryWatch:
+        pid, prefix = server.pid or 0, server.shm_prefix
+        return MemoryWatch(lambda: memory_of(pid, prefix), self._memory_limit, say)
 
     def run(self) -> None:
         """Keeps the servers up until a signal's exception ends it."""

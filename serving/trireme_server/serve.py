@@ -13,15 +13,18 @@ from types import FrameType
 from typing import Any
 
 from trireme_runtime.bundle import Manifest
+from trireme_runtime.control_groups import usable_memory
 from trireme_runtime.cpu import cpu_model
 from trireme_server.command import Access
 from trireme_server.health import HealthEndpoint
+from trireme_server.memory_watch import GB
 from trireme_server.ports import shared_port
 from trireme_server.process import TritonServer
 from trireme_server.replicas import PORT_STEP, Replicas
 from trireme_server.tls import ServerTLS
 
 HEALTH_PORT = 8003
+MEMORY_SHARE = 0.9  # of what there is
 HTTP_WARNING = (
     "warning: inference over HTTP is open: a single malformed request ends tritonserver 2.51, and perhaps others; "
     "let only those reach the HTTP port whom you trust"
@@ -130,6 +133,7 @@ def serve(
     metrics_port: int = 8002,
     health_port: int | None = None,
     replicas: int = 1,
+    memory_limit_gb: float | None = None,
     http: bool = False,
     tls: ServerTLS | None = None,
     log_path: Path | None = None,
@@ -150,6 +154,8 @@ def serve(
             8003.
         replicas: tritonservers that share ``grpc_port``. The first has the other ports, the next ones those 10, 20 … above. Each
             has a file of its own beside ``log_path``.
+        memory_limit_gb: 10⁹ bytes that all servers together may take before one that has grown is started again; None is 9/10 of
+            what the machine or the container has.
         http: open inference over HTTP, too.
         log_path: for the server's log; None is standard error.
         announce: is called once, when the server is ready.
@@ -183,7 +189,8 @@ def serve(
             extra_arguments=extra_arguments,
         )
 
-    serving = Replicas(replicas)
+    limit = MEMORY_SHARE * usable_memory() if memory_limit_gb is None else GB * memory_limit_gb
+    serving = Replicas(replicas, limit / replicas)
     with _stop_signals() as stop_requested, ExitStack() as held:
         try:
             health = held.enter_context(HealthEndpoint(host, health_port, serving.ready, serving.metrics.page))

@@ -16,6 +16,7 @@ from trireme_server.healing import Healer, loader
 from trireme_server.health import Readiness
 from trireme_server.liveness import LivenessWatch
 from trireme_server.log import telling_lines
+from trireme_server.memory_watch import MemoryWatch
 from trireme_server.metrics import SupervisorMetrics
 from trireme_server.process import TritonServer, how_it_ended
 from trireme_server.stubs import StubWatch
@@ -65,6 +66,8 @@ class Supervisor:
         stopping: ends ``run``; set before the server is closed.
         say: is given a line for everything that happens.
         healer: returns what looks after the stubs of a server that is ready.
+        memory: returns what looks at the memory of a server that is ready.
+        turn: is held by the server that is started again for its memory: replicas leak alike, and one of them should answer.
         liveness: returns what asks a server, by its URL for HTTP, whether it lives.
         sleep: waits so many seconds, or until ``stopping``.
         clock: seconds, rising.
@@ -79,6 +82,8 @@ class Supervisor:
         *,
         say: Callable[[str], None] = say,
         healer: Callable[[TritonServer, Callable[[str], None], SupervisorMetrics], Healer] = healer_of,
+        memory: Callable[[TritonServer, Callable[[str], None]], MemoryWatch],
+        turn: threading.Lock,
         liveness: Callable[[str], LivenessWatch] = LivenessWatch,
         sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -89,6 +94,9 @@ class Supervisor:
         self._healer_of = healer
         self._metrics = metrics
         self._healer = healer(server, say, metrics)
+        self._memory_of = memory
+        self._memory = memory(server, say)
+        self._turn, self._has_turn = turn, False
         self._liveness_of = liveness
         self._liveness = liveness(server.http_url)
         self._note_health()
@@ -109,12 +117,18 @@ class Supervisor:
         while (code := self._server.ended(LOOK_S)) is None and not self._stopping.is_set():
             if (reason := self._liveness.look()) is not None:
                 self._server.kill()  # it would not hear a request to stop
-            reason = reason or self._healer.look() or self._server.artifacts.look()
+            reason = reason or self._healer.look() or self._server.artifacts.look() or self._too_large()
             self._server.lost_instances |= self._healer.has_lost
             if reason is not None:
                 return f"is given up ({reason})"
             self._note_health()
         return None if code is None or self._stopping.is_set() else how_it_ended(code)
+
+    def _too_large(self) -> str | None:
+        """Returns why the server is to be started anew for its memory, if it is its turn."""
+        reason = self._memory.look()
+        self._has_turn = reason is not None and self._turn.acquire(blocking=False)
+        return reason if self._has_turn else None
 
     def _note_health(self) -> None:
         down = self._readiness.models_down = self._healer.models_down
@@ -136,6 +150,10 @@ class Supervisor:
     def _welcome(self) -> None:
         self._backoff.started()
         self._metrics.server_restarted()
+        self._memory = self._memory_of(self._server, self._say)
+        if self._has_turn:
+            self._has_turn = False
+            self._turn.release()
         self._healer = self._healer_of(self._server, self._say, self._metrics)
         self._liveness = self._liveness_of(self._server.http_url)
         self._note_health()

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from tests.support.serving import eventually, processes_of, serve_process, server_pid, shared_memory_of
-from tests.support.toy_repository import write_toy_repository
+from tests.support.toy_repository import MODEL, write_toy_repository
 from trireme_client import Client, TriremeError
 from trireme_server.stubs import Stub, find_stubs
 
@@ -273,3 +273,21 @@ def test_a_stop_during_a_restart_leaves_nothing_behind(serving: Serving) -> None
     assert eventually(lambda: serving.said(r"it is started again at once$"))
     assert not serving.said(r"ready again")
     serving.stop()
+
+
+def test_a_server_that_takes_more_and_more_memory_is_started_again(tmp_path: Path) -> None:
+    leaks = "users += len(user)\n            if user[0, 0] == 777: self.kept = np.ones(100_000_000)"
+    repository = write_toy_repository(tmp_path / "repository", model=MODEL.replace("users += len(user)", leaks))
+    with serve_toy(repository, tmp_path, memory_limit_gb=0.7) as serving:
+        before = server_pid(serving.repository)
+        assert not serving.said("its memory is not watched")
+        with (
+            Client(serving.grpc_url, timeout=30) as client,
+            suppress(TriremeError),
+        ):  # it may be noticed before the answer
+            client.recommend(777)
+        assert eventually(lambda: serving.said(r"is given up \(it takes \d\.\d+ GB of memory; the limit is 0\.70 GB\)"))
+        assert eventually(lambda: serving.said(r"^tritonserver is ready again"))
+        assert serving.failures(20) == 0
+        assert server_pid(serving.repository) != before
+        serving.stop()

@@ -93,12 +93,14 @@ def supervise(
     reasons: Sequence[str] = (),
     changes: Sequence[str] = (),
     silence: Sequence[str] = (),
+    growth: Sequence[str] = (),
+    turn: threading.Lock | None = None,
 ) -> tuple[FakeServer, Supervisor, list[str]]:
     clock, said = Clock(), []
     readiness = Readiness()
     server = FakeServer(clock, lives_s, failing_starts, readiness)
     server.artifacts = FakeHealer(changes)
-    healer, liveness = FakeHealer(reasons), FakeHealer(silence)
+    healer, liveness, memory = FakeHealer(reasons), FakeHealer(silence), FakeHealer(growth)
     supervisor = Supervisor(
         server,  # type: ignore[arg-type]
         readiness,
@@ -107,6 +109,8 @@ def supervise(
         say=said.append,
         healer=lambda *_: healer,  # type: ignore[arg-type, return-value]
         liveness=lambda _: liveness,  # type: ignore[arg-type, return-value]
+        memory=lambda *_: memory,  # type: ignore[arg-type, return-value]
+        turn=turn or threading.Lock(),
         sleep=clock.sleep,
         clock=clock,
     )
@@ -179,6 +183,16 @@ def test_a_server_that_does_not_answer_is_killed_and_started_again() -> None:
     assert said[0].startswith("tritonserver (process 7) is given up (it does not answer)")
 
 
+def test_a_server_that_grows_too_large_is_started_again_in_its_turn() -> None:
+    turn = threading.Lock()
+    server, _, said = supervise([None, None], growth=["it takes 9 GB of memory"], turn=turn)
+    assert len(server.restarts) == 1
+    assert said[0].startswith("tritonserver (process 7) is given up (it takes 9 GB of memory)")
+    assert turn.acquire(blocking=False)  # released for the next one
+    server, _, _ = supervise([None, None], growth=["it takes 9 GB of memory"], turn=turn)  # another has it
+    assert server.restarts == []
+
+
 def test_requests_should_not_come_between_a_death_and_the_next_warm_up() -> None:
     server, _, _ = supervise(lives_s=[5.0], failing_starts=1)
     killed = "tritonserver (process 7) was killed by SIGKILL"
@@ -197,6 +211,8 @@ def test_a_server_of_which_a_model_has_no_instance_is_not_ready() -> None:
         threading.Event(),
         healer=lambda *_: healer,  # type: ignore[arg-type, return-value]
         liveness=lambda _: FakeHealer([]),  # type: ignore[arg-type, return-value]
+        memory=lambda *_: FakeHealer([]),  # type: ignore[arg-type, return-value]
+        turn=threading.Lock(),
     )
     assert readiness.why_not() == "no instance works of ranking, retrieval"
     healer.models_down = []
