@@ -58,7 +58,9 @@ def serve(
         Path | None,
         typer.Option(help="Authorities of clients (PEM): only those who show a certificate of theirs are let in."),
     ] = None,
-    log: Annotated[Path | None, typer.Option(help="File for tritonserver's log; default standard error.")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="File for tritonserver's log, at most five of 10 MB; default standard error.")
+    ] = None,
     otlp_url: Annotated[
         str | None, typer.Option(help="Sends the spans of traced requests there, e.g. http://localhost:4318/v1/traces.")
     ] = None,

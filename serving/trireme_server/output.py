@@ -5,10 +5,18 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import IO, TextIO
+from typing import IO, Protocol
 
 KEPT_LINES = 1000
 FINISHES_WITHIN_S = 5.0  # after its end, a server's stubs may hold the pipe for a moment
+
+
+class Sink(Protocol):
+    """Where lines go: a text file."""
+
+    def write(self, line: str, /) -> object: ...
+
+    def flush(self) -> object: ...
 
 
 class Output:
@@ -19,7 +27,7 @@ class Output:
         sink: where the lines go, too; None keeps the last ones only.
     """
 
-    def __init__(self, source: IO[bytes], sink: TextIO | None) -> None:
+    def __init__(self, source: IO[bytes], sink: Sink | None) -> None:
         self._source = source
         self._sink = sink
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)

@@ -11,10 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, TextIO
 
 from trireme_runtime.bundle import PERF_INPUT
 from trireme_runtime.cpu import usable_cpus
@@ -28,7 +27,8 @@ from trireme_server.command import Access, server_command, server_environment
 from trireme_server.errors import ServerError, StartError
 from trireme_server.instances import has_gpu, link_repository
 from trireme_server.log import telling_lines
-from trireme_server.output import Output
+from trireme_server.log_file import LogFile
+from trireme_server.output import Output, Sink
 from trireme_server.plans import check_parity, check_plans
 from trireme_server.ports import Ports, address, choose_ports, listens, reachable
 from trireme_server.preflight import check_affinity, check_repository, entry_models
@@ -55,7 +55,7 @@ class TritonServer:
         host: address or name to listen on; a name stands for its IPv4 address.
         grpc_port, http_port, metrics_port: 0 picks a free one; see ``grpc_url`` and its siblings.
         shares_grpc: listen on ``grpc_port`` beside other servers, among which the kernel divides the connections.
-        log_path: file for the server's log.
+        log_path: file for the server's log, which is appended to, and set aside when it is full, see ``LogFile``.
         show_log: write the server's log to standard error; not together with ``log_path``.
         cpu_affinity: CPUs the server and its stubs may use; None for all.
         ready_timeout_s: how long loading may take, in seconds.
@@ -113,7 +113,6 @@ class TritonServer:
         self._ports = Ports(**self._asked)
         self._show_log = show_log
         self.shm_prefix = ""
-        self._log_mode: Literal["w", "a"] = "w"
         self._output: Output | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -211,7 +210,6 @@ class TritonServer:
         """
         self.stop()
         self._asked = asdict(self._ports)
-        self._log_mode = "a"
         self.start()
 
     def kill(self) -> None:
@@ -304,9 +302,9 @@ class TritonServer:
         self.shm_prefix = f"trireme_{os.getpid()}_{secrets.token_hex(4)}_"
         linked = self.linked
         with ExitStack() as files:
-            sink: TextIO | None = sys.stderr if self._show_log else None
+            sink: Sink | None = sys.stderr if self._show_log else None
             if self.log_path is not None:
-                sink = files.enter_context(self.log_path.open(self._log_mode))
+                sink = files.enter_context(closing(LogFile(self.log_path)))
             files.callback(shutil.rmtree, linked, ignore_errors=True)
             # A host policy that means something leaves none for telling instances apart.
             policies = any(argument.startswith("--host-policy") for argument in self._extra)

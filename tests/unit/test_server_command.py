@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trireme_server.binaries import Binaries, check_stub
 from trireme_server.command import Access, server_command, server_environment
 from trireme_server.embedded import STUB, Wheel, backend_directory
 from trireme_server.log import telling_lines
+from trireme_server.log_file import LogFile
 from trireme_server.output import KEPT_LINES, Output
 from trireme_server.ports import Ports
 
@@ -258,6 +260,29 @@ def test_that_there_is_no_gpu_tells_nothing() -> None:
     )
     assert telling_lines(log) == ["I1126 loading"]
     assert telling_lines(log, info=False) == []
+
+
+def test_a_log_file_that_is_full_is_set_aside_and_the_oldest_goes(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    path.write_text("from before\n")
+    with closing(LogFile(path, max_bytes=30)) as log:
+        for number in range(20):
+            log.write(f"line {number:2} % of all\n")
+    names = ["server.log", *(f"server.log.{number}" for number in range(1, 5))]
+    assert sorted(file.name for file in tmp_path.iterdir()) == names
+    assert all(file.stat().st_size <= 30 for file in tmp_path.iterdir())
+    assert [(tmp_path / name).read_text() for name in names[:2]] == ["line 19 % of all\n", "line 18 % of all\n"]
+
+
+def test_what_an_output_cannot_pass_on_is_kept_all_the_same(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    log = LogFile(tmp_path / "full")
+    log.stream = open("/dev/full", "w")  # noqa: PTH123, SIM115
+    output = Output(os.fdopen(reader, "rb"), log)
+    os.write(writer, b"one\ntwo\n")
+    os.close(writer)
+    output.finish()
+    assert output.text() == "one\ntwo\n"
 
 
 def test_what_an_output_says_is_reacted_to_at_once() -> None:
