@@ -50,9 +50,15 @@ class Delayed:
 
 class TritonPythonModel(TritonPythonModel):
     def initialize(self, args):
+        kind, made = self.chain, []
+
+        def keep(stages):
+            made.append(kind(stages))
+            return made[0]
+
+        self.chain = keep
         super().initialize(args)
-        chain = self._adapter._chain
-        chain.stages = tuple(Delayed(stage) for stage in chain.stages)
+        made[0].stages = tuple(Delayed(stage) for stage in made[0].stages)
 '''
 
 
