@@ -50,6 +50,11 @@ from trireme_export.repository import authored_repository
 print(authored_repository("cpu").parent)
 """
 
+SCENARIOS = """
+from trireme_perf.chaos import shipped_scenarios
+print(len(shipped_scenarios()))
+"""
+
 Install = Callable[[str], Installation]
 
 
@@ -147,3 +152,8 @@ def test_the_authored_repository_travels_with_the_exporter(install: Install) -> 
     files = {path.relative_to(authored) for path in authored.rglob("*") if path.is_file()}
     original = ROOT / "model_repository"
     assert files == {path.relative_to(original) for path in original.rglob("*") if path.is_file()}
+
+
+def test_the_scenarios_travel_with_the_measurements(install: Install) -> None:
+    shipped = int(install("trireme-recsys[perf]").run(SCENARIOS))
+    assert shipped == len([*(ROOT / "perf" / "trireme_perf" / "chaos" / "scenarios").glob("*.yaml")])
