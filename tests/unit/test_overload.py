@@ -136,6 +136,7 @@ def test_figures_are_medians_of_the_rounds_that_count() -> None:
     assert busy["in_time"]["median"] + busy["late"]["median"] + busy["failed"]["median"] == 1
     assert busy["for_nobody"] == {"median": None, "interval": None}
     assert len(busy["of_peak"]["interval"]) == 2
+    assert busy["useful_cpu"]["median"] == pytest.approx(6.5 * 100e-6 / 0.9)  # 5 and 8 answers/s of 100 µs
     assert document["left_out"] == {"fastapi": "missing"}
     assert len(document["turns"]["plain"]) == 3
 

@@ -30,8 +30,9 @@ def to_document(
 
     Of every contestant: ``capacity``, ``peak`` (the highest goodput), ``shed_cost`` (a request that is not computed ÷ a full one,
     in CPU time of the server), and ``points``: by multiple of the capacity, ``goodput``, ``of_peak``, ``ceiling`` and
-    ``of_ceiling`` (of_peak ÷ ceiling), ``in_time``, ``late`` and ``failed`` (which add up to 1), ``for_nobody``, and why
-    rounds do not count (``invalid``). ``turns`` holds every point of every round.
+    ``of_ceiling`` (of_peak ÷ ceiling), ``in_time``, ``late`` and ``failed`` (which add up to 1), ``for_nobody``,
+    ``useful_cpu`` (what full answers in time take at the capacity ÷ what the server used, in CPU time), and why rounds do not
+    count (``invalid``). ``turns`` holds every point of every round.
     """
     points = [point for each in turns.values() for turn in each for point in turn.points]
     return {
@@ -84,6 +85,7 @@ def _point(points: Sequence[Point], turns: Sequence[Turn]) -> dict[str, Any]:
         "late": [point.late_share for point, _ in counted],
         "failed": [point.failed_share for point, _ in counted],
         "for_nobody": [point.for_nobody for point, _ in counted],
+        "useful_cpu": [_useful_cpu(point, turn) for point, turn in counted],
         "server_core_share": [point.server_core_share for point, _ in counted],
         "load_core_share": [point.load_core_share for point, _ in counted],
         "lag_p99_ms": [point.lag_p99_ms for point, _ in counted],
@@ -95,6 +97,13 @@ def _point(points: Sequence[Point], turns: Sequence[Turn]) -> dict[str, Any]:
         "invalid": [point.invalid for point in points if point.invalid],
         "errors": dict(errors.most_common(3)),
     }
+
+
+def _useful_cpu(point: Point, turn: Turn) -> float | None:
+    """The share of the server's CPU time that full answers in time would have taken at the capacity."""
+    if not point.server_core_share:
+        return None
+    return point.goodput * turn.cpu_us / 1e6 / point.server_core_share
 
 
 def _figure(values: Iterable[float | None]) -> dict[str, Any]:
