@@ -22,11 +22,11 @@ SHOWN = {
     "asked": ("asked\n/s", 1, 0),
     "goodput": ("good-\nput/s", 1, 0),
     "ceiling": ("ceil-\ning", 1, 2),
-    "of_ceiling": ("÷ ceil-\ning", 1, 2),
-    "in_time": ("in time\n%", 100, 1),
+    "of_ceiling": ("÷\nceil.", 1, 2),
+    "in_time": ("in\ntime %", 100, 1),
     "late": ("late\n%", 100, 1),
-    "failed": ("failed\n%", 100, 1),
-    "for_nobody": ("nobody\n%", 100, 1),
+    "failed": ("fail-\ned %", 100, 1),
+    "for_nobody": ("no-\nbody %", 100, 1),
 }
 
 
@@ -104,7 +104,7 @@ def _capacity(one: dict[str, Any]) -> str:
 def _curve(one: dict[str, Any], rounds: int) -> Table:
     """A row per multiple of the capacity; a figure that none of them has gets no column."""
     shown = {key: how for key, how in SHOWN.items() if any(point[key]["median"] is not None for point in one["points"])}
-    columns = ["÷\npeak", "interval", *(heading for heading, _, _ in shown.values()), "rounds"]
+    columns = ["÷\npeak", "interval", *(heading for heading, _, _ in shown.values()), "n"]
     table = figures("", columns)
     for point in one["points"]:
         cells = (number(_times(point[key]["median"], factor), digits) for key, (_, factor, digits) in shown.items())

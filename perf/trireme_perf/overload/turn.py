@@ -67,6 +67,7 @@ async def take_turn(
     capacity, cpu_us = await measurement.closed("ask_patiently")
     shed_cpu_us = await measurement.shed_cpu_us() if contestant.sheds_plainly else None
     points = []
+    await measurement.count()
     for multiple in multiples:
         points.append(await measurement.point(multiple, multiple * capacity, seconds, deadline_s))
         on_point(points[-1])
@@ -77,6 +78,7 @@ class _Measurement:
     def __init__(self, contestant: Contestant, served: Served, generators: Generators) -> None:
         self._model, self._served, self._generators = contestant.model, served, generators
         self._cut_short = 0.0
+        self._computed: int | None = None
 
     async def closed(self, method: str) -> tuple[float, float]:
         """Returns the users/s of a closed loop, and the server's CPU time per user in µs."""
@@ -95,27 +97,23 @@ class _Measurement:
         return cpu_us
 
     async def point(self, multiple: float, rate: float, seconds: float, deadline_s: float) -> Point:
-        before = await self._computed()
+        before = self._computed
         meter = self._served.server.meter(self._generators.pids)
         parts = await self._generators.load(rate, seconds)
         usage = meter.read()
         self._served.server.check()
         await self._generators.settle()
         point = merge(parts, usage, multiple, rate, seconds, deadline_s)
-        after = await self._computed()
-        if before is None or after is None:
+        await self.count()
+        if before is None or self._computed is None:
             return point
-        return replace(point, computed_full=after - before - len(self._generators.pids))  # without those that settled
+        settling = len(self._generators.pids)  # requests that are not of the load
+        return replace(point, computed_full=self._computed - before - settling)
 
-    async def _crowd(self, method: str, users: int) -> Crowd:
-        crowd = await self._generators.closed(method, users, CONCURRENCY)
-        self._served.server.check()
-        return crowd
-
-    async def _computed(self) -> int | None:
-        """Returns the full answers of the model so far; None of a server that does not count them."""
+    async def count(self) -> None:
+        """Reads the full answers of the model so far, which the next point is counted from, if the server counts them."""
         if not self._served.metrics_url:
-            return None
+            return
         await asyncio.sleep(PUBLISHED_S)
         samples = [sample for family in read_metrics(self._served.metrics_url) for sample in family.samples]
         counted = [
@@ -123,4 +121,9 @@ class _Measurement:
             for sample in samples
             if sample.name == ANSWERS and sample.labels["model"] == self._model and sample.labels["rung"] == str(FULL)
         ]
-        return round(sum(counted)) if counted else None
+        self._computed = round(sum(counted)) if counted else None
+
+    async def _crowd(self, method: str, users: int) -> Crowd:
+        crowd = await self._generators.closed(method, users, CONCURRENCY)
+        self._served.server.check()
+        return crowd
