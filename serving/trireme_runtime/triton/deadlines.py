@@ -151,8 +151,9 @@ class Deadlines:
                 return False
             if asked.timeout:
                 age = _age(asked.parameters, now)
-                least = min(least, asked.timeout - (longest if age is None else age))
-                if asked.timeout < longest:
+                left = asked.timeout - (longest if age is None else age)
+                least = min(least, left)
+                if 2 * left < asked.timeout < longest:
                     return False
             rows += asked.rows
         return least > 0 and RETURN_NS + self.full.costs.estimate(rows) <= least
