@@ -50,7 +50,10 @@ class SyncSession(Session):
             if len(rpcs) == 1 and self.cancels:
                 return [self._answer(rpcs[0], self._call, rpcs[0])]
             if len(rpcs) == 1 and self._direct.begin():
-                return [self._answer(rpcs[0], self._call_directly, rpcs[0])]
+                try:
+                    return [self._answer(rpcs[0], self._call_directly, rpcs[0])]
+                finally:
+                    self._direct.end()
             start = self._fly_alone if len(rpcs) == 1 else self._fly
             with closing(staggered(rpcs, start, self.leave)) as flights:
                 return [self._answer(rpc, self._land, flying) for rpc, flying in zip(rpcs, flights, strict=True)]
@@ -90,7 +93,6 @@ class SyncSession(Session):
                 return self.method(rpc)(**self.arguments(rpc, recorder, ends=True))
         finally:
             self.flying.discard(calling)
-            self._direct.end()
 
     def start(self, rpc: Rpc) -> Any:
         """Starts an RPC; returns its gRPC future."""
