@@ -214,8 +214,9 @@ class TritonServer:
 
     def kill(self) -> None:
         """Kills tritonserver, and leaves what it started to ``stop`` or ``restart``."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid or 0, signal.SIGKILL)
+        if self.pid is not None:  # 0 would be our own group
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """Ends the server and all it started when it has answered what it was asked, or after the grace.
