@@ -46,6 +46,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("load: {rate: 3}", ["load.rate: unknown key; ", "of_capacity"]),
         ("load: {timeout_ms: 100}", ["load: timeout_ms 100 must be below deadline_ms 100"]),
         ("at_s: 9\nlifted_at_s: 8", ["at_s 9, lifted_at_s 8 and seconds 20 must be in this order"]),
+        ("load: {hedge: true}", ["load.hedge needs a second server: serving.servers is 1"]),
         ("fault: {action: kill}", ["fault: action is 'kill'; allowed: ", "kill_server"]),
         ("fault: {action: hog, arguments: {cores: 2}}", ["hog takes no argument 'cores'; allowed: processes"]),
         ("fault: {action: kill_stub, arguments: {x: 2}}", ["kill_stub takes no argument 'x'; allowed: none"]),

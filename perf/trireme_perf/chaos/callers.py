@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_client import AsyncClient, Coalescing, Recommendations, TriremeError
+from trireme_client import AsyncClient, Coalescing, Hedging, Recommendations, TriremeError
 from trireme_perf.chaos.expected import Judge
 from trireme_perf.chaos.scenario import Load
 from trireme_perf.chaos.timeline import NO_ANSWER, Timeline
@@ -117,6 +117,7 @@ def _client(urls: Sequence[str], model: str, load: Load) -> AsyncClient:
         model=model,
         timeout=load.timeout_ms / 1e3,
         coalescing=Coalescing() if load.coalescing else None,
+        hedge=Hedging() if load.hedge else None,
         fallback=True,
     )
 

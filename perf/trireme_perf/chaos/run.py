@@ -129,7 +129,9 @@ class _Run:
             start = time.monotonic() + LEAD_S
             callers.start(start)
             with self._fault(start):
-                _sleep_until(start + scenario.lifted_at_s)
+                # It lasts as long as it should, also if it took a while to begin, but not longer than the load.
+                end = max(start + scenario.lifted_at_s, time.monotonic() + scenario.lifted_at_s - scenario.at_s)
+                _sleep_until(min(end, start + scenario.seconds))
             timeline = merged(callers.timelines(start + scenario.seconds + 60.0 - time.monotonic()))
         growth = self._memory() / before - 1
         try:

@@ -27,6 +27,9 @@ class Load(Section):
     timeout_ms: float = Field(80.0, gt=0, description="timeout that the clients are given, ms; below the deadline")
     clients: int = Field(1, ge=1, le=16, description="processes that ask, each with one client")
     coalescing: bool = Field(True, description="whether the calls of a client share RPCs")
+    hedge: bool = Field(
+        False, description="whether a client asks a second server when the first is slow; needs two servers"
+    )
     k: int = Field(10, ge=1, le=1000, description="items per answer")
 
     @model_validator(mode="after")
@@ -104,11 +107,13 @@ class Scenario(Section):
     floors: Floors = Field(Floors(), description="below which a run fails")
 
     @model_validator(mode="after")
-    def _in_order(self) -> Scenario:
+    def _fits(self) -> Scenario:
         if not self.at_s <= self.lifted_at_s <= self.seconds:
             raise ValueError(
                 f"at_s {self.at_s:g}, lifted_at_s {self.lifted_at_s:g} and seconds {self.seconds:g} must be in this order"
             )
+        if self.load.hedge and self.serving.servers < 2:
+            raise ValueError(f"load.hedge needs a second server: serving.servers is {self.serving.servers}")
         return self
 
     def of_length(self, seconds: float) -> Scenario:

@@ -16,6 +16,10 @@ LAG = 0.1
 AT_LEAST = ("available", "full_calm", "full_fault", "full_after", "reached")
 
 
+#: Figures that a late load does not excuse.
+STRICT = ("wrong", "failed", "deaths")
+
+
 @dataclass(frozen=True)
 class Check:
     """A figure against its floor; found None: there is none, as of a server that has not recovered."""
@@ -40,14 +44,13 @@ def check_floors(floors: Floors, figures: Mapping[str, Any]) -> list[Check]:
 
 
 def verdict(checks: list[Check], lag_s: float, deadline_s: float, ended: str | None) -> str:
-    """Returns ``failed``, ``invalid`` (floors were reached or not, but the load was late), or ``passed``.
+    """Returns ``failed``, ``invalid`` (nothing is known of the other floors: the load was late), or ``passed``.
 
     Args:
         lag_s: p99 of how late the load was.
         ended: how ``trireme serve`` ended, None if it did not.
     """
-    strict = [check for check in checks if check.name in ("wrong", "deaths")]
-    if ended or not all(check.ok for check in strict):
+    if ended or not all(check.ok for check in checks if check.name in STRICT):
         return "failed"
     if lag_s > LAG * deadline_s:
         return "invalid"

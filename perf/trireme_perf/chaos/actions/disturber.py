@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from trireme_perf.errors import PerfError
 
 __all__ = ["Disturb", "disturbing"]
 
-STOP_S, NICE = 60.0, 10
+PATIENCE_S, NICE = 60.0, 10
 
 Disturb = Callable[..., Counter[str]]
 """Goes on until the event that comes first is set; returns what it counted. A function of a module."""
@@ -25,10 +24,11 @@ Disturb = Callable[..., Counter[str]]
 
 @contextmanager
 def disturbing(scene: Scene, work: Disturb, *arguments: Any) -> Iterator[None]:
-    """Runs ``work(event, *arguments)`` in a process until the block is left; notes what it returns.
+    """Runs ``work(event, *arguments)`` in a process, which has started when this yields, until the block is left; notes what it
+    returns.
 
     Raises:
-        PerfError: it has ended early, or does not end.
+        PerfError: it does not start, has ended early, or does not end.
     """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -37,11 +37,10 @@ def disturbing(scene: Scene, work: Disturb, *arguments: Any) -> Iterator[None]:
     process.start()
     there.close()
     try:
+        _receive(here, f"{work.__name__} does not start")
         yield
         stop.set()
-        if not here.poll(STOP_S):
-            raise PerfError(f"{work.__name__} does not end")
-        found = here.recv()
+        found = _receive(here, f"{work.__name__} does not end")
     except EOFError:
         raise PerfError(f"{work.__name__} has ended without a result") from None
     finally:
@@ -50,6 +49,12 @@ def disturbing(scene: Scene, work: Disturb, *arguments: Any) -> Iterator[None]:
     if isinstance(found, str):
         raise PerfError(f"{work.__name__} failed: {found}")
     scene.note(**found)
+
+
+def _receive(pipe: Connection, problem: str) -> Any:
+    if not pipe.poll(PATIENCE_S):
+        raise PerfError(problem)
+    return pipe.recv()
 
 
 def _cores(scene: Scene) -> set[int]:
@@ -66,7 +71,7 @@ def _allowed() -> set[int]:
 def _run(cores: set[int], work: Disturb, stop: Event, pipe: Connection, arguments: tuple[Any, ...]) -> None:
     os.sched_setaffinity(0, cores)
     os.nice(NICE)
-    threading.current_thread().name = work.__name__
+    pipe.send(True)
     try:
         pipe.send(dict(work(stop, *arguments)))
     except Exception as error:
