@@ -38,9 +38,8 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         call = self._join(request, timeout, waiter, recorder)
-        leave_by = self.flights.leave_by(call)
-        if leave_by < self._alarm_at:
-            self._set_alarm(leave_by)
+        if call.deadline < self._alarm_at:
+            self._set_alarm(call.deadline)
         self._schedule_flush(loop)
         try:
             result: Recommendations = await waiter
@@ -127,7 +126,7 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
             waiter.set_result(result)
 
     def _look_at_deadlines(self) -> None:
-        """Ends the calls whose deadline has passed, and sends those that are in a hurry.
+        """Ends the calls whose deadline has passed, and sends what may leave now.
 
         One timer serves all calls. It is set to the earliest deadline and left alone when that call is answered: with
         equal time limits it fires once per limit, not once per call.
@@ -136,7 +135,7 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
         for call in self.flights.overdue(now):
             self._abandon(call, late=True)
             self._wake(call, self._session.timed_out(call.seconds))
-        self._flush(hurry=self.flights.hurried(now))
+        self._flush()
         self._set_alarm(self.flights.next_look(now))
 
     def _set_alarm(self, moment: float) -> None:

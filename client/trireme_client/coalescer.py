@@ -79,14 +79,14 @@ class Coalescer(ABC, Generic[S]):
         for call in self.flights.clear():
             self._settle(call, self._session.closed_meanwhile())
 
-    def _flush(self, hurry: bool = False) -> None:
+    def _flush(self) -> None:
         """Sends what may leave now."""
         while self.flights.pending:
             codec, now = self._session.codec, self._clock()
             if codec is None:
                 self._start_loading()
                 return
-            flight, late = self.flights.take(now, int(min(self._max_users, codec.info.max_batch_size)), hurry)
+            flight, late = self.flights.take(now, int(min(self._max_users, codec.info.max_batch_size)))
             for call in late:
                 self._wake(call, self._session.timed_out(call.seconds))
             if flight is None:

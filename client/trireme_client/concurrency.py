@@ -1,4 +1,4 @@
-"""How many RPCs may be in flight, from the latencies of earlier ones. It knows neither calls nor clocks."""
+"""How many RPCs may be in flight, and how large they may be, from the latencies of earlier ones. It knows no calls, no clock."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ _FADE = 0.95
 # Seconds after which the latency of a lone RPC is measured again, as in BBR (Cardwell et al., 2016): a server that
 # always has another RPC to work on never shows how fast it is.
 _MEASURE_EVERY = 10.0
+
+# The share of a call's time that its RPC may take: it may have to wait for the one before it.
+_SHARE_OF_TIME = 1 / 3
+
+# Users of the first RPCs at most, and how many more after a full one that was in time, once one was not.
+_FIRST_USERS, _MORE_USERS = 16.0, 1 / 4
 
 # Seconds that an RPC takes at least: the clock may show none between two readings.
 _LEAST = 1e-6
@@ -118,3 +124,38 @@ class ConcurrencyLimit:
     def _decrease(self, factor: float) -> None:
         self._limit = max(1.0, self._limit * factor)
         self._queued = 0.0  # what is measured next is the effect of this step
+
+
+class SizeLimit:
+    """The number of users of an RPC, such that it takes no more than a third of the time that its calls have.
+
+    It doubles until an RPC takes longer for the first time (slow start, Jacobson and Karels, 1988). From then on, it falls
+    halfway to what would have been in time after each one that was not, and rises slowly.
+    """
+
+    __slots__ = ("_has_been_late", "_users")
+
+    def __init__(self) -> None:
+        self._users = _FIRST_USERS
+        self._has_been_late = False
+
+    def allowed(self, most: int) -> int:
+        """Returns how many users the next RPC may have, of ``most`` that the model takes."""
+        return max(1, min(most, int(self._users)))
+
+    def answered(self, users: int, latency: float, seconds: float, most: int) -> None:
+        """Notes an RPC that was answered.
+
+        Args:
+            users: its users.
+            latency: the seconds that it took.
+            seconds: those that the most urgent of its calls had in all.
+            most: as of ``allowed``, when it was sent.
+        """
+        fits = users * _SHARE_OF_TIME * seconds / max(latency, _LEAST)
+        if fits < users:
+            self._has_been_late = True
+            self._users = max(1.0, min(self._users, (self._users + fits) / 2))
+        elif users >= self.allowed(most):
+            more = self._users + _MORE_USERS if self._has_been_late else 2 * self._users
+            self._users = min(float(most), more)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .codec import Codec
-from .concurrency import ConcurrencyLimit
+from .concurrency import ConcurrencyLimit, SizeLimit
 from .deadlines import Deadlines
 from .errors import OverloadedError
 from .options import Coalescing
@@ -16,12 +16,9 @@ from .recommendations import Recommendations
 from .recorder import NO_CALL, Recorder
 from .requests import CheckedRequest
 
-# A waiting call is in a hurry once fewer than this many usual latencies are left until its deadline.
-_HURRY = 2.0
-
 # An RPC in flight no longer counts against the limit after this many usual latencies, but not before so many seconds; and
 # before the first answer, when no latency is known, after so many. So one that never ends does not hold up the others.
-_STUCK, _STUCK_LEAST, _STUCK_UNKNOWN = 10.0, 0.1, 1.0
+_STUCK, _STUCK_LEAST, _STUCK_UNKNOWN = 5.0, 0.1, 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -75,20 +72,24 @@ class Flight:
 
 
 class Flights:
-    """The calls that wait, first in, first out, and the RPCs in flight that carry the others.
+    """The calls that wait, and the RPCs in flight that carry the others.
 
-    Calls in the background wait in a lane of their own and leave when no other waits.
+    They leave first in, first out, until the oldest has waited for half of its time: then the newest leave first ("adaptive
+    LIFO", Maurer, Fail at Scale, 2015). Where more come than the server can answer, some are late whatever is done, and in turn
+    all would be answered just after their deadlines. Calls in the background wait in a lane of their own and leave last.
 
     Calls gather while as many RPCs are in flight as the limit allows, and otherwise leave at once. So an idle client adds
     no wait, and RPCs grow with the load.
 
     Attributes:
         limit: how many RPCs may be in flight.
+        users: how many users each may have.
         in_flight: those that are.
     """
 
     def __init__(self, options: Coalescing) -> None:
         self.limit = ConcurrencyLimit(options.max_in_flight)
+        self.users = SizeLimit()
         self.in_flight: set[Flight] = set()
         self._pending = [0, 0]  # of both lanes
         self._max_pending = options.max_pending
@@ -97,8 +98,7 @@ class Flights:
         self._lanes: tuple[deque[Call], deque[Call]] = (deque(), deque())  # the second: in the background
         self._again: deque[tuple[deque[Call], Retries]] = deque()
         self._deadlines = Deadlines[Call](lambda call: not call.settled)
-        self._waiting = Deadlines[Call](lambda call: not call.settled and call.flight is None)
-        self._size = 1
+        self._most_users = self._size = 1
         self._alone: Flight | None = None
 
     @property
@@ -122,13 +122,11 @@ class Flights:
     def note_deadline(self, call: Call) -> None:
         """Notes the deadline of a call that waits."""
         self._deadlines.add(call)
-        self._waiting.add(call)
 
     def add_again(self, calls: list[Call], retries: Retries) -> None:
         """Lets calls of a refused flight wait again, to be sent apart from all others and before them."""
         for call in calls:
             call.flight = None
-            self._waiting.add(call)
             self._pending[call.request.background] += 1
         self._again.append((deque(calls), retries))
 
@@ -148,10 +146,6 @@ class Flights:
         groups = (*(calls for calls, _ in self._again), *self._lanes)
         return [call for group in groups for call in group if not call.settled]
 
-    def leave_by(self, call: Call) -> float:
-        """Returns the moment from which a waiting call is in a hurry."""
-        return call.deadline - _HURRY * self.limit.latency
-
     def overdue(self, now: float) -> list[Call]:
         """Returns the calls whose deadline has passed, waiting or in flight, and settles them."""
         calls = []
@@ -160,18 +154,11 @@ class Flights:
             calls.append(call)
         return calls
 
-    def hurried(self, now: float) -> bool:
-        """Returns whether a call that waits is in a hurry."""
-        first = self._waiting.first()
-        return first is not None and self.leave_by(first) <= now
-
     def next_look(self, now: float) -> float:
-        """Returns the moment of the next deadline, of the next hurry or of the next RPC that counts as stuck."""
+        """Returns the moment of the next deadline, or of the next RPC that counts as stuck."""
         moments = [math.inf]
         if (call := self._deadlines.first()) is not None:
             moments.append(call.deadline)
-        if (call := self._waiting.first()) is not None and self.leave_by(call) > now:
-            moments.append(self.leave_by(call))
         if self.pending:
             moments.append(self.next_stuck(now))
         return min(moments)
@@ -190,42 +177,47 @@ class Flights:
         after = self._stuck_after()
         return sum(flight.sent + after > now for flight in self.in_flight)
 
-    def take(self, now: float, size: int, hurry: bool = False) -> tuple[Flight | None, list[Call]]:
-        """Takes up to ``size`` waiting calls for the next RPC, and settles those that are too late for it.
+    def take(self, now: float, most: int) -> tuple[Flight | None, list[Call]]:
+        """Takes waiting calls for the next RPC, and settles those that are too late for it.
 
         A call is too late if, at the usual latency, its answer would come after its deadline: the server would work on
         it for nothing while the others wait.
 
         Args:
             now: the moment of the clock.
-            size: users that one RPC takes.
-            hurry: lets one RPC more than the limit leave, for a call that cannot wait any longer.
+            most: users that the server takes in one RPC.
 
         Returns:
             The flight, None if nothing may leave; and the calls that are too late.
         """
-        self._size = size
+        self._most_users, self._size = most, self.users.allowed(most)
         late: list[Call] = []
         calls: list[Call] = []
         retries = None
         counted = self._counted(now)
-        if counted < self.limit.allowed(now) + hurry and len(self.in_flight) < self._most_in_flight:
+        if counted < self.limit.allowed(now) and len(self.in_flight) < self._most_in_flight:
             least = self.limit.latency if counted else 0.0
             while self.pending and not calls:
-                retries = self._pop(calls, late, now + least, size)
+                retries = self._pop(calls, late, now + least)
         if not calls:
             return None, late
         return self._send(calls, retries, counted, now), late
 
-    def _pop(self, calls: list[Call], late: list[Call], before: float, size: int) -> Retries | None:
+    def _pop(self, calls: list[Call], late: list[Call], before: float) -> Retries | None:
         """Moves calls out of the group to be sent again whose turn it is, or else out of the first lane with calls."""
         group, retries = self._again[0] if self._again else (self._lanes[0] or self._lanes[1], None)
-        while group and len(calls) < size:
-            call = group.popleft()
+        newest: list[Call] = []
+        while group and len(calls) + len(newest) < self._size:
+            if group[0].settled:  # such as those that were overtaken: nobody else takes them away
+                group.popleft()
+                continue
+            overtaken = retries is None and _is_overtaken(group[0], before)
+            call = group.pop() if overtaken else group.popleft()
             if not call.settled:
                 self._pending[call.request.background] -= 1
                 call.settled = call.deadline <= before
-                (late if call.settled else calls).append(call)
+                (late if call.settled else newest if overtaken else calls).append(call)
+        calls += reversed(newest)
         if self._again and not self._again[0][0]:
             self._again.popleft()
         return retries
@@ -241,6 +233,8 @@ class Flights:
     def answered(self, flight: Flight, now: float) -> None:
         """Ends a flight whose answer came."""
         self.in_flight.discard(flight)
+        seconds = min((call.seconds for call in flight.calls if call.seconds is not None), default=math.inf)
+        self.users.answered(len(flight.calls), now - flight.sent, seconds, self._most_users)
         self.limit.answered(
             len(flight.calls),
             now - flight.sent,
@@ -268,3 +262,8 @@ class Flights:
         for lane in self._lanes:
             lane.clear()
         return calls
+
+
+def _is_overtaken(call: Call, now: float) -> bool:
+    """Returns whether newer calls leave before this one, the oldest that waits."""
+    return call.seconds is not None and call.deadline - now < call.seconds / 2

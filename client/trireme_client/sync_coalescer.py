@@ -67,15 +67,13 @@ class SyncCoalescer(Coalescer[SyncSession]):
                     self.flights.end(call)
                     self._abandon(call, late=True)
                     raise self._session.timed_out(call.seconds)
-                self._flush(hurry=self.flights.leave_by(call) <= now)
+                self._flush()
 
     def _patience(self, call: Call) -> float:
-        """Returns the seconds until the next look at a call: at its deadline, or when it is in a hurry to leave."""
+        """Returns the seconds until the next look at a call: at its deadline, or when an RPC counts as stuck."""
         now = self._clock()
         moment = call.deadline
         if call.flight is None:
-            if self.flights.leave_by(call) > now:
-                moment = self.flights.leave_by(call)
             with self._lock:
                 moment = min(moment, self.flights.next_stuck(now))
         if call.connecting:  # its deadline may become an earlier one
