@@ -5,11 +5,13 @@ goes on saying so when no instance of a model is left.
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from trireme_server.ports import address, bind, reachable
 
@@ -92,6 +94,11 @@ class _Server(ThreadingHTTPServer):
         self.socket = bound
         self.ready, self.metrics = ready, metrics
         self.server_activate()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of callers who hang up: Python would print each time where the answer was being written."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 
 import pytest
 
+from tests.support.serving import eventually
 from trireme_server import OptionError, PortInUseError
 from trireme_server.health import HealthEndpoint, Readiness, any_ready
 
@@ -40,6 +43,36 @@ def test_a_caller_who_never_asks_holds_up_nobody() -> None:
         port = int(health.url.split(":")[2].partition("/")[0])
         with socket.create_connection(("127.0.0.1", port)):
             assert ask(health.url) == (200, "ready\n")
+
+
+def test_a_caller_who_hangs_up_is_no_news_and_a_fault_of_ours_is(capsys: pytest.CaptureFixture[str]) -> None:
+    answering, hung_up, done = threading.Event(), threading.Event(), threading.Event()
+
+    def ready() -> tuple[bool, str]:
+        answering.set()
+        hung_up.wait(10)
+        return True, "ready"
+
+    with HealthEndpoint("127.0.0.1", 0, ready, lambda: b"%d" % (1 // 0)) as health:
+        finish = health._server.shutdown_request
+
+        def finished(request: object) -> None:
+            finish(request)  # type: ignore[arg-type]
+            done.set()
+
+        health._server.shutdown_request = finished  # type: ignore[method-assign]
+        port = int(health.url.split(":")[2].partition("/")[0])
+        caller = socket.create_connection(("127.0.0.1", port))
+        caller.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
+        assert answering.wait(10)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        caller.close()
+        hung_up.set()
+        assert done.wait(10)
+        assert capsys.readouterr().err == ""
+        with pytest.raises(OSError, match="Remote end closed"):
+            ask(health.url.replace("/ready", "/metrics"))
+        assert eventually(lambda: "ZeroDivisionError" in capsys.readouterr().err)
 
 
 def test_a_port_that_is_taken_or_none_is_refused_by_name() -> None:
