@@ -1,0 +1,202 @@
+"""What the feature store holds of a user: one packed value of a fixed size, whose layout depends on the bundle's sizes alone.
+
+A value is little endian, padded to whole words of 8 bytes:
+
+| offset | field | dtype | meaning |
+|---|---|---|---|
+| 0 | header | uint32 [3] | magic, layout version + L · 2¹⁶, F + (D − 1) · 2¹⁶ |
+| 12 | count | int32 | events in the history |
+| 16 | written_ms | int64 | when the value was written |
+| 24 | encoding | uint64 | id of the bundle for which category and number are encoded, 0 = they are not given |
+| 32 | history | int64 [L] | item ids as clients know them, left-padded with −1, newest last |
+| 32 + 8 L | time_ms | int64 [L] | when each event happened, rising, −1 padding |
+| 32 + 16 L | category | int32 [F] | category indices of the user, 0 = unknown |
+| 32 + 16 L + 4 F | number | float32 [D − 1] | standardised numbers of the user, 0 = unknown |
+
+Times are milliseconds since 1970. A history outlives the bundle, since it holds outside ids; features do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from trireme_runtime.arrays import stable_partition
+from trireme_runtime.schema import Dims
+
+__all__ = [
+    "ABSENT",
+    "CORRUPT",
+    "FRESH",
+    "NAMESPACE",
+    "STATES",
+    "UNREACHABLE",
+    "RecordLayout",
+    "extend",
+    "merge",
+    "user_key",
+]
+
+MAGIC = int.from_bytes(b"TRIu", "little")
+VERSION = 1
+#: What the sizes of a layout are held to, by the header.
+LARGEST = 2**16 - 1
+
+#: What a store knows of a user: no value; a value; one that cannot be used; the store could not be asked.
+ABSENT, FRESH, CORRUPT, UNREACHABLE = range(4)
+#: Their names, in metrics.
+STATES = ("absent", "fresh", "corrupt", "unreachable")
+
+#: What a namespace may be called.
+NAMESPACE = re.compile("[A-Za-z0-9._-]{1,64}")
+
+
+def user_key(namespace: str, user_id: int) -> str:
+    """Returns the key of a user's value. The braces make the id alone decide about the node of a Redis Cluster, so that other
+    keys of the same user can be on the same one."""
+    return f"trireme:{namespace}:user:{{{user_id}}}"
+
+
+class RecordLayout:
+    """The values of bundles with these sizes.
+
+    Args:
+        history: L, events in a history.
+        category: F, categorical features of a user.
+        number: D − 1, numerical features of a user.
+
+    Raises:
+        ValueError: a size does not fit the header.
+    """
+
+    def __init__(self, history: int, category: int, number: int) -> None:
+        for name, size in (("history", history), ("category", category), ("number", number)):
+            if not 0 <= size <= LARGEST:
+                raise ValueError(f"a record's {name} has {size} values, allowed are up to {LARGEST}")
+        self.history = history
+        self.dtype = np.dtype(
+            [
+                ("header", "<u4", (3,)),
+                ("count", "<i4"),
+                ("written_ms", "<i8"),
+                ("encoding", "<u8"),
+                ("history", "<i8", (history,)),
+                ("time_ms", "<i8", (history,)),
+                ("category", "<i4", (category,)),
+                ("number", "<f4", (number,)),
+                # Of the dtype's own padding NumPy copies whatever was in memory.
+                ("padding", "<u4", ((category + number) % 2,)),
+            ]
+        )
+        self._header = np.array([MAGIC, VERSION | history << 16, category | number << 16], dtype="<u4")
+        # The column from which on a row holds events is L − count.
+        self._place = np.arange(history)
+        self._none = self.empty(1).tobytes()
+
+    @classmethod
+    def of(cls, dims: Dims) -> RecordLayout:
+        """Returns the layout for a bundle of these sizes."""
+        return cls(dims.history, dims.category, dims.number - 1)
+
+    def empty(self, users: int) -> np.ndarray:
+        """Returns so many values without events and features, to be filled: structured [users]."""
+        records = np.zeros(users, self.dtype)
+        records["header"] = self._header
+        records["history"] = records["time_ms"] = -1
+        return records
+
+    def decode(self, values: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the values of a batch, read only, and the state of each: structured [n] and uint8 [n].
+
+        A value that is not FRESH is an empty one: nothing of what is CORRUPT is handed on.
+        """
+        size, none = self.dtype.itemsize, self._none
+        state = np.array(
+            [ABSENT if value is None else FRESH if len(value) == size else CORRUPT for value in values], np.uint8
+        )
+        complete = all(value is not None and len(value) == size for value in values)
+        held = values if complete else [none if value is None or len(value) != size else value for value in values]
+        records = np.frombuffer(b"".join(held), self.dtype)  # type: ignore[arg-type]
+        sound = self._sound(records)
+        if not sound.all():
+            state[~sound] = CORRUPT
+            records = np.where(sound, records, self.empty(1))
+        return records, state
+
+    def _sound(self, records: np.ndarray) -> np.ndarray:
+        """Which of ``records`` say of themselves what this layout does, and hold only values that it allows: bool [n]."""
+        history, time, count = records["history"], records["time_ms"], records["count"]
+        is_event = self._place >= self.history - count[:, None]
+        sound = (records["header"] == self._header).all(axis=1)
+        sound &= (count >= 0) & (count <= self.history) & (records["written_ms"] >= 0)
+        sound &= ((history >= 0) == is_event).all(axis=1) & ((time >= 0) == is_event).all(axis=1)
+        sound &= (
+            (history >= -1).all(axis=1) & (time[:, :1] >= -1).all(axis=1) & (time[:, 1:] >= time[:, :-1]).all(axis=1)
+        )
+        sound &= (records["category"] >= 0).all(axis=1) & np.isfinite(records["number"]).all(axis=1)
+        return sound
+
+
+def extend(record: np.ndarray, item_id: np.ndarray, time_ms: np.ndarray) -> int:
+    """Adds events to the history of one value (structured []), in place, and returns how many of them are in it now that were not
+    before.
+
+    The history depends on the events alone, not on the order or the number of times in which they come: they are ordered by time,
+    and those of one time by item; an event of the same item at the same time is the same event; the last L stay.
+
+    Args:
+        item_id: int64 [m], from 0.
+        time_ms: int64 [m], from 0.
+    """
+    length, count = record["history"].size, int(record["count"])
+    before = length - count
+    item = np.concatenate([record["history"][before:], item_id])
+    time = np.concatenate([record["time_ms"][before:], time_ms])
+    order = np.lexsort((np.arange(item.size), item, time))  # of equal ones that first which was there before
+    item, time = item[order], time[order]
+    first = np.ones(item.size, dtype=bool)
+    first[1:] = (item[1:] != item[:-1]) | (time[1:] != time[:-1])
+    kept = np.flatnonzero(first)[-length:]
+    record["history"][length - kept.size :] = item[kept]
+    record["time_ms"][length - kept.size :] = time[kept]
+    record["count"] = kept.size
+    return int(np.count_nonzero(order[kept] >= count))
+
+
+def merge(stored: np.ndarray, fresh: np.ndarray, time_ms: np.ndarray, until_ms: int | None) -> np.ndarray:
+    """Returns the last L of the stored history of each user, followed by the fresh events that it does not hold yet.
+
+    A new bundle's stored history holds events that a store already had. Where it is known until when it reaches, later events
+    follow it, and no others: one that came too late to be trained on is left out. Where it is not known (the data has a
+    sequence instead of times), the events with which the fresh history begins and the stored one ends are taken as the same
+    ones, the longest such run.
+
+    Args:
+        stored: int [n, L], items (ids or indices), left-padded with −1, newest last.
+        fresh: the same of the store; padding may be anywhere.
+        time_ms: int64 [n, L], when each fresh event happened.
+        until_ms: the time of the last event that the bundle was trained on; None if it is not known.
+
+    Returns:
+        The dtype of ``stored`` [n, L], left-padded with −1, newest last.
+    """
+    follows = fresh >= 0
+    if until_ms is not None:
+        follows &= time_ms > until_ms
+    else:
+        for row in np.flatnonzero((fresh == stored[:, -1:]).any(axis=1) & (stored[:, -1] >= 0)):
+            place = np.flatnonzero(follows[row])
+            follows[row, place[: _overlap(stored[row], fresh[row, place])]] = False
+    both = np.concatenate([stored, np.where(follows, fresh, -1).astype(stored.dtype)], axis=1)
+    order = stable_partition(both < 0, both.shape[1])[:, stored.shape[1] :]
+    return np.take_along_axis(both, order, axis=1)
+
+
+def _overlap(stored: np.ndarray, fresh: np.ndarray) -> int:
+    """The length of the longest beginning of ``fresh`` with which ``stored`` ends."""
+    for length in np.flatnonzero(fresh == stored[-1])[::-1] + 1:
+        if length <= stored.size and np.array_equal(stored[stored.size - length :], fresh[:length]):
+            return int(length)
+    return 0

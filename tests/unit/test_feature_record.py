@@ -1,0 +1,204 @@
+"""The values of the feature store: their layout, what counts as damaged, and how events join histories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.toy import DIMS
+from trireme_runtime.features.record import ABSENT, CORRUPT, FRESH, RecordLayout, extend, merge, user_key
+
+LENGTH = 5
+LAYOUT = RecordLayout(LENGTH, 2, 3)
+
+EVENTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), max_size=12)
+
+
+def record(*events: tuple[int, int], layout: RecordLayout = LAYOUT, **fields: Any) -> np.ndarray:
+    """A value of [1] with these (item, time)s."""
+    made = layout.empty(1)
+    add(made, events)
+    for name, value in fields.items():
+        made[name] = value
+    return made
+
+
+def add(made: np.ndarray, events: Any) -> int:
+    item, time = np.array(list(events), dtype=np.int64).reshape(-1, 2).T
+    return extend(made[0], item, time)
+
+
+def padded(*items: int) -> list[int]:
+    return [-1] * (LENGTH - len(items)) + list(items)
+
+
+def test_a_value_has_the_documented_offsets() -> None:
+    offsets = {name: field[1] for name, field in (LAYOUT.dtype.fields or {}).items()}
+    expected = {"header": 0, "count": 12, "written_ms": 16, "encoding": 24}
+    expected |= {"history": 32, "time_ms": 72, "category": 112, "number": 120, "padding": 132}
+    assert offsets == expected
+    assert LAYOUT.dtype.itemsize == 136
+    value = record(
+        (7, 1000), (9, 2000), written_ms=3000, encoding=2**63, category=[1, 2], number=[0.5, -1, 0]
+    ).tobytes()
+    assert value[:12] == b"TRIu" + bytes([1, 0, LENGTH, 0, 2, 0, 3, 0])
+    assert int.from_bytes(value[12:16], "little") == 2
+    assert int.from_bytes(value[24:32], "little") == 2**63
+    assert np.frombuffer(value[32:72], "<i8").tolist() == padded(7, 9)
+    assert np.frombuffer(value[72:112], "<i8").tolist() == padded(1000, 2000)
+    assert np.frombuffer(value[112:120], "<i4").tolist() == [1, 2]
+    assert np.frombuffer(value[120:132], "<f4").tolist() == [0.5, -1, 0]
+
+
+def test_the_layout_of_a_bundle_comes_from_its_sizes() -> None:
+    layout = RecordLayout.of(DIMS)
+    shapes = {name: layout.dtype[name].shape for name in ("history", "time_ms", "category", "number")}
+    assert shapes == {
+        "history": (DIMS.history,),
+        "time_ms": (DIMS.history,),
+        "category": (DIMS.category,),
+        "number": (DIMS.number - 1,),
+    }
+
+
+def test_a_size_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="a record's history has 65536 values, allowed are up to 65535"):
+        RecordLayout(65536, 1, 1)
+
+
+def test_a_bundle_without_numbers_has_values_without_them() -> None:
+    layout = RecordLayout(LENGTH, 1, 0)
+    records, state = layout.decode([record((3, 4), layout=layout).tobytes()])
+    assert (state.tolist(), records["history"].tolist(), records["number"].shape) == ([FRESH], [padded(3)], (1, 0))
+
+
+def test_a_batch_is_decoded_with_the_state_of_each_user() -> None:
+    good = record((7, 1000), written_ms=5)
+    records, state = LAYOUT.decode([None, good.tobytes(), b"", good.tobytes()[:-1], good.tobytes()])
+    assert state.tolist() == [ABSENT, FRESH, CORRUPT, CORRUPT, FRESH]
+    assert records["history"].tolist() == [padded(), padded(7), padded(), padded(), padded(7)]
+    assert records["written_ms"].tolist() == [0, 5, 0, 0, 5]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("header", [0, 0, 0]),
+        ("header", LAYOUT.empty(1)["header"][0] + np.array([0, 1, 0], np.uint32)),
+        ("header", RecordLayout(LENGTH, 3, 2).empty(1)["header"][0]),
+        ("count", -1),
+        ("count", 1),
+        ("count", LENGTH + 1),
+        ("written_ms", -1),
+        ("history", padded(7, -2)),
+        ("history", [3, *padded(7, 9)[1:]]),
+        ("history", [-2, *padded(7, 9)[1:]]),
+        ("time_ms", padded(1000, 999)),
+        ("time_ms", padded(-1, 2000)),
+        ("time_ms", [-2, *padded(1000, 2000)[1:]]),
+        ("category", [0, -1]),
+        ("number", [0, np.nan, 0]),
+        ("number", [0, np.inf, 0]),
+    ],
+)
+def test_a_value_with_what_the_layout_does_not_allow_is_corrupt(field: str, value: Any) -> None:
+    good = record((7, 1000), (9, 2000), written_ms=5, encoding=1)
+    bad = good.copy()
+    bad[field] = value
+    records, state = LAYOUT.decode([good.tobytes(), bad.tobytes()])
+    assert state.tolist() == [FRESH, CORRUPT]
+    assert records[:1].tobytes() == good.tobytes()
+    assert records[1:].tobytes() == LAYOUT.empty(1).tobytes()
+
+
+@given(st.lists(st.none() | st.binary(max_size=200) | EVENTS, max_size=6), st.binary(min_size=136, max_size=136))
+def test_no_bytes_break_a_batch(values: list[Any], noise: bytes) -> None:
+    given = [record(*value).tobytes() if isinstance(value, list) else value for value in values]
+    records, state = LAYOUT.decode([*given, noise])
+    assert len(records) == len(state) == len(given) + 1
+    for row, value in enumerate(values):
+        assert state[row] == (ABSENT if value is None else FRESH if isinstance(value, list) else CORRUPT)
+    assert state[-1] == CORRUPT
+
+
+@given(EVENTS, st.randoms(use_true_random=False), st.integers(0, 12))
+def test_a_history_depends_on_the_events_alone(events: list[tuple[int, int]], random: Any, cut: int) -> None:
+    expected = sorted(set(events), key=lambda event: (event[1], event[0]))[-LENGTH:]
+    shuffled = [*events, *events[:cut]]
+    random.shuffle(shuffled)
+    made = LAYOUT.empty(1)
+    for part in (shuffled[:cut], shuffled[cut:]):
+        before = held(made)
+        added = add(made, part)
+        assert added == len(set(held(made)) - set(before))
+    assert held(made) == expected
+    assert made["history"][0].tolist() == padded(*(item for item, _ in expected))
+    assert LAYOUT.decode([made.tobytes()])[1].tolist() == [FRESH]
+
+
+def held(made: np.ndarray) -> list[tuple[int, int]]:
+    start = LENGTH - int(made["count"][0])
+    return list(zip(made["history"][0, start:].tolist(), made["time_ms"][0, start:].tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("stored", "fresh", "until", "expected"),
+    [
+        ((1, 2), (3, 4), 0, (1, 2, 3, 4)),
+        ((1, 2), (2, 3), 10, (1, 2, 3)),  # 2 happened at 10
+        ((1, 2), (2, 3), 9, (1, 2, 2, 3)),  # bought again
+        ((1, 2), (3, 4), 11, (1, 2)),
+        ((), (3, 4), 0, (3, 4)),
+        ((1, 2), (), 0, (1, 2)),
+        ((1, 2, 3, 4, 5), (6, 7), 0, (3, 4, 5, 6, 7)),
+        ((1, 2, 3), (4, 5, 6, 7, 8), 0, (4, 5, 6, 7, 8)),
+        ((1, 2), (3, 4), None, (1, 2, 3, 4)),
+        ((1, 2), (1, 2, 3), None, (1, 2, 3)),
+        ((1, 2, 1, 2), (1, 2, 1, 2, 3), None, (1, 2, 1, 2, 3)),
+        ((1, 2, 1, 2), (1, 2, 3), None, (1, 2, 1, 2, 3)),
+        ((1, 2), (2, 2, 3), None, (1, 2, 2, 3)),
+        ((1, 2), (3, 2), None, (1, 2, 3, 2)),
+        ((), (3, 3), None, (3, 3)),
+    ],
+)
+def test_fresh_events_follow_the_stored_history(
+    stored: tuple[int, ...], fresh: tuple[int, ...], until: int | None, expected: tuple[int, ...]
+) -> None:
+    times = np.array([padded(*range(10, 10 + len(fresh)))])
+    found = merge(np.array([padded(*stored)], np.int32), np.array([padded(*fresh)]), times, until)
+    assert found.tolist() == [padded(*expected)]
+    assert found.dtype == np.int32
+
+
+def test_gaps_among_fresh_events_are_closed() -> None:
+    fresh, times = np.array([[7, -1, 8, -1, -1]]), np.array([[1, 2, 3, 4, 5]])
+    for until in (0, None):
+        assert merge(np.array([padded(1)]), fresh, times, until).tolist() == [padded(1, 7, 8)]
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.data())
+def test_a_new_bundle_doubles_no_event(items: list[int], data: st.DataObject) -> None:
+    """Whatever part of the events the bundle was trained on, and however many of them the store still holds."""
+    trained = data.draw(st.integers(0, len(items)))
+    kept = data.draw(st.integers(0, min(LENGTH, len(items))))
+    stored = np.array([padded(*items[:trained][-LENGTH:])])
+    fresh = np.array([padded(*items[len(items) - kept :])])
+    times = np.array([padded(*range(len(items) - kept, len(items)))])
+    known = items if len(items) - kept <= trained else items[:trained] + items[len(items) - kept :]
+    assert merge(stored, fresh, times, trained - 1).tolist() == [padded(*known[-LENGTH:])]
+
+
+def test_users_of_a_batch_do_not_touch_each_other() -> None:
+    stored = np.array([padded(1, 2), padded(), padded(4)])
+    fresh = np.array([padded(2, 3), padded(2, 3), padded(4, 5)])
+    times = np.array([padded(10, 11)] * 3)
+    assert merge(stored, fresh, times, None).tolist() == [padded(1, 2, 3), padded(2, 3), padded(4, 5)]
+    assert merge(stored, fresh, times, 10).tolist() == [padded(1, 2, 3), padded(3), padded(4, 5)]
+
+
+def test_a_key_names_the_user_for_the_cluster() -> None:
+    assert user_key("shop", 12347) == "trireme:shop:user:{12347}"
