@@ -3,12 +3,13 @@
 TriremeStageError
 ├── ArtifactError       a file of a bundle is missing, damaged or of another format
 │   └── BundleError     a model repository as a whole does not hold together
-└── ConfigError         a model's config does not fit its graph, or asks for what its engine does not do
+├── ConfigError         a model's config does not fit its graph, or asks for what its engine does not do
+└── FeatureStoreError   the address of a feature store is not allowed, or what asks it is not installed
 """
 
 from __future__ import annotations
 
-__all__ = ["ArtifactError", "BundleError", "ConfigError", "TriremeStageError"]
+__all__ = ["ArtifactError", "BundleError", "ConfigError", "FeatureStoreError", "TriremeStageError"]
 
 
 class TriremeStageError(Exception):
@@ -25,3 +26,7 @@ class BundleError(ArtifactError):
 
 class ConfigError(TriremeStageError):
     """A model's config does not fit its graph, or asks for what its engine does not do."""
+
+
+class FeatureStoreError(TriremeStageError):
+    """A feature store cannot be asked as it is configured. One that does not answer is no error."""

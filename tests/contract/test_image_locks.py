@@ -22,7 +22,10 @@ from tests.support.installation import ROOT
 
 PYTHONS = ("3.10", "3.11", "3.12")
 #: The lock, and the extras of trireme-recsys that it is for.
-LOCKS = {"requirements.lock": ("stages", "telemetry"), "requirements-server.lock": ("stages", "telemetry", "server")}
+LOCKS = {
+    "requirements.lock": ("stages", "telemetry", "redis"),
+    "requirements-server.lock": ("stages", "telemetry", "redis", "server"),
+}
 #: The glibc of the images' bases is 2.36 and newer; nvidia-pytriton has wheels from 2.35 on.
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(17, 36)))
 

@@ -10,26 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.toy import DIMS
-from trireme_runtime.features.record import ABSENT, CORRUPT, FRESH, RecordLayout, extend, merge, user_key
+from trireme_runtime.features.record import ABSENT, CORRUPT, FRESH, RecordLayout, merge, user_key, user_keys
 
 LENGTH = 5
 LAYOUT = RecordLayout(LENGTH, 2, 3)
 
-EVENTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), max_size=12)
+EVENTS = st.lists(st.integers(0, 9), max_size=LENGTH).map(lambda items: [(item, at) for at, item in enumerate(items)])
 
 
 def record(*events: tuple[int, int], layout: RecordLayout = LAYOUT, **fields: Any) -> np.ndarray:
-    """A value of [1] with these (item, time)s."""
+    """A value of [1] with these (item, time)s, oldest first."""
     made = layout.empty(1)
-    add(made, events)
+    for place, event in enumerate(reversed(events)):
+        made["history"][0, -1 - place], made["time_ms"][0, -1 - place] = event
+    made["count"] = len(events)
     for name, value in fields.items():
         made[name] = value
     return made
-
-
-def add(made: np.ndarray, events: Any) -> int:
-    item, time = np.array(list(events), dtype=np.int64).reshape(-1, 2).T
-    return extend(made[0], item, time)
 
 
 def padded(*items: int) -> list[int]:
@@ -122,26 +119,6 @@ def test_no_bytes_break_a_batch(values: list[Any], noise: bytes) -> None:
     assert state[-1] == CORRUPT
 
 
-@given(EVENTS, st.randoms(use_true_random=False), st.integers(0, 12))
-def test_a_history_depends_on_the_events_alone(events: list[tuple[int, int]], random: Any, cut: int) -> None:
-    expected = sorted(set(events), key=lambda event: (event[1], event[0]))[-LENGTH:]
-    shuffled = [*events, *events[:cut]]
-    random.shuffle(shuffled)
-    made = LAYOUT.empty(1)
-    for part in (shuffled[:cut], shuffled[cut:]):
-        before = held(made)
-        added = add(made, part)
-        assert added == len(set(held(made)) - set(before))
-    assert held(made) == expected
-    assert made["history"][0].tolist() == padded(*(item for item, _ in expected))
-    assert LAYOUT.decode([made.tobytes()])[1].tolist() == [FRESH]
-
-
-def held(made: np.ndarray) -> list[tuple[int, int]]:
-    start = LENGTH - int(made["count"][0])
-    return list(zip(made["history"][0, start:].tolist(), made["time_ms"][0, start:].tolist(), strict=True))
-
-
 @pytest.mark.parametrize(
     ("stored", "fresh", "until", "expected"),
     [
@@ -199,3 +176,7 @@ def test_users_of_a_batch_do_not_touch_each_other() -> None:
 
 def test_a_key_names_the_user_for_the_cluster() -> None:
     assert user_key("shop", 12347) == "trireme:shop:user:{12347}"
+    assert user_keys("shop", np.array([12347, 2**62])) == [
+        b"trireme:shop:user:{12347}",
+        b"trireme:shop:user:{%d}" % 2**62,
+    ]

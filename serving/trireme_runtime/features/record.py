@@ -13,12 +13,12 @@ A value is little endian, padded to whole words of 8 bytes:
 | 32 + 16 L | category | int32 [F] | category indices of the user, 0 = unknown |
 | 32 + 16 L + 4 F | number | float32 [D − 1] | standardised numbers of the user, 0 = unknown |
 
-Times are milliseconds since 1970. A history outlives the bundle, since it holds outside ids; features do not.
+Times are milliseconds since 1970; events of one time are in the order of their items. A history outlives the bundle, since it
+holds outside ids; features do not.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,13 +30,12 @@ __all__ = [
     "ABSENT",
     "CORRUPT",
     "FRESH",
-    "NAMESPACE",
     "STATES",
     "UNREACHABLE",
     "RecordLayout",
-    "extend",
     "merge",
     "user_key",
+    "user_keys",
 ]
 
 MAGIC = int.from_bytes(b"TRIu", "little")
@@ -49,14 +48,17 @@ ABSENT, FRESH, CORRUPT, UNREACHABLE = range(4)
 #: Their names, in metrics.
 STATES = ("absent", "fresh", "corrupt", "unreachable")
 
-#: What a namespace may be called.
-NAMESPACE = re.compile("[A-Za-z0-9._-]{1,64}")
-
 
 def user_key(namespace: str, user_id: int) -> str:
     """Returns the key of a user's value. The braces make the id alone decide about the node of a Redis Cluster, so that other
     keys of the same user can be on the same one."""
     return f"trireme:{namespace}:user:{{{user_id}}}"
+
+
+def user_keys(namespace: str, user_id: np.ndarray) -> list[bytes]:
+    """Returns the keys of many users (int64 [n])."""
+    form = f"trireme:{namespace}:user:{{%d}}".encode()
+    return [form % user for user in user_id.tolist()]
 
 
 class RecordLayout:
@@ -140,31 +142,6 @@ class RecordLayout:
         if all(values.all() for values in allowed):  # nearly always; by rows it would take several times as long
             return None
         return ~np.logical_and.reduce([values.reshape(len(records), -1).all(axis=1) for values in allowed])
-
-
-def extend(record: np.ndarray, item_id: np.ndarray, time_ms: np.ndarray) -> int:
-    """Adds events to the history of one value (structured []), in place, and returns how many of them are in it now that were not
-    before.
-
-    The history depends on the events alone, not on the order or the number of times in which they come: they are ordered by time,
-    and those of one time by item; an event of the same item at the same time is the same event; the last L stay.
-
-    Args:
-        item_id: int64 [m], from 0.
-        time_ms: int64 [m], from 0.
-    """
-    length, before = record["history"].size, record["history"] >= 0
-    item = np.concatenate([record["history"][before], item_id])
-    time = np.concatenate([record["time_ms"][before], time_ms])
-    order = np.lexsort((np.arange(item.size), item, time))  # of equal ones that first which was there before
-    item, time = item[order], time[order]
-    first = np.ones(item.size, dtype=bool)
-    first[1:] = (item[1:] != item[:-1]) | (time[1:] != time[:-1])
-    kept = np.flatnonzero(first)[-length:]
-    record["history"][length - kept.size :] = item[kept]
-    record["time_ms"][length - kept.size :] = time[kept]
-    record["count"] = kept.size
-    return int(np.count_nonzero(order[kept] >= np.count_nonzero(before)))
 
 
 def merge(stored: np.ndarray, fresh: np.ndarray, time_ms: np.ndarray, until_ms: int | None) -> np.ndarray:

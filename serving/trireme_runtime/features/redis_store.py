@@ -1,0 +1,100 @@
+"""A feature store in Redis: one value for each user, see ``record``, and one round trip for each batch of users."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import redis
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from trireme_runtime.errors import FeatureStoreError
+from trireme_runtime.features.address import StoreAddress
+from trireme_runtime.features.breaker import Breaker
+from trireme_runtime.features.record import UNREACHABLE, RecordLayout, user_keys
+from trireme_runtime.features.store import Reading
+
+__all__ = ["RedisStore", "options"]
+
+log = logging.getLogger(__name__)
+
+
+class RedisStore:
+    """Reads with a time-out and a breaker, see ``FeatureStore``.
+
+    Args:
+        address: of the store.
+        layout: of its values.
+        breaker: keeps requests from a store that does not answer.
+        clock: seconds, rising.
+
+    Raises:
+        FeatureStoreError: the client of Redis does not take what the address asks.
+    """
+
+    def __init__(
+        self,
+        address: StoreAddress,
+        layout: RecordLayout,
+        breaker: Breaker | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address = address
+        self._layout = layout
+        self._breaker = breaker or Breaker()
+        self._clock = clock
+        try:
+            self._client: Any = redis.Redis.from_url(address.url, **options(address))
+            self._client.connection_pool.make_connection()  # which only now takes what the address asks
+        except (TypeError, ValueError) as error:
+            raise FeatureStoreError(f"the address of the feature store is not allowed ({error})") from None
+
+    def read(self, user_id: np.ndarray) -> Reading:
+        """See ``FeatureStore``."""
+        if not self._breaker.allows():
+            return self._nothing(user_id.size)
+        began = self._clock()
+        try:
+            values = self._client.mget(user_keys(self._address.namespace, user_id))
+        except (redis.RedisError, OSError) as error:
+            self._failed(error)
+            return self._nothing(user_id.size)
+        # The time-out of a socket starts again with every part of an answer.
+        if self._clock() - began > 2 * self._address.timeout_ms / 1000:
+            self._failed(TimeoutError("it answers too slowly"))
+        else:
+            self._succeeded()
+        return Reading(*self._layout.decode(values))
+
+    def _nothing(self, users: int) -> Reading:
+        return Reading(self._layout.empty(users), np.full(users, UNREACHABLE, np.uint8))
+
+    def _succeeded(self) -> None:
+        if not self._breaker.is_closed:
+            log.warning("the feature store (%s) answers again", self._address)
+        self._breaker.succeeded()
+
+    def _failed(self, error: Exception) -> None:
+        was_closed = self._breaker.is_closed
+        self._breaker.failed()
+        if was_closed and not self._breaker.is_closed:
+            log.warning("the feature store (%s) does not answer, histories are the bundle's: %s", self._address, error)
+
+
+def options(address: StoreAddress) -> dict[str, Any]:
+    """Returns what the client of Redis is told beside the URL: that it neither waits longer nor tries again."""
+    timeout_s = address.timeout_ms / 1000
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        # A connection says nothing about itself before the first command: each would be a round trip.
+        "protocol": 2,
+        "driver_info": None,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }

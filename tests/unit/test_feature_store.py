@@ -1,0 +1,143 @@
+"""The address of a feature store, and the breaker in front of it."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import pytest
+
+from trireme_runtime.errors import FeatureStoreError
+from trireme_runtime.features.address import StoreAddress
+from trireme_runtime.features.breaker import FAILURES, LONGEST_S, PAUSE_S, Breaker
+from trireme_runtime.features.opening import open_store
+from trireme_runtime.features.record import RecordLayout
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("redis://localhost:6379", ("redis://localhost:6379", False, "default", 5.0)),
+        ("redis://me:pass@host:1/2?namespace=shop", ("redis://me:pass@host:1/2", False, "shop", 5.0)),
+        (
+            "rediss://host:1?timeout_ms=2.5&ssl_cert_reqs=none",
+            ("rediss://host:1?ssl_cert_reqs=none", False, "default", 2.5),
+        ),
+        ("redis-cluster://[::1]:7000?namespace=a.b-c_9", ("redis://[::1]:7000", True, "a.b-c_9", 5.0)),
+        ("rediss-cluster://host", ("rediss://host", True, "default", 5.0)),
+        ("unix:///run/redis.sock?namespace=x", ("unix:///run/redis.sock", False, "x", 5.0)),
+    ],
+)
+def test_an_address_is_an_url(text: str, expected: tuple[str, bool, str, float]) -> None:
+    assert StoreAddress.parse(text) == StoreAddress(*expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("http://host:1", "the address of the feature store is http://host:1; allowed is redis://HOST:PORT"),
+        ("localhost:6379", "the address of the feature store is localhost://; allowed is redis://HOST:PORT"),
+        ("redis://:secret@:1", "the address of the feature store is redis://:1; allowed is"),
+        ("redis://host:port", "the address of the feature store cannot be read"),
+        ("unix://", "the address of the feature store is unix://; allowed is"),
+        ("redis://host?namespace=", "namespace of the feature store is '', allowed are 1 to 64"),
+        ("redis://host?namespace=a:b", "namespace of the feature store is 'a:b', allowed are 1 to 64"),
+        ("redis://host?timeout_ms=0", "timeout_ms of the feature store is '0', allowed is a number from 0.1 to 1000"),
+        ("redis://host?timeout_ms=soon", "timeout_ms of the feature store is 'soon', allowed is"),
+        ("redis://host?timeout_ms=nan", "timeout_ms of the feature store is 'nan', allowed is"),
+    ],
+)
+def test_an_address_that_is_none_is_refused(text: str, message: str) -> None:
+    with pytest.raises(FeatureStoreError) as raised:
+        StoreAddress.parse(text)
+    assert str(raised.value).startswith(message)
+    assert "secret" not in str(raised.value)
+
+
+def test_an_address_is_shown_without_its_password() -> None:
+    address = StoreAddress.parse("rediss-cluster://me:secret@host:7000?namespace=shop")
+    assert str(address) == "cluster of host:7000, namespace shop"
+    assert "secret" not in repr(address)
+    assert str(StoreAddress.parse("unix://:secret@/run/redis.sock")) == "/run/redis.sock, namespace default"
+
+
+def test_a_store_without_its_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = builtins.__import__
+
+    def without_redis(name: str, *arguments: Any, **options: Any) -> Any:
+        if name.endswith("redis_store"):
+            raise ModuleNotFoundError(name="redis")
+        return imported(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_redis)
+    with pytest.raises(FeatureStoreError, match=r"redis is not installed; install trireme-recsys\[redis\]"):
+        open_store(StoreAddress.parse("redis://host"), RecordLayout(5, 1, 1))
+
+
+def test_an_option_that_the_client_does_not_know_is_refused() -> None:
+    with pytest.raises(FeatureStoreError, match=r"the address of the feature store is not allowed .*colour"):
+        open_store(StoreAddress.parse("redis://host?colour=blue"), RecordLayout(5, 1, 1))
+
+
+class Breaking:
+    """A breaker with a clock that stands still, and pauses of the average length."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.breaker = Breaker(lambda: self.now, lambda: 0.5)
+
+    def fail(self, times: int = 1) -> None:
+        for _ in range(times):
+            assert self.breaker.allows()
+            self.breaker.failed()
+
+
+def test_a_breaker_opens_after_failures_in_a_row() -> None:
+    case = Breaking()
+    case.fail(FAILURES - 1)
+    case.breaker.succeeded()
+    case.fail(FAILURES - 1)
+    assert case.breaker.allows()
+    case.breaker.failed()
+    assert not case.breaker.allows()
+
+
+def test_an_open_breaker_lets_one_try_decide() -> None:
+    case = Breaking()
+    case.fail(FAILURES)
+    case.now += PAUSE_S - 0.01
+    assert not case.breaker.allows()
+    case.now += 0.01
+    case.fail()
+    assert not case.breaker.allows()
+    case.now += 2 * PAUSE_S
+    assert case.breaker.allows()
+    case.breaker.succeeded()
+    assert case.breaker.is_closed
+    case.fail(FAILURES)
+    case.now += PAUSE_S
+    assert case.breaker.allows()
+
+
+def test_pauses_grow_up_to_the_longest() -> None:
+    case = Breaking()
+    case.fail(FAILURES)
+    for _ in range(10):
+        case.now += LONGEST_S
+        case.fail()
+    case.now += LONGEST_S - 0.01
+    assert not case.breaker.allows()
+    case.now += 0.01
+    assert case.breaker.allows()
+
+
+def test_pauses_differ_by_half_of_their_length() -> None:
+    for jitter, pause in ((0.0, 0.5 * PAUSE_S), (1.0, 1.5 * PAUSE_S)):
+        now = [0.0]
+        breaker = Breaker(lambda now=now: now[0], lambda jitter=jitter: jitter)  # type: ignore[misc]
+        for _ in range(FAILURES):
+            breaker.failed()
+        now[0] = pause - 0.01
+        assert not breaker.allows()
+        now[0] = pause
+        assert breaker.allows()
