@@ -64,6 +64,13 @@ def serve(
     otlp_url: Annotated[
         str | None, typer.Option(help="Sends the spans of traced requests there, e.g. http://localhost:4318/v1/traces.")
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a feature store, e.g. redis://HOST:PORT?namespace=shop: what it holds of users comes before the "
+            "bundle's tables. Default: the environment variable TRIREME_FEATURES."
+        ),
+    ] = None,
     ready_timeout: Annotated[
         float, typer.Option(callback=allowed(0.1), help="Seconds that loading may take, before the warm-up.")
     ] = 120.0,
@@ -101,6 +108,7 @@ def serve(
         log_path=log,
         ready_timeout_s=ready_timeout,
         otlp_url=otlp_url,
+        features=features,
         extra_arguments=extra,
         announce=announce,
     )

@@ -41,6 +41,8 @@ class Reason(IntEnum):
     """There is no history to go by."""
     EXHAUSTED = 5
     """The user has seen every item that the call does not exclude."""
+    FEATURES_STALE = 6
+    """Every stage answered, but without what the user did lately: the store of fresh features did not answer."""
 
     @property
     def words(self) -> str:
@@ -55,6 +57,7 @@ _WORDS = {
     Reason.FAULT: "the server had a fault",
     Reason.NOTHING_KNOWN: "there is no history to go by",
     Reason.EXHAUSTED: "the user has seen every item, or the call excludes it",
+    Reason.FEATURES_STALE: "every stage answered, without what the user did lately",
 }
 
 

@@ -30,7 +30,8 @@ __all__ = [
 
 #: Of bundles: what their models answer, and with which files. 2: `feature_age_s`, and the item ids in retrieval.
 #: 3: an inverted file of our own, and codes of whole groups. 4: configs name the stages, the number of items is a dimension.
-FORMAT_VERSION = 4
+#: 5: `freshness`.
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 #: File of a repository with users to ask, in the format of perf_analyzer's `--input-data`.
 PERF_INPUT = "perf_input.json"

@@ -159,6 +159,7 @@ USER_ROW = Tensor("user_row", "int32", 1)
 HISTORY_INDEX = Tensor("history_index", "int32", "history")
 USER_CATEGORY = Tensor("user_category", "int32", "category")
 USER_NUMBER = Tensor("user_number", "float32", "number")
+FRESHNESS = Tensor("freshness", "float32", 1)
 QUERY = Tensor("query", "float32", "query")
 CANDIDATE_INDEX = Tensor("candidate_index", "int32", "candidates")
 RETRIEVAL_SCORE = Tensor("retrieval_score", "float32", "candidates")
@@ -173,7 +174,9 @@ _ENTRY_SIGNATURE = Signature((USER_ID, HISTORY), (ITEM_ID, SCORE, RUNG, REASON, 
 
 #: The stages in the order of a request.
 STAGES: Mapping[str, Signature] = {
-    "feature_transform": Signature((USER_ID, HISTORY), (USER_ROW, HISTORY_INDEX, USER_CATEGORY, USER_NUMBER)),
+    "feature_transform": Signature(
+        (USER_ID, HISTORY), (USER_ROW, HISTORY_INDEX, USER_CATEGORY, USER_NUMBER, FRESHNESS)
+    ),
     "user_tower": Signature((HISTORY_INDEX, USER_CATEGORY, USER_NUMBER), (QUERY,)),
     "retrieval": Signature((QUERY, USER_ROW, HISTORY_INDEX), (CANDIDATE_INDEX, RETRIEVAL_SCORE)),
     "ranking": Signature(
@@ -181,7 +184,7 @@ STAGES: Mapping[str, Signature] = {
         (RANKING_SCORE,),
     ),
     "reranking": Signature(
-        (USER_ROW, HISTORY_INDEX, USER_CATEGORY, CANDIDATE_INDEX, RETRIEVAL_SCORE, RANKING_SCORE),
+        (USER_ROW, HISTORY_INDEX, USER_CATEGORY, FRESHNESS, CANDIDATE_INDEX, RETRIEVAL_SCORE, RANKING_SCORE),
         (ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE),
     ),
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from trireme_runtime.bundle import PERF_INPUT
 from trireme_runtime.cpu import usable_cpus
+from trireme_runtime.features.address import FEATURES, StoreAddress
 from trireme_runtime.schema import BUSY_PREFIX
 from trireme_runtime.triton.busy import read_busy
 from trireme_server import guardian
@@ -62,6 +63,7 @@ class TritonServer:
         warm: send real requests to the entry models before calling the server ready.
         stop_grace_s: seconds for the requests in flight before the processes are killed.
         otlp_url: where spans go, the full URL of an OTLP/HTTP endpoint for traces; None sends none.
+        features: address of the feature store, see ``StoreAddress``; None for that in the environment, if there is one.
         access: what takes a key, among it to load models again while the server runs, for which every instance gets a group of
             its own; None leaves all open, and the models as they are.
         tls: certificates of the gRPC endpoint; None leaves it in plain text, as those of HTTP and metrics always are.
@@ -85,6 +87,7 @@ class TritonServer:
         warm: bool = True,
         stop_grace_s: float = 15.0,
         otlp_url: str | None = None,
+        features: str | None = None,
         access: Access | None = None,
         tls: ServerTLS | None = None,
         health_url: str | None = None,
@@ -104,6 +107,7 @@ class TritonServer:
         self._warm = warm
         self._grace_s = stop_grace_s
         self._otlp_url = otlp_url
+        self._features = features or os.environ.get(FEATURES)
         self.access = access
         self.tls = tls
         self._health_url = health_url
@@ -181,6 +185,8 @@ class TritonServer:
             raise ServerError(f"this server was started already (process {self.pid}); stop it first")
         check_affinity(self._affinity, os.sched_getaffinity(0))
         check_otlp_url(self._otlp_url)
+        if self._features:
+            StoreAddress.parse(self._features)
         self.manifest = check_repository(self.repository, warm=self._warm)
         self.artifacts = ArtifactWatch(self.repository, self.manifest.artifacts)
         binaries = find_binaries()
@@ -326,6 +332,8 @@ class TritonServer:
             extra_arguments=self._extra,
         )
         environment = server_environment(binaries) | trace_environment(self._otlp_url, self.manifest)
+        if self._features:
+            environment[FEATURES] = self._features
         environment[BUSY_PREFIX] = self.busy_prefix
         environment["TRIREME_REPOSITORY"] = str(self.repository)  # tells servers apart, whose command lines show links
         cpus = ",".join(map(str, sorted(self._affinity or os.sched_getaffinity(0))))

@@ -140,6 +140,7 @@ def serve(
     ready_timeout_s: float = 120.0,
     warm: bool = True,
     otlp_url: str | None = None,
+    features: str | None = None,
     extra_arguments: Sequence[str] = (),
     announce: Callable[[Ready], None] = print_ready,
 ) -> None:
@@ -183,6 +184,7 @@ def serve(
             ready_timeout_s=ready_timeout_s,
             warm=warm,
             otlp_url=otlp_url,
+            features=features,
             access=Access(secrets.token_hex(16), http),
             tls=tls,
             health_url=health_url,

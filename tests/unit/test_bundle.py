@@ -231,8 +231,8 @@ def test_a_version_of_a_plan_that_is_gone_is_not_served(repository: Path) -> Non
 def test_a_version_of_another_format_is_not_served(repository: Path) -> None:
     write(repository)
     manifest = repository / "recommend" / "1" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 4', '"format_version": 1'))
-    with pytest.raises(BundleError, match="format_version is 1, expected 4; export the checkpoint again"):
+    manifest.write_text(manifest.read_text().replace('"format_version": 5', '"format_version": 1'))
+    with pytest.raises(BundleError, match="format_version is 1, expected 5; export the checkpoint again"):
         serve_version(repository, 1)
     assert verify_repository(repository).version == 2
 

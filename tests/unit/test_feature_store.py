@@ -17,18 +17,17 @@ from trireme_runtime.features.record import RecordLayout
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("redis://localhost:6379", ("redis://localhost:6379", False, "default", 5.0)),
-        ("redis://me:pass@host:1/2?namespace=shop", ("redis://me:pass@host:1/2", False, "shop", 5.0)),
+        ("redis://localhost:6379", ("redis://localhost:6379", "default", 5.0)),
+        ("redis://me:pass@host:1/2?namespace=shop", ("redis://me:pass@host:1/2", "shop", 5.0)),
         (
             "rediss://host:1?timeout_ms=2.5&ssl_cert_reqs=none",
-            ("rediss://host:1?ssl_cert_reqs=none", False, "default", 2.5),
+            ("rediss://host:1?ssl_cert_reqs=none", "default", 2.5),
         ),
-        ("redis-cluster://[::1]:7000?namespace=a.b-c_9", ("redis://[::1]:7000", True, "a.b-c_9", 5.0)),
-        ("rediss-cluster://host", ("rediss://host", True, "default", 5.0)),
-        ("unix:///run/redis.sock?namespace=x", ("unix:///run/redis.sock", False, "x", 5.0)),
+        ("redis://[::1]:7000?namespace=a.b-c_9", ("redis://[::1]:7000", "a.b-c_9", 5.0)),
+        ("unix:///run/redis.sock?namespace=x", ("unix:///run/redis.sock", "x", 5.0)),
     ],
 )
-def test_an_address_is_an_url(text: str, expected: tuple[str, bool, str, float]) -> None:
+def test_an_address_is_an_url(text: str, expected: tuple[str, str, float]) -> None:
     assert StoreAddress.parse(text) == StoreAddress(*expected)
 
 
@@ -55,8 +54,8 @@ def test_an_address_that_is_none_is_refused(text: str, message: str) -> None:
 
 
 def test_an_address_is_shown_without_its_password() -> None:
-    address = StoreAddress.parse("rediss-cluster://me:secret@host:7000?namespace=shop")
-    assert str(address) == "cluster of host:7000, namespace shop"
+    address = StoreAddress.parse("rediss://me:secret@host:7000?namespace=shop")
+    assert str(address) == "host:7000, namespace shop"
     assert "secret" not in repr(address)
     assert str(StoreAddress.parse("unix://:secret@/run/redis.sock")) == "/run/redis.sock, namespace default"
 

@@ -87,7 +87,7 @@ def test_users_are_counted_by_rung_and_reason_where_the_answer_is_made() -> None
     metrics.note([1], [np.empty(0), rungs(2), rungs(3)])
     metrics.publish()
     counted = backend.values("trireme_answers_total")
-    assert len(counted) == 14
+    assert len(counted) == 15
     assert {labels: users for labels, users in counted.items() if users} == {
         "ranking,0,none": 2,
         "ranking,3,nothing_known": 1,

@@ -11,7 +11,7 @@ import numpy as np
 from trireme_runtime.arrays import Pairs, address
 from trireme_runtime.native.shapes import DTYPES, FLOATS, verify
 from trireme_runtime.native.tables import Tables
-from trireme_runtime.schema import STAGES
+from trireme_runtime.schema import FEATURE_AGE, FRESHNESS, STAGES
 
 __all__ = ["BATCH", "NativeStages"]
 
@@ -104,10 +104,11 @@ class NativeStages:
         self._tables = dict(tables)
         self._first = _STAGES.index(names[0])
         made = {tensor.name for name in names for tensor in STAGES[name].outputs}
-        self._read = sorted({tensor.name for name in names for tensor in STAGES[name].inputs} - made)
+        # C knows the tables of the bundle alone. How old other features are is told by who calls it.
+        self._read = sorted({tensor.name for name in names for tensor in STAGES[name].inputs} - made - {FRESHNESS.name})
         self.answered = sorted(made & wanted & {*_TENSORS})
         self._inner = sorted((made - wanted) & {*_TENSORS})
-        self._makes_lists = "feature_age_s" in made
+        self._zeros = sorted(made & wanted & {FRESHNESS.name, FEATURE_AGE.name})
         self._times = (ctypes.c_int64 * len(names))()
 
     def run(self, tensors: dict[str, Any]) -> tuple[int, ...]:
@@ -132,9 +133,8 @@ class NativeStages:
         for name, dtype, width in self._outputs:
             array = tensors[name] = np.empty((rows, width), dtype)
             read.append((name, array))
-        if self._makes_lists:
-            # The tables of the bundle are the only source of features.
-            tensors["feature_age_s"] = np.zeros((rows, 1), np.float32)
+        for name in self._zeros:
+            tensors[name] = np.zeros((rows, 1), np.float32)
         self._batch.history = None  # unless it is given
         ctypes.memset(self._times, 0, ctypes.sizeof(self._times))
         for start in range(0, rows, BATCH):

@@ -13,11 +13,11 @@ import numpy as np
 from trireme_runtime.native import library
 from trireme_runtime.native.binding import NativeStages
 from trireme_runtime.native.shapes import joined
-from trireme_runtime.schema import SIGNATURES, STAGES, signature_of
+from trireme_runtime.schema import FEATURE_AGE, FRESHNESS, REASON, RUNG, SIGNATURES, STAGES, signature_of
 from trireme_runtime.stages.exclusion import Exclusion
 from trireme_runtime.stages.feature_transform import FeatureTransform
 from trireme_runtime.stages.ranking import Ranking
-from trireme_runtime.stages.reranking import Reranking, Slate
+from trireme_runtime.stages.reranking import Reranking, Slate, tell_freshness
 from trireme_runtime.stages.retrieval import Retrieval
 from trireme_runtime.stages.stage import EXCLUDING, ON_DEVICE, Stage, stage_inputs
 from trireme_runtime.stages.user_tower import UserTower
@@ -73,6 +73,18 @@ class _OneStage:
         return (time.perf_counter_ns() - start,)
 
 
+class _Freshness:
+    """Says in the lists of compiled stages how old the features are, where other stages, or an earlier step, know."""
+
+    names = ("reranking",)
+
+    def run(self, tensors: dict[str, Any]) -> tuple[int, ...]:
+        if (freshness := tensors.get(FRESHNESS.name)) is not None:
+            age = tell_freshness(freshness, tensors[RUNG.name], tensors[REASON.name])
+            tensors[FEATURE_AGE.name] = age
+        return ()
+
+
 class Chain:
     """Hands tensors from stage to stage by their names, as the ensemble's config does.
 
@@ -109,7 +121,7 @@ class Chain:
         """Those stages, as they are called together."""
         return tuple(part for part in self._parts if isinstance(part, NativeStages))
 
-    def _divide(self) -> Iterator[NativeStages | _OneStage]:
+    def _divide(self) -> Iterator[NativeStages | _OneStage | _Freshness]:
         kernels = library() if self.compiles else None
         tables = {stage.name: stage.tables() if kernels else None for stage in self._stages}
         for compiled, group in itertools.groupby(self._stages, key=lambda stage: tables[stage.name] is not None):
@@ -124,6 +136,8 @@ class Chain:
                 *({t.name for t in other.inputs} for other in others)
             )
             yield NativeStages(kernels, names, held, read)
+            if names[-1] == "reranking":
+                yield _Freshness()
 
     @staticmethod
     def invalid_rows(**inputs: Any) -> dict[int, str]:

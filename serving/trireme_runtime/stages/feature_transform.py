@@ -9,6 +9,7 @@ import numpy as np
 
 from trireme_runtime.arrays import lookup, stable_partition
 from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.features.freshness import SNAPSHOT
 from trireme_runtime.native.tables import Tables
 from trireme_runtime.schema import STORED
 
@@ -20,12 +21,15 @@ ALLOWED = f"allowed are ids ≥ 0, -1 (padding), and {STORED} in the first place
 
 class Features(NamedTuple):
     """user_row int32 [batch, 1], −1 unknown; history_index int32 [batch, L], left-padded with −1, newest
-    last; user_category int32 [batch, F], 0 unknown; user_number float32 [batch, D], 0 unknown."""
+    last; user_category int32 [batch, F], 0 unknown; user_number float32 [batch, D], 0 unknown; freshness float32 [batch, 1], the
+    age in seconds of what a feature store holds of the user, SNAPSHOT for the tables of the bundle, STALE for those where
+    the store could not be asked."""
 
     user_row: np.ndarray
     history_index: np.ndarray
     user_category: np.ndarray
     user_number: np.ndarray
+    freshness: np.ndarray
 
 
 class FeatureTransform:
@@ -82,7 +86,8 @@ class FeatureTransform:
             index[given] = self._align(lookup(self.item_ids, history[given]))
         length = (index >= 0).sum(axis=1, keepdims=True)
         number = np.concatenate([self.number[row], np.log1p(length, dtype=np.float32)], axis=1)
-        return Features(row[:, None], index, self.category[row], number)
+        freshness = np.full((len(row), 1), SNAPSHOT, np.float32)
+        return Features(row[:, None], index, self.category[row], number, freshness)
 
     @staticmethod
     def _align(index: np.ndarray) -> np.ndarray:

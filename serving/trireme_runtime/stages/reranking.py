@@ -9,6 +9,7 @@ import numpy as np
 
 from trireme_runtime.arrays import Pairs, contains, pairs_of_rows, stable_partition
 from trireme_runtime.artifacts import load_stage, save_stage
+from trireme_runtime.features.freshness import feature_age
 from trireme_runtime.features.seen import SeenItems
 from trireme_runtime.native.tables import Tables
 from trireme_runtime.select import descending, flat
@@ -17,6 +18,7 @@ __all__ = [
     "DEADLINE",
     "EXHAUSTED",
     "FAULT",
+    "FEATURES_STALE",
     "FULL",
     "NONE",
     "NOTHING_KNOWN",
@@ -28,13 +30,15 @@ __all__ = [
     "SEGMENT_POPULAR",
     "Reranking",
     "Slate",
+    "tell_freshness",
 ]
 
 FULL, RETRIEVAL_ORDER, SEGMENT_POPULAR, POPULAR = range(4)
 
 # Why a rung is what it is: nothing is missing; there was no time for more; more was waiting than the server can answer in full;
-# an output of a model was no number; the user has no history; they have seen or excluded every item.
-NONE, DEADLINE, OVERLOAD, FAULT, NOTHING_KNOWN, EXHAUSTED = range(6)
+# an output of a model was no number; the user has no history; they have seen or excluded every item; the list is
+# complete, but the store of fresh features could not be asked.
+NONE, DEADLINE, OVERLOAD, FAULT, NOTHING_KNOWN, EXHAUSTED, FEATURES_STALE = range(7)
 
 #: Their names, in metrics.
 REASONS = {
@@ -44,11 +48,13 @@ REASONS = {
     FAULT: "fault",
     NOTHING_KNOWN: "nothing_known",
     EXHAUSTED: "exhausted",
+    FEATURES_STALE: "features_stale",
 }
 
 #: Every rung with every reason that it may have.
 OUTCOMES = (
     (FULL, NONE),
+    (FULL, FEATURES_STALE),
     *((RETRIEVAL_ORDER, reason) for reason in (DEADLINE, OVERLOAD, FAULT)),
     *(
         (rung, reason)
@@ -109,15 +115,16 @@ class Reranking:
         user_row: np.ndarray,
         history_index: np.ndarray,
         user_category: np.ndarray,
+        freshness: np.ndarray,
         candidate_index: np.ndarray,
         retrieval_score: np.ndarray,
         ranking_score: np.ndarray,
         excluded: Pairs | None = None,
     ) -> Slate:
-        """Args: user_row int32 [batch, 1]; history_index int32 [batch, L]; user_category int32 [batch, F];
-        candidate_index int32, retrieval_score and ranking_score float32 [batch, C]; excluded: what the requests exclude.
-        Candidates are items that the user has neither seen nor excluded; retrieval scores of NaN say that the query was no
-        vector."""
+        """Args: user_row int32 [batch, 1]; history_index int32 [batch, L]; user_category int32 [batch, F]; freshness float32
+        [batch, 1], see ``Features``; candidate_index int32, retrieval_score and ranking_score float32 [batch, C]; excluded: what
+        the requests exclude. Candidates are items that the user has neither seen nor excluded; retrieval scores of NaN say that
+        the query was no vector."""
         index, score, rung, reason = self._order(history_index, candidate_index, retrieval_score, ranking_score)
         short = np.flatnonzero(index[:, -1] < 0)
         if short.size:
@@ -131,9 +138,8 @@ class Reranking:
         item_id = self.item_ids[index]
         if short.size:
             item_id[index < 0] = -1
-        # The tables of the bundle are the only source of features.
-        age = np.zeros((len(rung), 1), dtype=np.float32)
-        return Slate(item_id, score, rung[:, None], reason[:, None], age)
+        rung, reason = rung[:, None], reason[:, None]
+        return Slate(item_id, score, rung, reason, tell_freshness(freshness, rung, reason))
 
     def _order(
         self,
@@ -225,3 +231,11 @@ class Reranking:
             parameters["items"],
             parameters["segment_column"],
         )
+
+
+def tell_freshness(freshness: np.ndarray, rung: np.ndarray, reason: np.ndarray) -> np.ndarray:
+    """Returns ``Slate.feature_age_s``, and makes FEATURES_STALE the reason, in place, of complete lists that are."""
+    age, is_stale = feature_age(freshness)
+    if is_stale.any():
+        reason[is_stale & (rung == FULL)] = FEATURES_STALE
+    return age

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import triton_python_backend_utils as pb_utils
 
-from trireme_runtime.bundle import verify_version
+from trireme_runtime.bundle import read_version, verify_version
+from trireme_runtime.features.address import FEATURES
 from trireme_runtime.onnx_model import one_thread, process_age_s
 from trireme_runtime.schema import BUDGET, OTLP_ENDPOINT, RUNS, stages_of
 from trireme_runtime.stages.chain import Chain, load_stages
+from trireme_runtime.stages.fresh_features import FreshFeatures, with_fresh_features
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.busy import noting
 from trireme_runtime.triton.deadlines import Deadlines
@@ -46,6 +48,9 @@ class ChainModel:
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
         config = json.loads(args["model_config"])
         chain = self.chain(load_stages(folder / version, stages_run(config), device))
+        if FEATURES in os.environ and any(stage.name == FreshFeatures.name for stage in chain.stages):
+            encoding = int(read_version(folder.parent, int(version)).bundle_id, 16)
+            chain.stages = with_fresh_features(chain.stages, os.environ[FEATURES], encoding)
         parameters = config.get("parameters", {})
         metrics = StageMetrics(
             pb_utils,
