@@ -199,6 +199,18 @@ def test_an_overloaded_server_is_not_said_to_know_its_users_less(tmp_path: Path)
     check_alerts(tmp_path, healthy(END) | answers(rung3_overload=then(0, 300)), {BEFORE: [], LAST: [short]})
 
 
+@pytest.mark.parametrize("state", ["unreachable", "corrupt"])
+@pytest.mark.parametrize(("users", "fires"), [(3, False), (10, True)])
+def test_a_feature_store_that_says_nothing(tmp_path: Path, users: float, fires: bool, state: str) -> None:
+    stale = alert("TriremeFeaturesStale", instance=INSTANCE, model=FUSED)
+    of_state = {"fresh": 300.0, "absent": 300.0, state: users}
+    series = {
+        name("trireme_features_total", instance=INSTANCE, model=FUSED, state=each): counter([count] * 60)
+        for each, count in of_state.items()
+    }
+    check_alerts(tmp_path, healthy(60) | series, {4: [], 30: [stale] if fires else []})
+
+
 @pytest.mark.parametrize(("users", "fires"), [({"rung3": 90}, False), ({"rung3": 200}, True), ({"rung2": 200}, True)])
 def test_more_popular_items_than_usual(tmp_path: Path, users: dict[str, float], fires: bool) -> None:
     unusual = alert("TriremePopularUnusual", instance=INSTANCE, entry=FUSED)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -139,3 +141,23 @@ def test_without_redis_answers_are_the_bundle_s_and_say_so(fresh: Fresh, plan: s
             fresh.redis.start()
     assert eventually(lambda: fresh.ask(plan, user).reason == Reason.NONE)
     assert fresh.ask(plan, user).feature_age_s > 0
+
+
+def test_what_the_store_knows_of_users_is_counted(fresh: Fresh, plan: str) -> None:
+    known, unknown, broken = (known_user(fresh, place) for place in (60, 61, 62))
+    fresh.write(known, int(fresh.served.checkpoint.tables.item_ids[1]))
+    fresh.put(broken, b"?")
+    for user in (known, unknown, broken):
+        fresh.ask(plan, user)
+    model = "features" if plan == "recommend" else plan
+
+    def counted(state: str) -> float:
+        with urllib.request.urlopen(fresh.server.metrics_url, timeout=10) as answer:
+            found = re.search(
+                rf'^trireme_features_total{{model="{model}",state="{state}"}} (\S+)',
+                answer.read().decode(),
+                re.MULTILINE,
+            )
+        return float(found[1]) if found else 0.0
+
+    assert eventually(lambda: min(map(counted, ("fresh", "absent", "corrupt"))) >= 1)

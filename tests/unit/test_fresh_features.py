@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import toy
 from trireme_runtime.features.freshness import LEAST_S, SNAPSHOT, STALE
-from trireme_runtime.features.record import ABSENT, FRESH, UNREACHABLE
+from trireme_runtime.features.record import ABSENT, CORRUPT, FRESH, UNREACHABLE
 from trireme_runtime.features.store import Reading
 from trireme_runtime.schema import STORED
 from trireme_runtime.stages.chain import Funnel
@@ -62,10 +62,15 @@ class Case:
 
     def __init__(self, funnel: Funnel) -> None:
         self.tables: Any = funnel.stages[0]
+        self.noted: list[list[int]] = []
         self.store = Store(layout_of(self.tables))
-        self.fresh = FreshFeatures(self.tables, self.store, ENCODING, lambda: NOW_S)
+        self.fresh = FreshFeatures(self.tables, self.store, ENCODING, self.note, lambda: NOW_S)
         self.funnel = type(funnel)((self.fresh, *funnel.stages[1:]))
         self.plain = funnel
+
+    def note(self, state: np.ndarray, ns: int) -> None:
+        assert ns > 0
+        self.noted.append(state.tolist())
 
     def features(self, *users: int, history: np.ndarray | None = None) -> Features:
         return self.fresh(column(*users), history)
@@ -163,6 +168,7 @@ def test_a_category_that_the_models_have_no_row_for_is_corrupt(case: Case) -> No
     for name in ("history_index", "user_category", "user_number", "freshness"):
         np.testing.assert_array_equal(getattr(found, name)[0], getattr(stored, name)[0])
     assert found.history_index[1, -1] == 41
+    assert case.noted == [[CORRUPT, FRESH]]
 
 
 def test_a_clock_that_is_ahead_gives_the_least_age(case: Case) -> None:

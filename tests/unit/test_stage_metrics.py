@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trireme_runtime.features.record import ABSENT, FRESH, STATES, UNREACHABLE
 from trireme_runtime.onnx_model import process_age_s
 from trireme_runtime.schema import STAGES
 from trireme_runtime.triton.metrics import BUCKETS_S, Publisher, StageMetrics
@@ -52,6 +53,30 @@ class FakeBackend:
 
 def rungs(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.uint8)[:, None]
+
+
+def test_users_are_counted_by_what_the_feature_store_knows_of_them() -> None:
+    backend: Any = FakeBackend()
+    metrics = StageMetrics(backend, "features", ["feature_transform"])
+    note = metrics.count_features()
+    note(np.array([FRESH, ABSENT, FRESH], np.uint8), 2_000_000)
+    note(np.array([UNREACHABLE], np.uint8), 1_000_000)
+    metrics.publish()
+    metrics.publish()
+    counted = {f"features,{name}": 0.0 for name in STATES}
+    assert backend.values("trireme_features_total") == counted | {
+        "features,absent": 1,
+        "features,fresh": 2,
+        "features,unreachable": 1,
+    }
+    assert backend.values("trireme_features_read_seconds_sum") == {"features": pytest.approx(0.003)}
+    assert backend.values("trireme_features_read_seconds_count") == {"features": 2}
+
+
+def test_without_a_feature_store_nothing_is_published_of_one() -> None:
+    backend: Any = FakeBackend()
+    StageMetrics(backend, "features", ["feature_transform"]).publish()
+    assert not [name for name, _ in backend.made if name.startswith("trireme_features")]
 
 
 def test_the_buckets_of_a_stage_go_from_50_us_to_a_second_and_beyond() -> None:

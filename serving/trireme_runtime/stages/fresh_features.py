@@ -21,14 +21,17 @@ from trireme_runtime.stages.stage import Stage
 
 __all__ = ["FreshFeatures", "layout_of", "with_fresh_features"]
 
+#: Receives the state of users, uint8 [n], and ns.
+Note = Callable[[np.ndarray, int], None]
+
 
 def layout_of(stage: FeatureTransform) -> RecordLayout:
     """Returns the layout of the values for the bundle of ``stage``."""
     return RecordLayout(stage.history.shape[1], stage.category.shape[1], stage.number.shape[1])
 
 
-def with_fresh_features(stages: Sequence[Stage], address: str, encoding: int) -> tuple[Stage, ...]:
-    """Returns ``stages`` with the store at ``address`` in front of the tables; ``encoding`` as of ``FreshFeatures``.
+def with_fresh_features(stages: Sequence[Stage], address: str, encoding: int, note: Note) -> tuple[Stage, ...]:
+    """Returns ``stages`` with the store at ``address`` in front of the tables; ``encoding`` and ``note`` as of ``FreshFeatures``.
 
     Raises:
         FeatureStoreError: the address is not allowed, or the client of Redis is not installed.
@@ -37,7 +40,7 @@ def with_fresh_features(stages: Sequence[Stage], address: str, encoding: int) ->
     def fresh(stage: Stage) -> Stage:
         if not isinstance(stage, FeatureTransform):
             return stage
-        return FreshFeatures(stage, open_store(StoreAddress.parse(address), layout_of(stage)), encoding)
+        return FreshFeatures(stage, open_store(StoreAddress.parse(address), layout_of(stage)), encoding, note)
 
     return tuple(map(fresh, stages))
 
@@ -52,17 +55,24 @@ class FreshFeatures:
         stage: looks up ids and tables.
         store: what it holds must be of ``layout_of`` the stage.
         encoding: of the features that the models of the bundle were trained on. Those of values with another one are ignored.
+        note: receives the state of the users of each read, and the ns that it took.
         clock: seconds since 1970.
     """
 
     name: ClassVar[str] = "feature_transform"
 
     def __init__(
-        self, stage: FeatureTransform, store: FeatureStore, encoding: int, clock: Callable[[], float] = time.time
+        self,
+        stage: FeatureTransform,
+        store: FeatureStore,
+        encoding: int,
+        note: Note = lambda state, ns: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._stage = stage
         self._store = store
         self._encoding = encoding
+        self._note = note
         self._clock = clock
         # A category that no user of the bundle has would be read from behind the tables of the models.
         self._largest = stage.category.max(axis=0, initial=0)
@@ -73,7 +83,11 @@ class FreshFeatures:
         asked = np.flatnonzero(user_id[:, 0] >= 0)
         if asked.size:
             is_given = np.zeros(asked.size, bool) if history is None else history[asked, 0] != STORED
-            self._use(features, asked, is_given, self._store.read(user_id[asked, 0]))
+            began = time.perf_counter_ns()
+            reading = self._store.read(user_id[asked, 0])
+            took = time.perf_counter_ns() - began
+            self._use(features, asked, is_given, reading)
+            self._note(reading.state, took)
         return features
 
     def _use(self, features: Features, asked: np.ndarray, is_given: np.ndarray, reading: Reading) -> None:

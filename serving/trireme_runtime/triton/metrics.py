@@ -12,21 +12,35 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from trireme_runtime.features.record import STATES
 from trireme_runtime.schema import ENTRY, REASON, RUNG, STAGES
 from trireme_runtime.stages.reranking import OUTCOMES, REASONS
 
-__all__ = ["ANSWERS", "BUCKETS_S", "COLD_START", "COMPUTE", "EXPIRED", "STAND_IN", "Publisher", "StageMetrics"]
+__all__ = [
+    "ANSWERS",
+    "BUCKETS_S",
+    "COLD_START",
+    "COMPUTE",
+    "EXPIRED",
+    "FEATURES",
+    "FEATURES_READ",
+    "STAND_IN",
+    "Publisher",
+    "StageMetrics",
+]
 
 log = logging.getLogger(__name__)
 
 COMPUTE = "trireme_stage_compute_seconds"
 ANSWERS = "trireme_answers_total"
 EXPIRED = "trireme_expired_total"
+FEATURES = "trireme_features_total"
+FEATURES_READ = "trireme_features_read_seconds"
 SLO = "trireme_slo_seconds"
 COLD_START = "trireme_cold_start_seconds"
 STAGE_BUDGET = "trireme_stage_budget_seconds"
@@ -83,6 +97,9 @@ class StageMetrics:
         self._expired = self._counters(
             EXPIRED, "Users who had no time for all stages of the model, or gave way", [{"model": model}]
         )
+        self._reads: deque[tuple[np.ndarray, int]] = deque()
+        self._states: list[Any] = []
+        self._read: list[Any] = []
         if budget:
             self._publish_budget(model, stages, budget)
 
@@ -95,8 +112,26 @@ class StageMetrics:
         outcome = None if self._outcome_at is None else (outputs[self._outcome_at[0]], outputs[self._outcome_at[1]])
         self._noted.append((times, 0 if times else len(outputs[0]), outcome))
 
+    def count_features(self) -> Callable[[np.ndarray, int], None]:
+        """Begins to count what a feature store knows of users.
+
+        Returns:
+            What is to be given the state of the users of each read, see ``record.STATES``, and the ns that it took.
+        """
+        model = {"model": self._model}
+        self._states = self._counters(
+            FEATURES, "Users by what the feature store knows of them", [{**model, "state": state} for state in STATES]
+        )
+        self._read = self._counters(f"{FEATURES_READ}_sum", "Time that reads of the feature store took", [model])
+        self._read += self._counters(f"{FEATURES_READ}_count", "Reads of the feature store", [model])
+        return lambda state, ns: self._reads.append((state, ns))
+
     def publish(self) -> None:
         """Hands what was noted since the last time to Triton."""
+        if reads := [self._reads.popleft() for _ in range(len(self._reads))]:
+            counted = np.bincount(np.concatenate([state for state, _ in reads]), minlength=len(STATES))
+            _add(self._states, counted)
+            _add(self._read, [sum(ns for _, ns in reads) / 1e9, len(reads)])
         batches = [self._noted.popleft() for _ in range(len(self._noted))]
         if not batches:
             return

@@ -48,9 +48,6 @@ class ChainModel:
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
         config = json.loads(args["model_config"])
         chain = self.chain(load_stages(folder / version, stages_run(config), device))
-        if FEATURES in os.environ and any(stage.name == FreshFeatures.name for stage in chain.stages):
-            encoding = int(read_version(folder.parent, int(version)).bundle_id, 16)
-            chain.stages = with_fresh_features(chain.stages, os.environ[FEATURES], encoding)
         parameters = config.get("parameters", {})
         metrics = StageMetrics(
             pb_utils,
@@ -59,6 +56,10 @@ class ChainModel:
             [tensor.name for tensor in chain.signature.answered],
             json.loads(parameters.get(BUDGET, {}).get("string_value", "{}")),
         )
+        if FEATURES in os.environ and any(stage.name == FreshFeatures.name for stage in chain.stages):
+            encoding = int(read_version(folder.parent, int(version)).bundle_id, 16)
+            note = metrics.count_features()
+            chain.stages = with_fresh_features(chain.stages, os.environ[FEATURES], encoding, note)
         self._publisher = Publisher(metrics)
         self._tracer = _tracer(chain, args["model_name"], args["model_version"])
         adapter = Adapter(chain, pb_utils, config, metrics.note, self._tracer, Deadlines.of(chain, config))
