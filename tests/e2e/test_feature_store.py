@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.redis_server import RedisServer, redis_server
+from trireme_perf.features import Settings, measure_reading
 from trireme_runtime.features.address import StoreAddress
 from trireme_runtime.features.breaker import FAILURES, Breaker
 from trireme_runtime.features.record import ABSENT, CORRUPT, FRESH, UNREACHABLE, RecordLayout, user_key
@@ -137,3 +138,9 @@ def test_answers_that_trickle_in_open_the_breaker(server: RedisServer, clock: Cl
     readings = iter(range(0, 1000, 2))  # two seconds between any two looks at the clock
     slow = RedisStore(address, LAYOUT, Breaker(clock), lambda: float(next(readings)))
     assert [states(slow, 7) for _ in range(FAILURES + 1)] == [[FRESH]] * FAILURES + [[UNREACHABLE]]
+
+
+def test_reads_are_measured_on_a_redis_of_their_own() -> None:
+    result = measure_reading(Settings(users=10, stored=100, reads=100))
+    assert 0 < result["mget"]["p50_ms"] <= result["mget"]["p99_ms"]
+    assert 0 < result["read"]["p50_ms"] <= result["read"]["p99_ms"]

@@ -6,6 +6,7 @@ import typer
 
 from trireme_cli.perf.ab import ab
 from trireme_cli.perf.analyze import analyze
+from trireme_cli.perf.features import features
 from trireme_cli.perf.goodput import goodput
 from trireme_cli.perf.limit import limit
 from trireme_cli.perf.memory import memory
@@ -15,8 +16,9 @@ from trireme_cli.perf.sweep import sweep
 __all__ = ["perf"]
 
 perf = typer.Typer(
-    help="Measure: goodput (the highest rate within the SLO), overload, experiments, the limit, perf_analyzer sweeps, memory.",
+    help="Measure: goodput (the highest rate within the SLO), overload, experiments, the limit, perf_analyzer sweeps, memory, "
+    "reads of a feature store.",
     no_args_is_help=True,
 )
-for command in (goodput, overload, ab, limit, sweep, analyze, memory):
+for command in (goodput, overload, ab, limit, sweep, analyze, memory, features):
     perf.command()(command)
