@@ -17,17 +17,19 @@ from trireme_runtime.features.record import RecordLayout
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("redis://localhost:6379", ("redis://localhost:6379", "default", 5.0)),
-        ("redis://me:pass@host:1/2?namespace=shop", ("redis://me:pass@host:1/2", "shop", 5.0)),
+        ("redis://localhost:6379", ("redis://localhost:6379", False, "default", 5.0)),
+        ("redis://me:pass@host:1/2?namespace=shop", ("redis://me:pass@host:1/2", False, "shop", 5.0)),
         (
             "rediss://host:1?timeout_ms=2.5&ssl_cert_reqs=none",
-            ("rediss://host:1?ssl_cert_reqs=none", "default", 2.5),
+            ("rediss://host:1?ssl_cert_reqs=none", False, "default", 2.5),
         ),
-        ("redis://[::1]:7000?namespace=a.b-c_9", ("redis://[::1]:7000", "a.b-c_9", 5.0)),
-        ("unix:///run/redis.sock?namespace=x", ("unix:///run/redis.sock", "x", 5.0)),
+        ("redis://[::1]:7000?namespace=a.b-c_9", ("redis://[::1]:7000", False, "a.b-c_9", 5.0)),
+        ("redis-cluster://[::1]:7000", ("redis://[::1]:7000", True, "default", 5.0)),
+        ("rediss-cluster://host?namespace=x", ("rediss://host", True, "x", 5.0)),
+        ("unix:///run/redis.sock?namespace=x", ("unix:///run/redis.sock", False, "x", 5.0)),
     ],
 )
-def test_an_address_is_an_url(text: str, expected: tuple[str, str, float]) -> None:
+def test_an_address_is_an_url(text: str, expected: tuple[str, bool, str, float]) -> None:
     assert StoreAddress.parse(text) == StoreAddress(*expected)
 
 
@@ -57,6 +59,7 @@ def test_an_address_is_shown_without_its_password() -> None:
     address = StoreAddress.parse("rediss://me:secret@host:7000?namespace=shop")
     assert str(address) == "host:7000, namespace shop"
     assert "secret" not in repr(address)
+    assert str(StoreAddress.parse("redis-cluster://:secret@host")) == "cluster of host, namespace default"
     assert str(StoreAddress.parse("unix://:secret@/run/redis.sock")) == "/run/redis.sock, namespace default"
 
 
@@ -64,7 +67,7 @@ def test_a_store_without_its_client_says_what_to_install(monkeypatch: pytest.Mon
     imported = builtins.__import__
 
     def without_redis(name: str, *arguments: Any, **options: Any) -> Any:
-        if name.endswith("redis_store"):
+        if name.endswith(("redis_store", "redis_cluster")):
             raise ModuleNotFoundError(name="redis")
         return imported(name, *arguments, **options)
 

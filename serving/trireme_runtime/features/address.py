@@ -13,11 +13,15 @@ __all__ = ["FEATURES", "StoreAddress"]
 #: Environment variable with the address. The models ask a store only if it is set.
 FEATURES = "TRIREME_FEATURES"
 
-SCHEMES = ("redis", "rediss", "unix")
+#: Schemes, and those by which the client of Redis calls the same.
+SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix", "redis-cluster": "redis", "rediss-cluster": "rediss"}
 #: What keys may hold as their namespace.
 NAMESPACE = re.compile("[A-Za-z0-9._-]{1,64}")
 TIMEOUT_MS = 5.0
-ALLOWED = "allowed is redis://HOST:PORT, rediss://HOST:PORT for TLS, or unix:///PATH"
+ALLOWED = (
+    "allowed is redis://HOST:PORT, rediss:// for TLS, redis-cluster:// or rediss-cluster:// for a node of a cluster, "
+    "or unix:///PATH"
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class StoreAddress:
     long an answer may take."""
 
     url: str
+    is_cluster: bool
     namespace: str
     timeout_ms: float
 
@@ -51,14 +56,15 @@ class StoreAddress:
             raise FeatureStoreError(
                 f"namespace of the feature store is {namespace!r}, allowed are 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'"
             )
-        url = text.partition("?")[0] + (f"?{urlencode(asked)}" if asked else "")
-        return cls(url, namespace, _milliseconds(timeout))
+        url = SCHEMES[parts.scheme] + text.partition("?")[0][len(parts.scheme) :]
+        url += f"?{urlencode(asked)}" if asked else ""
+        return cls(url, parts.scheme.endswith("-cluster"), namespace, _milliseconds(timeout))
 
     def __str__(self) -> str:
         """Without user and password, for people."""
         parts = urlsplit(self.url)
         place = parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
-        return f"{place}, namespace {self.namespace}"
+        return f"{'cluster of ' if self.is_cluster else ''}{place}, namespace {self.namespace}"
 
     def __repr__(self) -> str:
         return f"StoreAddress({self})"

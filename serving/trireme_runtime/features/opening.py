@@ -17,9 +17,10 @@ def open_store(address: StoreAddress, layout: RecordLayout) -> FeatureStore:
         FeatureStoreError: the client of Redis is not installed, or does not take what the address asks.
     """
     try:
+        from trireme_runtime.features.redis_cluster import RedisClusterStore
         from trireme_runtime.features.redis_store import RedisStore
     except ModuleNotFoundError as error:
         raise FeatureStoreError(
             f"{FEATURES} is set, but {error.name} is not installed; install trireme-recsys[redis]"
         ) from None
-    return RedisStore(address, layout)
+    return RedisClusterStore(address, layout) if address.is_cluster else RedisStore(address, layout)

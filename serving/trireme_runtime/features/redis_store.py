@@ -19,7 +19,7 @@ from trireme_runtime.features.breaker import Breaker
 from trireme_runtime.features.record import UNREACHABLE, RecordLayout, user_keys
 from trireme_runtime.features.store import Reading
 
-__all__ = ["RedisStore", "options"]
+__all__ = ["RedisStore", "client", "options"]
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +48,7 @@ class RedisStore:
         self._layout = layout
         self._breaker = breaker or Breaker()
         self._clock = clock
-        try:
-            self._client: Any = redis.Redis.from_url(address.url, **options(address))
-            self._client.connection_pool.make_connection()  # which only now takes what the address asks
-        except (TypeError, ValueError) as error:
-            raise FeatureStoreError(f"the address of the feature store is not allowed ({error})") from None
+        self._client = client(address)
 
     def read(self, user_id: np.ndarray) -> Reading:
         """See ``FeatureStore``."""
@@ -84,6 +80,21 @@ class RedisStore:
         self._breaker.failed()
         if was_closed and not self._breaker.is_closed:
             log.warning("the feature store (%s) does not answer, histories are the bundle's: %s", self._address, error)
+
+
+def client(address: StoreAddress, **changed: Any) -> Any:
+    """Returns a client for ``address``, of which ``changed`` overrules what it says.
+
+    Raises:
+        FeatureStoreError: the client does not take what the address asks.
+    """
+    try:
+        made: Any = redis.Redis.from_url(address.url, **options(address))
+        made.connection_pool.connection_kwargs.update(changed)
+        made.connection_pool.make_connection()  # which only now takes what the address asks
+    except (TypeError, ValueError) as error:
+        raise FeatureStoreError(f"the address of the feature store is not allowed ({error})") from None
+    return made
 
 
 def options(address: StoreAddress) -> dict[str, Any]:
