@@ -87,8 +87,6 @@ def test_a_batch_is_decoded_with_the_state_of_each_user() -> None:
         ("header", [0, 0, 0]),
         ("header", LAYOUT.empty(1)["header"][0] + np.array([0, 1, 0], np.uint32)),
         ("header", RecordLayout(LENGTH, 3, 2).empty(1)["header"][0]),
-        ("count", -1),
-        ("count", LENGTH + 1),
         ("written_ms", -1),
         ("history", padded(7, -2)),
         ("history", [-2, *padded(7, 9)[1:]]),
