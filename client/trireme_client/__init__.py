@@ -30,6 +30,7 @@ from .sync_client import Client
 from .targets import TargetState
 from .telemetry import Telemetry
 from .tls import TLS
+from .tracker import Tracker
 
 __all__ = [
     "ANONYMOUS",
@@ -57,6 +58,7 @@ __all__ = [
     "Telemetry",
     "Timeout",
     "TimeoutError",
+    "Tracker",
     "TriremeError",
     "UnavailableError",
     "ValidationError",
