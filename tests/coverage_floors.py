@@ -19,6 +19,7 @@ FLOORS = {
     "trireme_runtime": 93,
     "trireme_server": 80,
     "trireme_export": 95,
+    "trireme_ingest": 90,
     "trireme_perf": 88,
     "trireme_console": 45,
     "trireme_cli": 60,

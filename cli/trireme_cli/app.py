@@ -12,6 +12,7 @@ from trireme_cli.data import data
 from trireme_cli.demo import demo
 from trireme_cli.evaluate import evaluate
 from trireme_cli.export import export
+from trireme_cli.ingest import ingest
 from trireme_cli.ledger import ledger
 from trireme_cli.output import fail
 from trireme_cli.perf import perf
@@ -35,6 +36,7 @@ for command in (train, export, rollback, serve, recommend, evaluate, ledger, con
 app.add_typer(data, name="data")
 app.add_typer(plans, name="plans")
 app.add_typer(perf, name="perf")
+app.add_typer(ingest, name="ingest")
 
 #: Modules whose errors explain themselves to a user; looked up only if the module is loaded, so that
 #: `trireme recommend` does not import torch to learn what may go wrong in training.
@@ -45,6 +47,7 @@ EXPECTED = {
     "trireme_runtime.errors": "TriremeStageError",
     "trireme_server.errors": "ServerError",
     "trireme_client.errors": "TriremeError",
+    "trireme_ingest.errors": "IngestError",
     "trireme_perf.errors": "PerfError",
     "trireme_cli.output": "CommandError",
 }
@@ -64,4 +67,6 @@ def run() -> None:
 
 def _extras(module: str) -> str:
     """Where a missing module comes from."""
-    return {"nicegui": "console", "opentelemetry": "telemetry"}.get(module.partition(".")[0], "server,export,perf")
+    return {"nicegui": "console", "opentelemetry": "telemetry", "redis": "ingest"}.get(
+        module.partition(".")[0], "server,export,perf"
+    )

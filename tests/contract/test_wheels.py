@@ -100,6 +100,7 @@ def test_the_client_alone(install: Install) -> None:
         ("trireme-recsys[stages,telemetry]", "trireme_runtime", set()),
         ("trireme-recsys[server]", "trireme_server", set()),
         ("trireme-recsys[export]", "trireme_export", set()),
+        ("trireme-recsys[ingest]", "trireme_ingest", set()),
         ("trireme-recsys[perf]", "trireme_perf", {"trireme_perf.limit"}),
         ("trireme-recsys[perf,export]", "trireme_perf", set()),
         ("trireme-recsys[console]", "trireme_console", set()),
@@ -114,7 +115,8 @@ def test_every_module_finds_what_it_imports(
 
 
 @pytest.mark.parametrize(
-    ("extra", "command"), [("server", "serve"), ("export", "train"), ("perf", "ledger"), ("console", "console")]
+    ("extra", "command"),
+    [("server", "serve"), ("export", "train"), ("perf", "ledger"), ("console", "console"), ("ingest", "ingest")],
 )
 def test_a_command_is_there_with_its_extra(install: Install, extra: str, command: str) -> None:
     trireme = install(f"trireme-recsys[{extra}]").trireme

@@ -57,14 +57,16 @@ class EntityTable:
 def read_interactions(
     directory: Path,
     *,
+    name: str = "interactions.parquet",
     time_column: str | None = None,
     label_column: str | None = None,
     label_minimum: float | None = None,
 ) -> Interactions:
-    """Reads ``interactions.parquet``.
+    """Reads ``interactions.parquet``, or another file with one interaction per row.
 
     Args:
         directory: where the file is.
+        name: of the file.
         time_column: what to sort by; by default ``timestamp``, or ``seq`` where that is missing.
         label_column: marks positives; by default ``is_click`` if there is one, or every row is a positive.
         label_minimum: smallest positive label; by default every label above 0.
@@ -72,7 +74,7 @@ def read_interactions(
     Raises:
         DataError: see ``trireme_export.data.errors``.
     """
-    file = directory / "interactions.parquet"
+    file = directory / name
     names = _open(file)
     time_name = _time_column(file, names, time_column)
     label_name = label_column or ("is_click" if "is_click" in names else None)
