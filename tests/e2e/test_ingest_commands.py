@@ -6,10 +6,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from redis import Redis
 from typer.testing import CliRunner
 
+from tests.support.consuming import consuming
 from tests.support.frames import write_frames
 from tests.support.ingested import DIMS, NAMESPACE, expected, held, write_sizes
 from tests.support.redis_server import RedisServer, redis_server
@@ -58,8 +58,12 @@ def repository(tmp_path: Path) -> Path:
     return write_sizes(tmp_path / "repository", LONG)
 
 
+def address(url: str) -> str:
+    return f"{url}?namespace={NAMESPACE}"
+
+
 def words(name: str, url: str, repository: Path, *more: str) -> list[str]:
-    options = ["--redis", f"{url}?namespace={NAMESPACE}", "--repository", str(repository), "--json"]
+    options = ["--redis", address(url), "--repository", str(repository), "--json"]
     return ["ingest", name, *more, *options]
 
 
@@ -75,18 +79,6 @@ def refusal(name: str, server: RedisServer, repository: Path, *more: str) -> str
     done = CliRunner().invoke(app, words(name, server.url, repository, *more))
     assert isinstance(done.exception, CommandError | IngestError | BundleError)
     return str(done.exception)
-
-
-@contextmanager
-def consuming(server: RedisServer, repository: Path, name: str, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """`trireme ingest run`; killed at the end, if it is still there."""
-    command = [sys.executable, "-m", "trireme_cli", *words("run", server.url, repository, "--consumer", name, *more)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def position(redis: Redis) -> bytes:
@@ -116,7 +108,9 @@ def test_no_event_is_lost_or_applied_twice_whatever_is_killed(tmp_path: Path, re
     with redis_server(tmp_path) as server, ExitStack() as processes:
 
         def start() -> list[subprocess.Popen[str]]:
-            started = [processes.enter_context(consuming(server, repository, name)) for name in ("one", "two")]
+            started = [
+                processes.enter_context(consuming(address(server.url), repository, name)) for name in ("one", "two")
+            ]
             assert all(one.stderr and any(" applies the events of " in line for line in one.stderr) for one in started)
             return started
 
@@ -146,7 +140,7 @@ def test_no_event_is_lost_or_applied_twice_whatever_is_killed(tmp_path: Path, re
 
 
 def test_a_consumer_shows_metrics_and_ends_at_a_signal(server: RedisServer, redis: Redis, repository: Path) -> None:
-    with consuming(server, repository, "one", "--metrics-port", "0") as process:
+    with consuming(address(server.url), repository, "one", "--metrics-port", "0") as process:
         assert process.stderr is not None
         url = next(line.split()[-1] for line in process.stderr if line.startswith("metrics at "))
         redis.xadd(STREAM, {"user": 7, "item": 1, "time": START_MS})

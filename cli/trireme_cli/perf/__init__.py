@@ -7,6 +7,7 @@ import typer
 from trireme_cli.perf.ab import ab
 from trireme_cli.perf.analyze import analyze
 from trireme_cli.perf.features import features
+from trireme_cli.perf.freshness import freshness
 from trireme_cli.perf.goodput import goodput
 from trireme_cli.perf.limit import limit
 from trireme_cli.perf.memory import memory
@@ -17,8 +18,8 @@ __all__ = ["perf"]
 
 perf = typer.Typer(
     help="Measure: goodput (the highest rate within the SLO), overload, experiments, the limit, perf_analyzer sweeps, memory, "
-    "reads of a feature store.",
+    "reads of a feature store, freshness.",
     no_args_is_help=True,
 )
-for command in (goodput, overload, ab, limit, sweep, analyze, memory, features):
+for command in (goodput, overload, ab, limit, sweep, analyze, memory, features, freshness):
     perf.command()(command)
