@@ -118,58 +118,49 @@ def test_no_bytes_break_a_batch(values: list[Any], noise: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "fresh", "until", "expected"),
+    ("stored", "fresh", "expected"),
     [
-        ((1, 2), (3, 4), 0, (1, 2, 3, 4)),
-        ((1, 2), (2, 3), 10, (1, 2, 3)),  # 2 happened at 10
-        ((1, 2), (2, 3), 9, (1, 2, 2, 3)),  # bought again
-        ((1, 2), (3, 4), 11, (1, 2)),
-        ((), (3, 4), 0, (3, 4)),
-        ((1, 2), (), 0, (1, 2)),
-        ((1, 2, 3, 4, 5), (6, 7), 0, (3, 4, 5, 6, 7)),
-        ((1, 2, 3), (4, 5, 6, 7, 8), 0, (4, 5, 6, 7, 8)),
-        ((1, 2), (3, 4), None, (1, 2, 3, 4)),
-        ((1, 2), (1, 2, 3), None, (1, 2, 3)),
-        ((1, 2, 1, 2), (1, 2, 1, 2, 3), None, (1, 2, 1, 2, 3)),
-        ((1, 2, 1, 2), (1, 2, 3), None, (1, 2, 1, 2, 3)),
-        ((1, 2), (2, 2, 3), None, (1, 2, 2, 3)),
-        ((1, 2), (3, 2), None, (1, 2, 3, 2)),
-        ((), (3, 3), None, (3, 3)),
+        ((), (3, 4), (3, 4)),
+        ((), (3, 3), (3, 3)),
+        ((1, 2), (), (1, 2)),
+        ((1, 2), (3, 4), (1, 2, 3, 4)),
+        ((1, 2, 3, 4, 5), (6, 7), (3, 4, 5, 6, 7)),
+        ((1, 2, 3), (4, 5, 6, 7, 8), (4, 5, 6, 7, 8)),
+        ((1, 2), (1, 2, 3), (1, 2, 3)),
+        ((1, 2, 1, 2), (1, 2, 1, 2, 3), (1, 2, 1, 2, 3)),
+        ((1, 2, 1, 2), (1, 2, 3), (1, 2, 1, 2, 3)),
+        ((1, 2), (2, 2, 3), (1, 2, 2, 3)),
+        ((1, 2), (3, 2), (1, 2, 3, 2)),
+        ((1, 2, 3, 4, 5), (2, 3, 4, 5), (1, 2, 3, 4, 5)),
     ],
 )
 def test_fresh_events_follow_the_stored_history(
-    stored: tuple[int, ...], fresh: tuple[int, ...], until: int | None, expected: tuple[int, ...]
+    stored: tuple[int, ...], fresh: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
-    times = np.array([padded(*range(10, 10 + len(fresh)))])
-    found = merge(np.array([padded(*stored)], np.int32), np.array([padded(*fresh)]), times, until)
+    found = merge(np.array([padded(*stored)], np.int32), np.array([padded(*fresh)]))
     assert found.tolist() == [padded(*expected)]
     assert found.dtype == np.int32
 
 
 def test_gaps_among_fresh_events_are_closed() -> None:
-    fresh, times = np.array([[7, -1, 8, -1, -1]]), np.array([[1, 2, 3, 4, 5]])
-    for until in (0, None):
-        assert merge(np.array([padded(1)]), fresh, times, until).tolist() == [padded(1, 7, 8)]
+    assert merge(np.array([padded(1)]), np.array([[7, -1, 8, -1, -1]])).tolist() == [padded(1, 7, 8)]
 
 
-@given(st.lists(st.integers(0, 3), max_size=12), st.data())
+@given(st.lists(st.integers(0, 99), max_size=12, unique=True), st.data())
 def test_a_new_bundle_doubles_no_event(items: list[int], data: st.DataObject) -> None:
     """Whatever part of the events the bundle was trained on, and however many of them the store still holds."""
     trained = data.draw(st.integers(0, len(items)))
     kept = data.draw(st.integers(0, min(LENGTH, len(items))))
-    stored = np.array([padded(*items[:trained][-LENGTH:])])
-    fresh = np.array([padded(*items[len(items) - kept :])])
-    times = np.array([padded(*range(len(items) - kept, len(items)))])
-    known = items if len(items) - kept <= trained else items[:trained] + items[len(items) - kept :]
-    assert merge(stored, fresh, times, trained - 1).tolist() == [padded(*known[-LENGTH:])]
+    stored, fresh = items[:trained][-LENGTH:], items[len(items) - kept :]
+    expected = stored + [item for item in fresh if item not in stored]
+    found = merge(np.array([padded(*stored)]), np.array([padded(*fresh)]))
+    assert found.tolist() == [padded(*expected[-LENGTH:])]
 
 
 def test_users_of_a_batch_do_not_touch_each_other() -> None:
     stored = np.array([padded(1, 2), padded(), padded(4)])
     fresh = np.array([padded(2, 3), padded(2, 3), padded(4, 5)])
-    times = np.array([padded(10, 11)] * 3)
-    assert merge(stored, fresh, times, None).tolist() == [padded(1, 2, 3), padded(2, 3), padded(4, 5)]
-    assert merge(stored, fresh, times, 10).tolist() == [padded(1, 2, 3), padded(3), padded(4, 5)]
+    assert merge(stored, fresh).tolist() == [padded(1, 2, 3), padded(2, 3), padded(4, 5)]
 
 
 def test_a_key_names_the_user_for_the_cluster() -> None:

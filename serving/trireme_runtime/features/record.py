@@ -144,30 +144,23 @@ class RecordLayout:
         return ~(sound & np.isfinite(records["number"]).all(axis=1))
 
 
-def merge(stored: np.ndarray, fresh: np.ndarray, time_ms: np.ndarray, until_ms: int | None) -> np.ndarray:
+def merge(stored: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     """Returns the last L of the stored history of each user, followed by the fresh events that it does not hold yet.
 
-    A new bundle's stored history holds events that a store already had. Where it is known until when it reaches, later events
-    follow it, and no others: one that came too late to be trained on is left out. Where it is not known (the data has a
-    sequence instead of times), the events with which the fresh history begins and the stored one ends are taken as the same
-    ones, the longest such run.
+    A new bundle's stored history holds events that a store already had. The bundle does not say until when it reaches, so the
+    longest run of events with which the fresh history begins and the stored one ends is taken as the same events.
 
     Args:
         stored: int [n, L], items (ids or indices), left-padded with −1, newest last.
         fresh: the same of the store; padding may be anywhere.
-        time_ms: int64 [n, L], when each fresh event happened.
-        until_ms: the time of the last event that the bundle was trained on; None if it is not known.
 
     Returns:
         The dtype of ``stored`` [n, L], left-padded with −1, newest last.
     """
     follows = fresh >= 0
-    if until_ms is not None:
-        follows &= time_ms > until_ms
-    else:
-        for row in np.flatnonzero((fresh == stored[:, -1:]).any(axis=1) & (stored[:, -1] >= 0)):
-            place = np.flatnonzero(follows[row])
-            follows[row, place[: _overlap(stored[row], fresh[row, place])]] = False
+    for row in np.flatnonzero((fresh == stored[:, -1:]).any(axis=1) & (stored[:, -1] >= 0)):
+        place = np.flatnonzero(follows[row])
+        follows[row, place[: _overlap(stored[row], fresh[row, place])]] = False
     both = np.concatenate([stored, np.where(follows, fresh, -1).astype(stored.dtype)], axis=1)
     order = stable_partition(both < 0, both.shape[1])[:, stored.shape[1] :]
     return np.take_along_axis(both, order, axis=1)

@@ -110,7 +110,7 @@ class FreshFeatures:
     def _extend(self, features: Features, rows: np.ndarray, records: np.ndarray) -> None:
         """Lets the events of ``records`` follow the stored histories of ``rows``."""
         fresh = lookup(self._stage.item_ids, records["history"])  # an unknown item is like padding
-        history = merge(features.history_index[rows], fresh, records["time_ms"], None)
+        history = merge(features.history_index[rows], fresh)
         features.history_index[rows] = history
         features.user_number[rows, -1] = np.log1p((history >= 0).sum(axis=1), dtype=np.float32)
 
