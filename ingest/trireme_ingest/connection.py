@@ -1,20 +1,23 @@
-"""Connections to Redis."""
+"""Connections to Redis: to a single one or to a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
-from redis import Redis
+from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from trireme_ingest.errors import StoreError
 from trireme_runtime.features.address import StoreAddress
 
-__all__ = ["connected"]
+__all__ = ["FAILURES", "connected"]
 
+#: What says that Redis cannot be used as it is, perhaps for a moment.
+FAILURES = (RedisError, RedisClusterException)
 #: Of connecting and of an answer: longer than a consumer waits for an entry.
 TIMEOUT_S = 5.0
 
@@ -28,20 +31,21 @@ def connected(address: StoreAddress) -> Iterator[Redis]:
     """
     try:
         connection = _connection(address)
-    except (TypeError, ValueError) as error:
+    except (*FAILURES, TypeError, ValueError) as error:
         raise _refused(address, error) from None
     try:
         with connection:
             connection.ping()
             yield connection
-    except RedisError as error:
+    except FAILURES as error:
         raise _refused(address, error) from None
 
 
 def _connection(address: StoreAddress) -> Redis:
-    redis = Redis.from_url(
-        address.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
-    )
+    options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    if address.is_cluster:
+        return cast(Redis, RedisCluster.from_url(address.url, **options))
+    redis = Redis.from_url(address.url, retry=Retry(NoBackoff(), 0), **options)
     redis.connection_pool.make_connection()  # connects nobody, and looks at the options of the address
     return redis
 

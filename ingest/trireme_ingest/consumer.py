@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redis.exceptions import RedisError
-
+from trireme_ingest.connection import FAILURES
 from trireme_ingest.errors import EventError
 from trireme_ingest.events import Event, parse_event
 from trireme_ingest.metrics import Progress
@@ -72,7 +71,7 @@ class Consumer:
         """Applies events until ``stop`` is set, through any failure of Redis. The batch at hand is finished.
 
         Raises:
-            redis.exceptions.RedisError: Redis refuses the first command; later failures are waited out.
+            connection.FAILURES: Redis refuses the first command; later failures are waited out.
         """
         self._stream.prepare()
         wait = SHORTEST_WAIT_S
@@ -80,7 +79,7 @@ class Consumer:
             before = self._progress.events
             try:
                 self._consume(stop)
-            except RedisError as error:
+            except FAILURES as error:
                 self._progress.failed()
                 self._is_away = True
                 wait = SHORTEST_WAIT_S if self._progress.events > before else wait
@@ -89,7 +88,7 @@ class Consumer:
                 wait = min(2 * wait, LONGEST_WAIT_S)
 
     def _consume(self, stop: threading.Event) -> None:
-        """Raises RedisError; nothing is lost by that."""
+        """Raises one of FAILURES; nothing is lost by that."""
         self._stream.prepare()
         if self._is_away:
             self._is_away = False

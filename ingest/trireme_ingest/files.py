@@ -31,7 +31,7 @@ def apply_chunks(records: Records, chunks: Iterable[Chunk], advance: Callable[[i
     Where a file was read up to is remembered nowhere: to apply it again from the start changes nothing.
 
     Raises:
-        redis.exceptions.RedisError: the store cannot be used.
+        connection.FAILURES: the store cannot be used.
     """
     outcomes: Counter[str] = Counter()
     for chunk in chunks:

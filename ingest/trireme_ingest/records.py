@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from redis import Redis
+from redis import Redis, RedisCluster
 
 from trireme_ingest.events import Event
 from trireme_ingest.merging import APPLIED, DUPLICATE, FORGOTTEN, LATE, OLD, Taken, merge
@@ -68,7 +68,7 @@ class Records:
         """Puts events into the records of their users; what was there before is kept, and what comes again changes nothing.
 
         Raises:
-            redis.exceptions.RedisError: the store cannot be used; some of the records may have been set.
+            connection.FAILURES: the store cannot be used; some of the records may have been set.
         """
         waiting = np.array(events, dtype=np.int64).reshape(-1, len(Event._fields))
         outcomes: Counter[str] = Counter()
@@ -116,14 +116,20 @@ class Records:
             return changed
         new = batch.records(changed, round(time.time() * 1000))
         pipeline: Any = self._redis.pipeline(transaction=False)
-        for chunk in _chunks(list(zip(changed.tolist(), new, strict=True))):
+        for chunk in self._chunks(list(zip(changed.tolist(), new, strict=True))):
             keys = [key for row, _ in chunk for key in self._keys(int(batch.users[row]))]
             values = [
                 value for row, record in chunk for value in (batch.values[row] or b"", batch.marks[row] or b"", record)
             ]
-            pipeline.eval(SET_UNCHANGED, len(keys), *keys, self._retention_ms, *values)
+            pipeline.execute_command("EVAL", SET_UNCHANGED, len(keys), *keys, self._retention_ms, *values)
         was_set = [one for answer in pipeline.execute() for one in answer]
         return changed[np.array(was_set) == 0]
+
+    def _chunks(self, values: list[Any]) -> Iterator[list[Any]]:
+        """Parts for one script each; in a cluster, where users are on several nodes, of one user each."""
+        users = 1 if isinstance(self._redis, RedisCluster) else USERS
+        for start in range(0, len(values), users):
+            yield values[start : start + users]
 
 
 class _Batch:
@@ -168,9 +174,3 @@ class _Batch:
         after["count"] = count
         after["written_ms"] = written_ms
         return [after[row].tobytes() for row in rows.tolist()]
-
-
-def _chunks(values: list[Any]) -> Iterator[list[Any]]:
-    """Parts for one script each."""
-    for start in range(0, len(values), USERS):
-        yield values[start : start + USERS]

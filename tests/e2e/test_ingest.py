@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from redis import Redis
 
 from tests.support.ingested import DIMS, LAYOUT, NAMESPACE, add, expected, held
+from tests.support.redis_cluster import RedisCluster, redis_cluster
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.serving import eventually
+from trireme_ingest.connection import connected
 from trireme_ingest.consumer import Consumer, Schedule
 from trireme_ingest.events import Event
 from trireme_ingest.metrics import Progress
 from trireme_ingest.records import Records
 from trireme_ingest.stream import EventStream, Lag
+from trireme_runtime.features.address import StoreAddress
 from trireme_runtime.features.record import RecordLayout, user_key
 
 NOW_MS = round(time.time() * 1000)
@@ -320,6 +323,33 @@ def test_a_redis_that_does_not_answer_is_waited_for(tmp_path: Path) -> None:
             one.wait(2)
         assert held(redis, [7]) == expected([at(1), at(2)])
         assert redis.xpending(STREAM, "trireme")["pending"] == 0
+
+
+def is_up(cluster: RedisCluster) -> bool:
+    """Whether all masters say that the cluster takes commands."""
+    with ExitStack() as nodes:
+        masters = [nodes.enter_context(cluster.connect(master)) for master in range(len(cluster.ports))]
+        return all(master.cluster("info")["cluster_state"] == "ok" for master in masters)
+
+
+def test_records_and_stream_may_be_in_a_cluster(tmp_path: Path) -> None:
+    events = [at(second, user=second % 50) for second in range(200)]
+    with (
+        redis_cluster(tmp_path) as cluster,
+        connected(StoreAddress.parse(f"redis-cluster://127.0.0.1:{cluster.ports[0]}")) as redis,
+    ):
+        assert eventually(lambda: is_up(cluster))
+        add(redis, STREAM, events)
+        redis.xadd(STREAM, {"no": "event"})
+        with running(redis) as one:
+            one.wait(201)
+        assert one.progress.outcomes == {"applied": 200, "dead": 1}
+        assert held(redis, range(50)) == expected(events)
+        assert redis.xlen(f"{STREAM}:dead") == 1
+        assert records(redis).forget(7, NOW_MS)
+        assert held(redis, [7]) == {}
+        applied = Interrupted(redis, lambda: records(redis).apply([at(2, user=8)])).apply([at(1, user=8)])
+        assert applied.conflicts == 1
 
 
 def test_metrics_tell_what_became_of_events(redis: Redis) -> None:
