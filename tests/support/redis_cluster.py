@@ -52,13 +52,14 @@ class RedisCluster:
 def redis_cluster(folder: Path) -> Iterator[RedisCluster]:
     """A cluster that answers; it is killed at the end."""
     with ExitStack() as running:
-        processes, ports = [], _free_ports()
-        for port in ports:
+        free = _free_ports(2 * MASTERS)
+        processes, ports = [], free[:MASTERS]
+        for port, bus in zip(ports, free[MASTERS:], strict=True):
             own = folder / str(port)
             own.mkdir()
             command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"]
             # A frozen master must stay one: the others would end their cluster without it.
-            command += ["--cluster-require-full-coverage", "no", "--cluster-port", str(_free_port())]
+            command += ["--cluster-require-full-coverage", "no", "--cluster-port", str(bus)]
             process = subprocess.Popen(
                 [*command, "--cluster-node-timeout", "60000", "--save", "", "--dir", str(own)],
                 stdout=subprocess.DEVNULL,
@@ -71,14 +72,13 @@ def redis_cluster(folder: Path) -> Iterator[RedisCluster]:
         yield cluster
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def _free_ports() -> list[int]:
-    return [_free_port() for _ in range(MASTERS)]
+def _free_ports(count: int) -> list[int]:
+    """Ports that differ, since all are held until the last one is found."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def _join(cluster: RedisCluster) -> None:
