@@ -81,7 +81,9 @@ def test_everybody_gets_the_lists_of_target_cpu(served: Served, target: Target, 
     half = read_manifest(target.repository).source["precision"]["chosen"] == "float16"
     common = []
     for ours, theirs in zip(expected, found, strict=True):
-        assert (ours.rung, ours.reason, len(ours)) == (theirs.rung, theirs.reason, len(theirs))
+        assert (ours.rung, ours.reason) == (theirs.rung, theirs.reason)
+        # Rounded to half, another item may be the last candidate; it counts twice in a list if it is a popular one as well.
+        assert abs(len(ours) - len(theirs)) <= (2 if half else 0)
         common.append(np.isin(theirs.item_ids[:10], ours.item_ids[:10]).mean())
         if not half:
             assert_same_answer(theirs.item_ids, theirs.scores, ours.item_ids, ours.scores)
