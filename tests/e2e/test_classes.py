@@ -15,8 +15,8 @@ from tests.e2e.test_deadlines import FULL, int64, outcome
 from tests.e2e.test_parameters import message, refusal, tensors
 from tests.support.callers import WAIT, until
 from tests.support.serving import served_briefly
-from tests.support.slow_stage import SlowStage
 from trireme_client import Reason, Rung
+from trireme_perf.slow_stage import SlowStage
 from trireme_runtime.schema import ENTRY
 from trireme_runtime.triton.parameters import most_characters
 
