@@ -16,6 +16,7 @@ from trireme_runtime.schema import Signature
 from trireme_runtime.stages.chain import Chain, load_stages
 from trireme_runtime.stages.stage import Stage
 from trireme_runtime.triton.adapter import Adapter
+from trireme_runtime.triton.busy import noting
 from trireme_runtime.triton.deadlines import Deadlines
 from trireme_runtime.triton.model import ChainModel, stages_run
 
@@ -29,7 +30,7 @@ class WithoutMetrics(ChainModel):
         one_thread()
         config = json.loads(args["model_config"])
         chain = self.chain(load_stages(Path(args["model_repository"], args["model_version"]), stages_run(config)))
-        self._adapter = Adapter(chain, pb_utils, config, deadlines=Deadlines.of(chain, config))
+        self._execute = noting(Adapter(chain, pb_utils, config, deadlines=Deadlines.of(chain, config)).execute)
 
     def finalize(self) -> None:
         """There is no publisher to be closed."""
