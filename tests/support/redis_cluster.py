@@ -97,6 +97,8 @@ def _join(cluster: RedisCluster) -> None:
     for master in range(MASTERS):
         with cluster.connect(master) as connection:
             _until(lambda connection=connection: len(connection.execute_command("CLUSTER", "SLOTS")) == MASTERS)
+            # Some two seconds more: until then, a master that knows all others still refuses what is asked.
+            _until(lambda connection=connection: b"cluster_state:ok" in connection.execute_command("CLUSTER", "INFO"))
 
 
 def _until(is_so: Callable[[], bool]) -> None:
