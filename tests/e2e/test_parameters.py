@@ -156,7 +156,7 @@ def test_requests_that_differ_in_their_parameters_share_a_batch(
         {"k": ("int64_param", 9), "exclude": ("string_param", "1,2")},
         {"exclude": ("string_param", "3")},
         {"timeout": ("int64_param", 10_000_000)},
-        {"sent": ("int64_param", 123), "class": ("string_param", "batch")},
+        {"sent": ("int64_param", 123), "class": ("string_param", "background")},
         {"ledger": ("bool_param", True)},
     ]
     before = executions(slow, step)
