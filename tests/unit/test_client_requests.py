@@ -54,6 +54,7 @@ def test_the_exported_names_are_pinned() -> None:
             "TLS",
             "Timeout",
             "TimeoutError",
+            "Tracker",
             "TriremeError",
             "UnavailableError",
             "ValidationError",
