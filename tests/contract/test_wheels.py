@@ -96,8 +96,9 @@ def test_the_client_alone(install: Install) -> None:
     ("requirement", "package", "incomplete"),
     [
         ("trireme-client[telemetry]", "trireme_client", set()),
-        ("trireme-recsys[stages]", "trireme_runtime", {"trireme_runtime.triton"}),
-        ("trireme-recsys[stages,telemetry]", "trireme_runtime", set()),
+        ("trireme-recsys[stages]", "trireme_runtime", {"trireme_runtime.triton", "trireme_runtime.features"}),
+        ("trireme-recsys[stages,telemetry]", "trireme_runtime", {"trireme_runtime.features"}),
+        ("trireme-recsys[stages,telemetry,redis]", "trireme_runtime", set()),
         ("trireme-recsys[server]", "trireme_server", set()),
         ("trireme-recsys[export]", "trireme_export", set()),
         ("trireme-recsys[ingest]", "trireme_ingest", set()),
