@@ -140,7 +140,8 @@ def test_a_caller_whose_time_runs_out_gets_a_shorter_answer_and_leaves_its_rpc_t
             # From then on, the server may know how slow it has become, and cut them short itself.
             answers = [first, *(client.recommend(user, timeout=0.1) for user in users[1:])]
             assert [answer.user_id for answer in answers] == users
-            assert {answer.reason for answer in answers} == {Reason.DEADLINE}
+            # Those after the first may also have to give way to it: the server computes it to the end.
+            assert {answer.reason for answer in answers} <= {Reason.DEADLINE, Reason.OVERLOAD}
             until(lambda: client.left_rpcs == 0)
         finally:
             slow.clear()
