@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from trireme_perf.goodput.peers import find_peers
 from trireme_perf.host.place import Place
 from trireme_perf.host.triton import ENTRIES, fused_plan
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "check_only", "select"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,17 @@ def _choose(
     only: Sequence[str], contestants: list[Contestant], left_out: dict[str, str]
 ) -> tuple[list[Contestant], dict[str, str]]:
     names = [contestant.name for contestant in contestants]
+    check_only(only, names, left_out)
+    if not only:
+        return contestants, left_out
+    not_asked = dict.fromkeys((name for name in [*names, *left_out] if name not in only), "not named by --only")
+    return [contestant for contestant in contestants if contestant.name in only], not_asked
+
+
+def check_only(only: Sequence[str], names: Sequence[str], left_out: Mapping[str, str]) -> None:
+    """Raises PerfError if ``only`` names a contestant that is not among ``names``, or one that is left out, with the reason."""
     for name in only:
         if name in left_out:
             raise PerfError(f"--only names {name!r}, which cannot run: {left_out[name]}")
         if name not in names:
             raise PerfError(f"--only names {name!r}; allowed: {', '.join(names)}")
-    if not only:
-        return contestants, left_out
-    not_asked = dict.fromkeys((name for name in [*names, *left_out] if name not in only), "not named by --only")
-    return [contestant for contestant in contestants if contestant.name in only], not_asked

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from trireme_perf.errors import PerfError
 from trireme_perf.goodput.contestants import baseline_command
 from trireme_perf.goodput.peers import missing_peers, serve_peer
+from trireme_perf.goodput.selection import check_only
 from trireme_perf.host.place import Place
 from trireme_perf.host.server import Command, Server
 from trireme_perf.host.triton import ENTRIES, fused_plan, ready_address, serve_command
@@ -91,12 +91,7 @@ def choose(
 def _named(
     found: list[Contestant], left_out: dict[str, str], only: Sequence[str]
 ) -> tuple[list[Contestant], dict[str, str]]:
-    names = [one.name for one in found]
-    for name in only:
-        if name in left_out:
-            raise PerfError(f"--only names {name!r}, which cannot run: {left_out[name]}")
-        if name not in names:
-            raise PerfError(f"--only names {name!r}; allowed: {', '.join(names)}")
+    check_only(only, [one.name for one in found], left_out)
     return [one for one in found if one.name in only or not only], {} if only else left_out
 
 
