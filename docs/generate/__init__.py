@@ -7,6 +7,7 @@ from pathlib import Path
 from docs.generate.benchmarks import benchmarks_page
 from docs.generate.cli import cli_page
 from docs.generate.pipeline_yaml import pipeline_yaml_page
+from docs.generate.pressure import chaos_part, measured_page, overload_part
 from docs.generate.quality import quality_page
 
 __all__ = ["DOCS", "pages"]
@@ -19,6 +20,8 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "benchmarks.md": benchmarks_page(DOCS / "benchmarks.json"),
         DOCS / "cli.md": cli_page(),
+        DOCS / "measure" / "chaos.md": measured_page(DOCS / "measure" / "chaos.md", chaos_part),
+        DOCS / "measure" / "overload.md": measured_page(DOCS / "measure" / "overload.md", overload_part),
         DOCS / "pipeline-yaml.md": pipeline_yaml_page(),
         DOCS / "quality.md": quality_page(DOCS / "quality.md", DOCS / "quality.json"),
     }

@@ -94,9 +94,12 @@ def test_the_picture_has_a_panel_for_each_run(tmp_path: Path) -> None:
     scenario = Scenario(name="mine", description="Mine.", seconds=3, at_s=1, lifted_at_s=2)
     outcome = Outcome(scenario, found, {"verdict": "passed"})
     sizes = []
-    for count in (1, 3):
+    for count in (1, 2, 4):
         plot_outcomes([outcome] * count, tmp_path / "plot.png", machine="2 cores")
         content = (tmp_path / "plot.png").read_bytes()
         assert content.startswith(b"\x89PNG")
-        sizes.append(int.from_bytes(content[20:24], "big"))  # its height
-    assert sizes[1] > 1.5 * sizes[0]
+        sizes.append((int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")))  # width and height
+    (wide, high), (wide_of_2, high_of_2), (_, high_of_4) = sizes
+    assert wide_of_2 > 1.5 * wide
+    assert high_of_2 == high
+    assert high_of_4 > 1.5 * high

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["plot_outcomes"]
 
 BIN_S = 0.1
+#: Panels beside each other.
+COLUMNS = 3
 LATE = "late"
 #: From the best to the worst; what else there is comes in between, in the colours of `OTHERS`.
 FULL, WORST = "full", {LATE: "#e0a526", "failed": "#b3261e", "wrong": "#000000"}
@@ -25,11 +27,15 @@ OTHERS = ("#7fb3d5", "#b59ad6", "#8fbf8f", "#d4b483", "#a9a9a9", "#5f9ea0")
 
 def plot_outcomes(outcomes: Sequence[Outcome], path: Path, *, machine: str) -> None:
     """Draws a panel per outcome, requests by what became of them over their due moments; writes a PNG."""
-    figure = Figure(figsize=(9.0, 2.5 * len(outcomes) + 0.8), dpi=120, layout="constrained")
-    panels = figure.subplots(len(outcomes), 1, squeeze=False)[:, 0]
-    for outcome, axes in zip(outcomes, panels, strict=True):
+    columns = min(COLUMNS, len(outcomes))
+    rows = -(-len(outcomes) // columns)
+    figure = Figure(figsize=(5.4 * columns + 0.4, 2.0 * rows + 0.9), dpi=110, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for outcome, axes in zip(outcomes, panels, strict=False):
         _draw(axes, outcome)
-    panels[-1].set_xlabel("seconds from the start of the load, by when requests were due")
+    for axes in panels[len(outcomes) :]:
+        axes.remove()
+    figure.supxlabel("seconds from the start of the load, by when requests were due", fontsize=10)
     figure.suptitle(f"Answers of our clients per {BIN_S * 1e3:.0f} ms, trireme chaos\n{machine}", fontsize=11)
     figure.savefig(path)
 
