@@ -50,7 +50,7 @@ def test_what_counts_is_right_and_in_time() -> None:
     assert figures["requests"] == 3
     assert figures["available"] == pytest.approx(2 / 3)
     assert figures["full"] == pytest.approx(1 / 3)
-    assert (figures["p50_ms"], figures["p99_ms"]) == (pytest.approx(10.0), None)
+    assert (figures["p50_ms"], figures["p99_ms"], figures["p999_ms"]) == (pytest.approx(10.0), None, None)
     assert shares(found, 7.0, 8.0, DEADLINE_S)["available"] is None
 
 

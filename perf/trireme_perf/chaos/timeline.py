@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trireme_client import Reason, Rung
-from trireme_perf.stats.percentiles import percentile, reported_p99
+from trireme_perf.stats.percentiles import percentile, reported_p99, reported_p999
 
 __all__ = ["NO_ANSWER", "Timeline", "merged", "shares"]
 
@@ -95,13 +95,14 @@ def shares(timeline: Timeline, start_s: float, end_s: float, deadline_s: float) 
     """Returns the figures of the requests that were due in that time; None for those of no requests."""
     chosen = timeline.between(start_s, end_s)
     latency = timeline.latency_s[chosen & ~timeline.failed]
-    p99_s = reported_p99(latency)
+    p99_s, p999_s = reported_p99(latency), reported_p999(latency)
     return {
         "requests": int(chosen.sum()),
         "available": _share(timeline.available(deadline_s), chosen, None),
         "full": _share(timeline.full(deadline_s), chosen, None),
         "p50_ms": percentile(latency, 50) * 1e3 if latency.size else None,
         "p99_ms": None if p99_s is None else p99_s * 1e3,
+        "p999_ms": None if p999_s is None else p999_s * 1e3,
     }
 
 
