@@ -29,8 +29,9 @@ async def run_rounds(rounds: int, log: list[tuple[str, int]]) -> list[tuple[Bloc
         chosen = [next(users), next(users)]
         return lambda side: side.closed_loop(chosen, 1)
 
+    sides = (side("A", log), side("B", log))
     return await in_turn(
-        (side("A", log), side("B", log)), rounds, np.random.default_rng(0), draw, lambda number, blocks: None
+        sides, rounds, np.random.default_rng(0), draw, lambda number, blocks: None, Course(pause_s=0.0)
     )
 
 

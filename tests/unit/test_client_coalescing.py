@@ -252,6 +252,7 @@ def test_a_deadline_that_passes_on_the_way(fake: FakeTriton, url: str, made: Mak
     fake.hold(3)
     with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
         callers.ask(3, timeout=0.05).result(WAIT)
+    fake.release()
 
 
 def test_too_many_waiting_calls_are_turned_away_at_once(fake: FakeTriton, url: str, made: Make) -> None:

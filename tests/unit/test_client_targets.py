@@ -622,6 +622,7 @@ class TestClose:
         callers.call("close", grace=0.05).result(WAIT)
         with pytest.raises(ClosedError, match="closed during the call"):
             waiting.result(WAIT)
+        fake.release()  # what was left of the call
         callers.end()
 
     def test_an_idle_client_closes_at_once(self, url: str, made: Make) -> None:

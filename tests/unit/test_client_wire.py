@@ -358,7 +358,10 @@ class TestClosing:
         asyncio.run(run())
 
     @pytest.mark.parametrize("users", [1, 40])
-    def test_closing_ends_calls_of_other_threads(self, fake: FakeTriton, url: str, users: int) -> None:
+    def test_closing_ends_calls_of_other_threads(
+        self, fake: FakeTriton, url: str, users: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("trireme_client.sync_session.CLOSE_GRACE", 0.1)
         fake.hold()
         client = Client(url, timeout=30)
         client.model_info()
