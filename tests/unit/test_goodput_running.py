@@ -42,6 +42,7 @@ def one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turn, "CONFIRMATIONS", 0)
     monkeypatch.setattr(turn, "CONFIRM_S", 0.0)
     monkeypatch.setattr(turn, "PATIENCE", 0)  # does not wait for a quiet machine
+    monkeypatch.setattr(turn, "PAUSE_S", 0.0)
     monkeypatch.setattr(turn, "SETTLE_S", 0.0)
 
 
