@@ -108,6 +108,7 @@ class BaseClient:
         if not self._hedges.take():
             self._targets.release(target)
             return None
+        call.target.session.recorders.hedged()
         return target, self._targets.time_left(call.timeout, time.monotonic() - seconds)
 
     def _answered(self, call: Call, winner: Target, seconds: float) -> None:

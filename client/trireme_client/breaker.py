@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 State = Literal["closed", "open", "half_open"]
 
@@ -24,10 +24,16 @@ class Breaker:
     Args:
         now: the clock, seconds.
         chance: random numbers from 0 to 1.
+        became: is told each new state.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random) -> None:
-        self._now, self._chance = now, chance
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+        became: Callable[[State], None] = lambda state: None,
+    ) -> None:
+        self._now, self._chance, self._became = now, chance, became
         self._lock = threading.Lock()
         self._failures = 0
         self._pause = _FIRST_PAUSE
@@ -39,7 +45,8 @@ class Breaker:
         if self._failures == 0 and self.state == "closed":
             return
         with self._lock:
-            self._failures, self._pause, self.state = 0, _FIRST_PAUSE, "closed"
+            self._failures, self._pause = 0, _FIRST_PAUSE
+            self._become("closed")
 
     def failed(self) -> None:
         """Notes an RPC that failed, or a probe."""
@@ -48,7 +55,7 @@ class Breaker:
             if self.state == "half_open" or (self.state == "closed" and self._failures >= _MOST_FAILURES):
                 self._until = self._now() + self._pause * (1 + self._chance()) / 2
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-                self.state = "open"
+                self._become("open")
 
     def due(self) -> bool:
         """Returns whether the server is not asked and the pause is over."""
@@ -57,4 +64,16 @@ class Breaker:
     def probe(self) -> None:
         """Notes that a probe begins: until it has ended, nothing else is asked of the server."""
         with self._lock:
-            self.state = "half_open"
+            self._become("half_open")
+
+    def _become(self, state: State) -> None:
+        if state != self.state:
+            self.state = state
+            self._became(state)
+
+
+class HasBreaker(Protocol):
+    """What has a breaker, and whether it is closed for good."""
+
+    breaker: Breaker
+    closed: bool

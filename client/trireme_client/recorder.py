@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .breaker import HasBreaker, State
+from .errors import TriremeError
 from .ledger import CallLedger
 from .model import STAGES
 from .recommendations import Recommendations
@@ -114,7 +116,7 @@ NO_RPC = RpcRecorder()
 
 
 class Recorders:
-    """Makes the recorders of one client; these record nothing but the ledgers that are asked for.
+    """Makes the recorders of one client at one server; these record nothing but the ledgers that are asked for.
 
     Attributes:
         slo_s: seconds within which 99 of 100 requests are to be answered, by the bundle's budget; None as long as
@@ -134,3 +136,15 @@ class Recorders:
     def rpc(self, rpc: Rpc) -> RpcRecorder:
         """Begins an RPC that serves one or more sampled calls."""
         return NO_RPC
+
+    def watch(self, session: HasBreaker) -> None:
+        """Reports the state of the server's circuit breaker as long as the session is open."""
+
+    def breaker_became(self, state: State) -> None:
+        """Notes that the breaker has changed."""
+
+    def retried(self, error: TriremeError) -> None:
+        """Notes that a call that ended in an error here is tried again."""
+
+    def hedged(self) -> None:
+        """Notes that a call for which this server was slow is asked of a second one."""

@@ -91,7 +91,7 @@ class Session(ABC):
         self.cancels = False  # whether the server may be told that nobody waits for an answer any more
         self.left: set[Any] = set()
         self.flying: set[Any] = set()
-        self.breaker = Breaker()
+        self.breaker = Breaker(became=self.recorders.breaker_became)
         self._falls_back = fallback
         self.popular: Recommendations | None = None
         self.closed = False
@@ -99,6 +99,7 @@ class Session(ABC):
         self.retired: Any = None  # the channel with the certificates before these: its last RPCs may be in flight
         self._stub: Any = None
         self._read_again_at = float("-inf")
+        self.recorders.watch(self)
 
     def __repr__(self) -> str:
         closed = " closed" if self.closed else ""

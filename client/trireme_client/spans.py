@@ -1,4 +1,5 @@
-"""The recorders for OpenTelemetry: a span and the duration of every call, and a span of every RPC of a sampled call.
+"""The recorders for OpenTelemetry: a span and the duration of every call, a span of every RPC of a sampled call, and what
+``server_metrics`` counts.
 
 Needs opentelemetry-api, so only ``telemetry`` imports this module, and only when a Telemetry is made.
 """
@@ -16,11 +17,13 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .errors import ClosedError, ValidationError
+from .breaker import HasBreaker, State
+from .errors import ClosedError, TriremeError, ValidationError
 from .options import split_target
 from .recommendations import Recommendations
 from .recorder import CallClock, Recorder, Recorders, RpcRecorder
 from .rpc import Rpc
+from .server_metrics import STATE, ServerMetrics
 
 DURATION = "trireme.client.request.duration"
 BOUNDS_S = (
@@ -51,7 +54,7 @@ _W3C = TraceContextTextMapPropagator()  # the only one that Triton reads
 
 
 class Instruments:
-    """The tracer and the histogram of one Telemetry."""
+    """The tracer, the histogram and the metrics of servers of one Telemetry."""
 
     def __init__(
         self, tracer_provider: trace.TracerProvider | None, meter_provider: metrics.MeterProvider | None
@@ -59,7 +62,9 @@ class Instruments:
         _check("tracer_provider", tracer_provider, trace.TracerProvider)
         _check("meter_provider", meter_provider, metrics.MeterProvider)
         self._tracer = trace.get_tracer("trireme_client", tracer_provider=tracer_provider)
-        self._duration = metrics.get_meter("trireme_client", meter_provider=meter_provider).create_histogram(
+        meter = metrics.get_meter("trireme_client", meter_provider=meter_provider)
+        self._servers = ServerMetrics(meter)
+        self._duration = meter.create_histogram(
             DURATION,
             unit="s",
             description="Duration of one call of recommend, from the call to its result",
@@ -68,21 +73,24 @@ class Instruments:
 
     def of(self, model: str, url: str) -> ClientSpans:
         """Returns the recorders of one client."""
-        return ClientSpans(self._tracer, self._duration, model, url)
+        return ClientSpans(self._tracer, self._duration, self._servers, model, url)
 
 
 class ClientSpans(Recorders):
-    """Makes the spans of one client, and records the durations of its calls."""
+    """Makes the spans of one client at one of its servers, and records the durations of its calls."""
 
-    def __init__(self, tracer: trace.Tracer, duration: metrics.Histogram, model: str, url: str) -> None:
+    def __init__(
+        self, tracer: trace.Tracer, duration: metrics.Histogram, servers: ServerMetrics, model: str, url: str
+    ) -> None:
         self.tracer = tracer
-        self._duration = duration
+        self._duration, self._servers = duration, servers
         self.call_attributes = {MODEL: model}
         self._kept, self._missed = {MODEL: model, SLO: "kept"}, {MODEL: model, SLO: "missed"}
         host, port = split_target(url)
-        self._rpc_attributes: dict[str, str | int] = {RPC_SYSTEM_NAME: "grpc", MODEL: model, SERVER_ADDRESS: host}
+        self._server: dict[str, str | int] = {MODEL: model, SERVER_ADDRESS: host}
         if port is not None:
-            self._rpc_attributes[SERVER_PORT] = port
+            self._server[SERVER_PORT] = port
+        self._rpc_attributes = {RPC_SYSTEM_NAME: "grpc", **self._server}
 
     def recommend(self, ledger: bool) -> Recorder:
         """Begins a call of ``recommend``. Its duration is recorded: the SLO is about that."""
@@ -107,6 +115,18 @@ class ClientSpans(Recorders):
         for other in others:
             other.add_link(span.get_span_context())
         return RpcSpan(span)
+
+    def watch(self, session: HasBreaker) -> None:
+        self._servers.watch(session, self._server)
+
+    def breaker_became(self, state: State) -> None:
+        self._servers.transitions.add(1, {**self._server, STATE: state})
+
+    def retried(self, error: TriremeError) -> None:
+        self._servers.retries.add(1, {**self._server, ERROR_TYPE: type(error).__name__})
+
+    def hedged(self) -> None:
+        self._servers.hedges.add(1, self._server)
 
     def record(self, seconds: float, error: BaseException | None, context: Context | None) -> None:
         """Records the duration of a call; context: holds its span, if it is sampled."""

@@ -105,6 +105,7 @@ class Call:
                 raise error
         if not free and not self._targets.budget.take():
             raise error
+        self.target.session.recorders.retried(error)
         self.target = self._targets.move(self.target, self._tried)
         self._ready = self.target.ready
         return pause

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class Telemetry:
-    """Reports spans and durations of a client's calls to OpenTelemetry. One Telemetry serves any number of clients.
+    """Reports spans and durations of a client's calls to OpenTelemetry, and what becomes of its servers. One Telemetry serves any
+    number of clients.
 
     Args:
         tracer_provider: the application's, which decides what is sampled and where spans go; None for the global one.
-        meter_provider: the application's, which decides where durations go; None for the global one.
+        meter_provider: the application's, which decides where metrics go; None for the global one.
 
     Raises:
         ModuleNotFoundError: the package opentelemetry-api is not installed.

@@ -35,6 +35,7 @@ from trireme_client import (
 from trireme_client.breaker import Breaker
 from trireme_client.hedging import Hedges
 from trireme_client.many import Many
+from trireme_client.recorder import Recorders
 from trireme_client.requests import check_requests
 from trireme_client.retries import Budget, counts_against_server, worth_a_retry
 from trireme_client.targets import Target, Targets
@@ -143,6 +144,7 @@ class Peer:
         self.codec = object() if ready else None
         self.ticks = Ticks()
         self.breaker = Breaker(self.ticks, lambda: 1.0)
+        self.recorders = Recorders()
         self.left: set[Any] = set()
         self.popular = None
         self.probes = 0

@@ -32,6 +32,7 @@ from trireme_client import (
     Client,
     Coalescing,
     ConnectError,
+    Hedging,
     InvalidRequestError,
     ProtocolError,
     Request,
@@ -61,10 +62,21 @@ class Watched:
         return sorted(found, key=lambda span: span.start_time)
 
     def durations(self) -> list[HistogramDataPoint]:
+        return self._points("trireme.client.request.duration", "s")
+
+    def counts(self, name: str, unit: str) -> dict[tuple[Any, ...], int]:
+        """The values of a metric of servers by the values of their attributes, in the order of the attributes' names."""
+        return {
+            tuple(value for _, value in sorted(point.attributes.items())): point.value
+            for point in self._points(name, unit)
+        }
+
+    def _points(self, name: str, unit: str) -> list[Any]:
         data = self._reader.get_metrics_data()
         resources = data.resource_metrics if data else []
-        metrics = [metric for resource in resources for scope in resource.scope_metrics for metric in scope.metrics]
-        assert all(metric.name == "trireme.client.request.duration" and metric.unit == "s" for metric in metrics)
+        scopes = [scope for resource in resources for scope in resource.scope_metrics]
+        metrics = [metric for scope in scopes for metric in scope.metrics if metric.name == name]
+        assert all(metric.unit == unit for metric in metrics)
         return [point for metric in metrics for point in metric.data.data_points]
 
 
@@ -379,6 +391,51 @@ def test_two_clients_of_one_telemetry(fake: FakeTriton, url: str, kind: Any) -> 
     rpc = watched.spans(RPC)[1]
     assert rpc.attributes["server.address"] == f"ipv4:{other_url}"
     assert "server.port" not in rpc.attributes
+
+
+def test_breakers_and_retries(kind: Any, coalescing: Coalescing | None) -> None:
+    watched = Watched()
+    with asking(kind, "127.0.0.1:1", watched, coalescing=coalescing) as callers:
+        assert watched.counts("trireme.client.breakers", "{client}") == {
+            ("127.0.0.1", 1, state, "recommend"): int(state == "closed") for state in ("closed", "open", "half_open")
+        }
+        calls = 0
+        while callers.client.targets[0].state == "closed":
+            with pytest.raises(ConnectError):
+                callers.call("recommend", 7).result(WAIT)
+            calls += 1
+        assert watched.counts("trireme.client.breakers", "{client}")["127.0.0.1", 1, "open", "recommend"] == 1
+    assert watched.counts("trireme.client.breakers", "{client}") == {}  # it is closed
+    transitions = watched.counts("trireme.client.breaker.transitions", "{transition}")
+    assert transitions == {("127.0.0.1", 1, "open", "recommend"): 1}
+    assert watched.counts("trireme.client.retries", "{try}") == {("ConnectError", "127.0.0.1", 1, "recommend"): calls}
+
+
+def test_several_clients_of_one_server_are_counted(url: str) -> None:
+    watched = Watched()
+    with Client(url, telemetry=watched.telemetry) as one, Client(url, telemetry=watched.telemetry) as other:
+        for _ in range(5):
+            other._targets.all[0].session.breaker.failed()
+        states = watched.counts("trireme.client.breakers", "{client}")
+        assert {key[2]: count for key, count in states.items()} == {"closed": 1, "half_open": 0, "open": 1}
+        assert one.targets[0].state == "closed"
+        del one
+    assert watched.counts("trireme.client.breakers", "{client}") == {}
+
+
+def test_a_second_server_is_counted_at_the_slow_one(fake: FakeTriton, url: str, kind: Any) -> None:
+    watched = Watched()
+    with (
+        running(FakeTriton()) as other_url,
+        asking(kind, [url, other_url], watched, hedge=Hedging(after=0.05)) as callers,
+    ):
+        until(lambda: callers.call("recommend", 1).result(WAIT) and all(t.ready for t in callers.client._targets.all))
+        fake.hold()
+        asked = [callers.call("recommend", user).result(WAIT).user_id for user in range(10)]
+        fake.release()
+    assert asked == list(range(10))
+    host, port = url.split(":")
+    assert watched.counts("trireme.client.hedges", "{call}").keys() == {(host, int(port), "recommend")}
 
 
 @pytest.mark.parametrize(
