@@ -10,12 +10,16 @@ import typer
 from trireme_cli.output import REPOSITORY, Json, allowed
 from trireme_cli.output import console as terminal
 from trireme_cli.recommend import ServedRepository
+from trireme_cli.tls import TLSCa, TLSCert, TLSKey, client_tls
 
 __all__ = ["console"]
 
 
 def console(
     url: Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")] = "localhost:8001",
+    tls_ca: TLSCa = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
     metrics_url: Annotated[str, typer.Option(help="The server's metrics.")] = "http://localhost:8002/metrics",
     model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
     callers_url: Annotated[
@@ -46,5 +50,12 @@ def console(
             terminal.print(f"the console of {url} is at {page}")
 
     titles = read_titles(repository)
-    callers = callers_url or ()
-    serve(url, metrics_url, model, callers, supervisor_url, titles=titles, host=host, port=port, announce=announce)
+    callers, tls = callers_url or (), client_tls(tls_ca, tls_cert, tls_key)
+    serve(
+        *(url, metrics_url, model, callers, supervisor_url),
+        tls=tls,
+        titles=titles,
+        host=host,
+        port=port,
+        announce=announce,
+    )

@@ -13,8 +13,10 @@ import typer
 from trireme_cli.dataset import Split, open_data
 from trireme_cli.output import CommandError, Json, allowed, console, figures_table, finish
 from trireme_cli.study import study, study_tables
+from trireme_cli.tls import TLSCa, TLSCert, TLSKey, client_tls
 
 if TYPE_CHECKING:
+    from trireme_client import TLS
     from trireme_export.checkpoint import Checkpoint
     from trireme_export.data import Dataset, EvaluationSet
     from trireme_export.evaluation.funnel import Ask
@@ -31,6 +33,9 @@ def evaluate(
     data: Annotated[str, typer.Option(help="The data set that the checkpoint was trained on, or to be trained on.")],
     checkpoint: Annotated[Path | None, typer.Option(help=f"What `trireme train` wrote; default {CHECKPOINT}.")] = None,
     url: Annotated[str | None, typer.Option(help="Evaluate this server too, over gRPC.")] = None,
+    tls_ca: TLSCa = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
     model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
     config: Annotated[
         Path | None,
@@ -74,7 +79,9 @@ def evaluate(
     """
     from trireme_export.config import load_config
 
-    settings = load_config(config)
+    settings, tls = load_config(config), client_tls(tls_ca, tls_cert, tls_key)
+    if url is None:
+        _refuse("--tls-ca or --tls-cert", tls, "no server is asked; allowed: with --url")
     if seeds is None:
         _refuse("--split", split, "a checkpoint has one split, fixed by `trireme train --split`; allowed: with --seeds")
         _refuse(
@@ -85,7 +92,7 @@ def evaluate(
         _refuse("--validation", validation or None, "a checkpoint has one test; allowed: with --seeds")
         _refuse("--jobs", jobs, "nothing is trained; allowed: with --seeds")
         loaded, dataset = open_evaluation(data, checkpoint or CHECKPOINT)
-        result = evaluation(loaded.with_settings(settings), dataset, url, model, baselines)
+        result = evaluation(loaded.with_settings(settings), dataset, url, model, baselines, tls)
         finish(result, as_json, *evaluation_tables(result))
         return
     _refuse("--checkpoint", checkpoint, "--seeds trains models of its own")
@@ -130,17 +137,22 @@ def open_evaluation(data: str, checkpoint: Path) -> tuple[Checkpoint, Dataset]:
     return loaded, dataset
 
 
-def served(url: str, model: str, checkpoint: Checkpoint, users: EvaluationSet) -> np.ndarray:
+def served(url: str, model: str, checkpoint: Checkpoint, users: EvaluationSet, tls: TLS | None = None) -> np.ndarray:
     """Returns what a server answers those users: item indices int32 [E, K]."""
     from trireme_client import Client
     from trireme_export.evaluation.funnel import served_lists
 
-    with Client(url, model=model, timeout=60.0) as client:
+    with Client(url, model=model, timeout=60.0, tls=tls) as client:
         return served_lists(_asker(client), checkpoint.tables, users)
 
 
 def evaluation(
-    checkpoint: Checkpoint, dataset: Dataset, url: str | None, model: str, baselines: bool = False
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    url: str | None,
+    model: str,
+    baselines: bool = False,
+    tls: TLS | None = None,
 ) -> dict[str, Any]:
     """Returns the figures of the known users, of the same as unknown users, and of users who were held out, if any were.
 
@@ -148,11 +160,11 @@ def evaluation(
         CommandError: the server's bundle is not that of the checkpoint, or nobody can be evaluated.
     """
     if url is not None:
-        _check_origin(url, model, checkpoint.origin)
+        _check_origin(url, model, tls, checkpoint.origin)
     users = {"known": dataset.test, "anonymous": dataset.test.anonymous()}
     if dataset.holdout is not None:
         users["history_only"] = dataset.holdout
-    groups = {name: _figures(checkpoint, dataset, one, url, model) for name, one in users.items()}
+    groups = {name: _figures(checkpoint, dataset, one, url, model, tls) for name, one in users.items()}
     more = _add_baselines(checkpoint, dataset, users, groups) if baselines else {}
     return {"data": dataset.name, **groups.pop("known"), **groups, **more}
 
@@ -169,7 +181,7 @@ def _add_baselines(
     return {"settings": {name: dict(one.settings) for name, one in found.fitted.items()}, "left_out": found.left_out}
 
 
-def _check_origin(url: str, model: str, expected: dict[str, Any]) -> None:
+def _check_origin(url: str, model: str, tls: TLS | None, expected: dict[str, Any]) -> None:
     """Raises CommandError where the bundle at the server was exported from something else than ``Checkpoint.origin``."""
     from tritonclient import grpc
     from tritonclient.utils import InferenceServerException
@@ -177,7 +189,7 @@ def _check_origin(url: str, model: str, expected: dict[str, Any]) -> None:
     from trireme_runtime.schema import ORIGIN
 
     try:
-        with grpc.InferenceServerClient(url) as client:
+        with grpc.InferenceServerClient(url, creds=None if tls is None else tls.credentials()) as client:
             parameters = client.get_model_config(model, client_timeout=60.0).config.parameters
     except InferenceServerException as error:
         raise CommandError(f"model {model!r} at {url} cannot be read: {error.message()}") from None
@@ -195,7 +207,7 @@ def _check_origin(url: str, model: str, expected: dict[str, Any]) -> None:
 
 
 def _figures(
-    checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, url: str | None, model: str
+    checkpoint: Checkpoint, dataset: Dataset, users: EvaluationSet, url: str | None, model: str, tls: TLS | None
 ) -> dict[str, Any]:
     from trireme_export.evaluation import evaluate_lists, evaluate_popularity
     from trireme_export.evaluation.funnel import offline_lists
@@ -207,7 +219,7 @@ def _figures(
     offline = offline_lists(checkpoint.models, checkpoint.tables, users, serving.candidates, serving.list_length)
     figures: dict[str, Any] = {"users": users.n_users}
     if url is not None:
-        figures["served"] = evaluate_lists(served(url, model, checkpoint, users), users, serving.list_length)
+        figures["served"] = evaluate_lists(served(url, model, checkpoint, users, tls), users, serving.list_length)
     figures["offline"] = evaluate_lists(offline, users, serving.list_length)
     figures["popularity"] = evaluate_popularity(dataset.item_popularity, users, serving.list_length)
     return figures

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from trireme_cli.output import CommandError, Json, allowed, console, finish, results
 from trireme_cli.perf.tables import figures
+from trireme_cli.tls import TLSCa, TLSCert, TLSKey, client_tls
 
 if TYPE_CHECKING:
     from trireme_perf.ledger import Ledger
@@ -28,6 +29,9 @@ WATCH_S = 2.0
 
 def ledger(
     url: Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")] = "localhost:8001",
+    tls_ca: TLSCa = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
     model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
     seconds: Annotated[
         float,
@@ -58,7 +62,7 @@ def ledger(
     if save and watch:
         raise CommandError(f"--save {save} cannot be combined with --watch: it writes one moment")
     before = Reading.load(since) if since else None
-    with LedgerReader(url, model, metrics_url) as reader:
+    with LedgerReader(url, model, metrics_url, client_tls(tls_ca, tls_cert, tls_key)) as reader:
         if watch:
             _follow(
                 follow_ledger(reader, seconds or WATCH_S), f"{model}: no request in {seconds or WATCH_S:g} s", as_json

@@ -60,10 +60,6 @@ def recommend(
     items, excluded = parse_ids("--history", history), parse_ids("--exclude", exclude)
     titles = read_titles(repository)
     tls = client_tls(tls_ca, tls_cert, tls_key)
-    if ledger and tls is not None:
-        raise CommandError(
-            "--ledger reads the server's statistics in plain text; allowed: without --tls-ca and --tls-cert"
-        )
     limit = Timeout() if timeout is None else Timeout(timeout)
     with Client(url, model=model, timeout=limit, tls=tls) as client:
         if not ledger:
@@ -76,7 +72,7 @@ def recommend(
             return client.recommend(who, k, history=items, exclude=excluded, background=background, ledger=ledger)
 
         ask(False)  # connects, and warms what the first call of a process pays for
-        answer, waterfall = measure_call(url, model, lambda: ask(True))
+        answer, waterfall = measure_call(url, model, lambda: ask(True), tls)
     result = {**to_json(answer, titles), "ledger": waterfall.to_dict()}
     finish(result, as_json, recommendations_table(answer, titles), waterfall_table(waterfall))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from trireme_client import ANONYMOUS, Client, Recommendations, ValidationError
+from trireme_client import ANONYMOUS, TLS, Client, Recommendations, ValidationError
 from trireme_perf.waterfall import Waterfall, measure_call
 
 __all__ = ["Asked", "Asker", "parse_history", "parse_user"]
@@ -29,12 +29,14 @@ class Asker:
     Args:
         url: host:port of the server's gRPC endpoint.
         model: entry model.
+        tls: certificates for that endpoint; None for plain text.
     """
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, tls: TLS | None = None) -> None:
         self._url = url
         self._model = model
-        self._client = Client(url, model=model)
+        self._tls = tls
+        self._client = Client(url, model=model, tls=tls)
         self._warm = False
 
     def ask(self, user: str, history: str) -> Asked:
@@ -53,7 +55,7 @@ class Asker:
         def call() -> Recommendations:
             return self._client.recommend(who, ITEMS, history=items, ledger=True)
 
-        answer, waterfall = measure_call(self._url, self._model, call)
+        answer, waterfall = measure_call(self._url, self._model, call, self._tls)
         return Asked(time.time(), answer, waterfall)
 
     def close(self) -> None:

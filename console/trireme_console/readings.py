@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import tritonclient.grpc as triton
 from prometheus_client import Metric
 from prometheus_client.samples import Sample
 from tritonclient.utils import InferenceServerException
 
+from trireme_client import TLS
 from trireme_perf.errors import PerfError
-from trireme_perf.ledger import Statistics, StatisticsReader
+from trireme_perf.ledger import Statistics, StatisticsReader, connect
 from trireme_perf.ledger.histograms import Histogram, Histograms, histograms_in, read_metrics, stage_histograms
 
 __all__ = [
@@ -114,6 +114,7 @@ class Source:
         model: entry model.
         callers_urls: URLs of the metrics of processes that call it through a client with telemetry.
         supervisor_url: URL of the metrics of ``trireme serve``; there need be none.
+        tls: certificates for the gRPC endpoint; None for plain text.
     """
 
     def __init__(
@@ -123,12 +124,14 @@ class Source:
         model: str,
         callers_urls: Sequence[str] = (),
         supervisor_url: str | None = None,
+        tls: TLS | None = None,
     ) -> None:
         self._url = url
         self._metrics_url = metrics_url
         self._model = model
         self._callers_urls = tuple(callers_urls)
         self._supervisor_url = supervisor_url
+        self._tls = tls
         self._connection: _Connection | None = None
 
     def read(self) -> Reading:
@@ -155,7 +158,7 @@ class Source:
         if self._connection is not None and self._connection.version() != self._connection.identity.version:
             self.close()
         if self._connection is None:
-            self._connection = _Connection(self._url, self._model)
+            self._connection = _Connection(self._url, self._model, self._tls)
         identity = self._connection.identity
         statistics = self._connection.statistics()
         problems: list[str] = []
@@ -212,10 +215,10 @@ def _samples(families: Mapping[str, Metric], name: str) -> Sequence[Sample]:
 class _Connection:
     """Both channels to a server, valid as long as its identity stays the same."""
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, tls: TLS | None) -> None:
         self._model = model
-        self._reader = StatisticsReader(url, model)
-        self._client = triton.InferenceServerClient(url)
+        self._reader = StatisticsReader(url, model, tls)
+        self._client = connect(url, tls)
         try:
             about = self._client.get_server_metadata(client_timeout=TIMEOUT_S)
             stages = self._reader.stages

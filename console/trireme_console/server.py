@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from nicegui import ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from trireme_client import TLS
 from trireme_console.ask import Asker
 from trireme_console.page import build
 from trireme_console.readings import Source
@@ -32,6 +33,7 @@ def serve(
     callers_urls: Sequence[str],
     supervisor_url: str | None,
     *,
+    tls: TLS | None = None,
     titles: Mapping[int, str],
     host: str,
     port: int,
@@ -40,7 +42,7 @@ def serve(
     """Serves the page until a signal stops it.
 
     Args:
-        url, metrics_url, model, callers_urls, supervisor_url: see ``Source``.
+        url, metrics_url, model, callers_urls, supervisor_url, tls: see ``Source``.
         titles: by item id; empty where there are none.
         host, port: the address to listen on; port 0 picks a free one.
         announce: receives the address of the page once it can be opened.
@@ -49,8 +51,8 @@ def serve(
         PerfError: the address is not available.
         ValidationError: ``url`` or ``model`` is malformed.
     """
-    asker = Asker(url, model)
-    sampler = Sampler(Source(url, metrics_url, model, callers_urls, supervisor_url))
+    asker = Asker(url, model, tls)
+    sampler = Sampler(Source(url, metrics_url, model, callers_urls, supervisor_url, tls))
     listening = _listen(host, port)
     where = f"http://{host}:{listening.getsockname()[1]}"
 

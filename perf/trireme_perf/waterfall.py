@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trireme_client import CallLedger, Recommendations
+from trireme_client import TLS, CallLedger, Recommendations
 from trireme_perf.errors import PerfError
 from trireme_perf.ledger import Ledger, watch_ledger
 
@@ -51,16 +51,19 @@ class Waterfall:
         return {**asdict(self), "unaccounted_us": self.unaccounted_us}
 
 
-def measure_call(url: str, model: str, ask: Callable[[], Recommendations]) -> tuple[Recommendations, Waterfall]:
+def measure_call(
+    url: str, model: str, ask: Callable[[], Recommendations], tls: TLS | None = None
+) -> tuple[Recommendations, Waterfall]:
     """Makes one call and reports where its time went.
 
     Args:
         ask: calls ``recommend(..., ledger=True)`` of a client of this server and model.
+        tls: certificates for the server's gRPC endpoint; None for plain text.
 
     Raises:
         PerfError: no server, or no such model. What ``ask`` raises.
     """
-    with watch_ledger(url, model) as watched:
+    with watch_ledger(url, model, tls) as watched:
         answer = ask()
     if answer.ledger is None:
         raise PerfError("the call has no ledger: ask with ledger=True")

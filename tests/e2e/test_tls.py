@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.certificates import self_signed
+from tests.support.certificates import CertificateFiles
 from tests.support.serving import eventually, processes_of
 from tests.support.toy_repository import write_toy_repository
 from trireme_client import TLS, Client, ConnectError
@@ -24,22 +24,9 @@ from trireme_server.stubs import find_stubs
 TRIREME = [sys.executable, "-m", "trireme_cli"]
 
 
-class Files:
-    """Certificates of a server and of a client, each its own authority."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("server", "client", "stranger"):
-            for kind, pem in zip(("cert", "key"), self_signed(), strict=True):
-                (folder / f"{name}-{kind}.pem").write_bytes(pem)
-
-    def __getitem__(self, name: str) -> Path:
-        return self.folder / f"{name}.pem"
-
-
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
+def files(tmp_path: Path) -> CertificateFiles:
+    return CertificateFiles(tmp_path)
 
 
 @contextmanager
@@ -67,7 +54,7 @@ def recommend(url: str, *options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-def test_calls_are_encrypted_and_an_instance_is_replaced(tmp_path: Path, files: Files) -> None:
+def test_calls_are_encrypted_and_an_instance_is_replaced(tmp_path: Path, files: CertificateFiles) -> None:
     repository, errors = write_toy_repository(tmp_path / "repository"), tmp_path / "errors"
     options = ("--tls-cert", str(files["server-cert"]), "--tls-key", str(files["server-key"]))
     with serving(repository, errors, *options) as (process, ready):
@@ -85,7 +72,7 @@ def test_calls_are_encrypted_and_an_instance_is_replaced(tmp_path: Path, files: 
             assert all(client.recommend(user, 1).item_ids.tolist() == [user] for user in range(20))
 
 
-def test_mutual_tls_lets_in_whom_the_authority_knows(tmp_path: Path, files: Files) -> None:
+def test_mutual_tls_lets_in_whom_the_authority_knows(tmp_path: Path, files: CertificateFiles) -> None:
     repository, errors = write_toy_repository(tmp_path / "repository"), tmp_path / "errors"
     own = ("--tls-cert", str(files["server-cert"]), "--tls-key", str(files["server-key"]))
     with serving(repository, errors, *own, "--tls-client-ca", str(files["client-cert"])) as (_, ready):
@@ -101,7 +88,7 @@ def test_mutual_tls_lets_in_whom_the_authority_knows(tmp_path: Path, files: File
                 client.recommend(41)
 
 
-def test_files_that_cannot_work_are_named_before_anything_starts(tmp_path: Path, files: Files) -> None:
+def test_files_that_cannot_work_are_named_before_anything_starts(tmp_path: Path, files: CertificateFiles) -> None:
     repository, errors = write_toy_repository(tmp_path / "repository"), tmp_path / "errors"
     with serving(repository, errors, "--tls-cert", str(files["server-cert"])) as (process, ready):
         assert process.wait(timeout=60) == 1

@@ -1,8 +1,9 @@
-"""A certificate for localhost, made for one test run."""
+"""Certificates for localhost, made for one test run."""
 
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,3 +26,16 @@ def self_signed() -> tuple[bytes, bytes]:
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return certificate.public_bytes(pem), private
+
+
+class CertificateFiles:
+    """PEM files ``NAME-cert`` and ``NAME-key`` of a server, a client and a stranger, each its own authority."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for name in ("server", "client", "stranger"):
+            for kind, pem in zip(("cert", "key"), self_signed(), strict=True):
+                (folder / f"{name}-{kind}.pem").write_bytes(pem)
+
+    def __getitem__(self, name: str) -> Path:
+        return self._folder / f"{name}.pem"

@@ -9,6 +9,7 @@ import typer
 
 from trireme_cli.output import Json, allowed, finish
 from trireme_cli.perf.tables import figures, number
+from trireme_cli.tls import TLSCa, TLSCert, TLSKey, client_tls
 
 __all__ = ["freshness"]
 
@@ -16,6 +17,9 @@ __all__ = ["freshness"]
 def freshness(
     url: Annotated[str, typer.Option(help="host:port of the server's gRPC endpoint.")] = "localhost:8001",
     model: Annotated[str, typer.Option(help="Entry model.")] = "recommend",
+    tls_ca: TLSCa = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
     redis: Annotated[
         str, typer.Option("--redis", help="Where events are added: redis://HOST:PORT.")
     ] = "redis://localhost:6379",
@@ -31,7 +35,10 @@ def freshness(
     from trireme_client import Client, Tracker
     from trireme_perf.freshness import measure_freshness
 
-    with Client(url, model=model) as client, Tracker(redis, stream=stream) as tracker:
+    with (
+        Client(url, model=model, tls=client_tls(tls_ca, tls_cert, tls_key)) as client,
+        Tracker(redis, stream=stream) as tracker,
+    ):
         result = measure_freshness(client, tracker, rate, seconds)
     table = figures(
         f"ms from an event to an answer that knows it · {result.rate:g} events/s", ("probes", "p50", "p99", "max")

@@ -10,8 +10,10 @@ from rich.table import Table
 
 from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, finish
 from trireme_cli.perf.tables import figures, number, tell
+from trireme_cli.tls import TLSCa, TLSCert, TLSKey, client_tls
 
 if TYPE_CHECKING:
+    from trireme_client import TLS
     from trireme_perf.sweep.perf_analyzer import Row
     from trireme_perf.sweep.run import Plan
 
@@ -28,6 +30,9 @@ STATUS = {
 def sweep(
     repository: Repository = REPOSITORY,
     url: Annotated[str, typer.Option(help="host:port of the gRPC endpoint of its server.")] = "localhost:8001",
+    tls_ca: TLSCa = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Entry model, may be repeated; default all of the repository.")
     ] = None,
@@ -38,11 +43,14 @@ def sweep(
     """Sweep concurrency and request rate with the real perf_analyzer, in closed loops; write CSV, JSON and a plot."""
     from trireme_perf.sweep.run import FULL, QUICK
 
-    result = run_sweep(url, model or entry_models(repository), repository, out, QUICK if quick else FULL)
+    tls, models = client_tls(tls_ca, tls_cert, tls_key), model or entry_models(repository)
+    result = run_sweep(url, models, repository, out, QUICK if quick else FULL, tls)
     finish(result, as_json, sweep_table(result), f"plot, CSV and JSON in {out}")
 
 
-def run_sweep(url: str, models: list[str], repository: Path, out: Path, plan: Plan) -> dict[str, Any]:
+def run_sweep(
+    url: str, models: list[str], repository: Path, out: Path, plan: Plan, tls: TLS | None = None
+) -> dict[str, Any]:
     """Measures with a progress line per load, writes CSV, JSON and plot to ``out``, and returns the JSON."""
     from trireme_perf.sweep.run import sweep, write_report
     from trireme_runtime.bundle import PERF_INPUT
@@ -50,7 +58,7 @@ def run_sweep(url: str, models: list[str], repository: Path, out: Path, plan: Pl
     def tell_row(row: Row) -> None:
         tell(f"{row.model} {row.mode} {row.load:g}: {row.throughput_users_per_s:.0f} users/s")
 
-    rows = sweep(url, models, repository / PERF_INPUT, plan=plan, on_row=tell_row)
+    rows = sweep(url, models, repository / PERF_INPUT, plan=plan, tls=tls, on_row=tell_row)
     return write_report(rows, out, url=url)
 
 

@@ -20,9 +20,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trireme_client import TLS
 from trireme_perf.ledger.reading import LedgerReader, Reading
 from trireme_perf.ledger.report import ColdStart, Ledger, StagePercentiles, StageTime, ledger_between
-from trireme_perf.ledger.statistics import Statistics, StatisticsReader
+from trireme_perf.ledger.statistics import Statistics, StatisticsReader, connect
 
 __all__ = [
     "ColdStart",
@@ -34,6 +35,7 @@ __all__ = [
     "Statistics",
     "StatisticsReader",
     "Watched",
+    "connect",
     "follow_ledger",
     "ledger_between",
     "watch_ledger",
@@ -47,14 +49,14 @@ class Watched:
 
 
 @contextmanager
-def watch_ledger(url: str, model: str) -> Iterator[Watched]:
-    """The ledger of what the server answered during the block.
+def watch_ledger(url: str, model: str, tls: TLS | None = None) -> Iterator[Watched]:
+    """The ledger of what the server answered during the block; ``tls`` as of ``StatisticsReader``.
 
     Raises:
         PerfError: no server, no such model, or no request was answered.
     """
     watched = Watched()
-    with StatisticsReader(url, model) as reader:
+    with StatisticsReader(url, model, tls) as reader:
         before = reader.read()
         yield watched
         after = reader.read_after(before)

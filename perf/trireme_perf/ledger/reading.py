@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
+from trireme_client import TLS
 from trireme_perf.errors import PerfError
 from trireme_perf.ledger.histograms import Histogram, Histograms, between, read_metrics, stage_histograms
 from trireme_perf.ledger.report import ColdStart, Ledger, ledger_between
@@ -82,15 +83,16 @@ class LedgerReader:
         url: host:port of its gRPC endpoint.
         model: entry model.
         metrics_url: of its metrics; "" leaves the histograms out.
+        tls: certificates for the gRPC endpoint; None for plain text.
 
     Raises:
         PerfError: no server, or no such model.
     """
 
-    def __init__(self, url: str, model: str, metrics_url: str = "") -> None:
+    def __init__(self, url: str, model: str, metrics_url: str = "", tls: TLS | None = None) -> None:
         self._url, self._model = url, model
         self._metrics_url = metrics_url
-        self._statistics = StatisticsReader(url, model)
+        self._statistics = StatisticsReader(url, model, tls)
 
     def __enter__(self) -> LedgerReader:
         return self

@@ -11,10 +11,11 @@ from typing import Any
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from trireme_client import TLS
 from trireme_perf.errors import PerfError
 from trireme_runtime.schema import BUDGET, RUNS, stages_of
 
-__all__ = ["PARTS", "Statistics", "StatisticsReader"]
+__all__ = ["PARTS", "Statistics", "StatisticsReader", "connect"]
 
 COUNTED_WITHIN_S = 0.2
 TIMEOUT_S = 5.0
@@ -24,16 +25,25 @@ PARTS = {"queue": "queue", "input": "compute_input", "compute": "compute_infer",
 Statistics = Mapping[str, Mapping[str, int]]
 
 
+def connect(url: str, tls: TLS | None) -> triton.InferenceServerClient:
+    """Returns Triton's own client of a server, which connects with its first call."""
+    return triton.InferenceServerClient(url, creds=None if tls is None else tls.credentials())
+
+
 class StatisticsReader:
     """Reads the statistics of an entry model and its stages.
+
+    Args:
+        url: host:port of the server's gRPC endpoint.
+        tls: certificates for it; None for plain text.
 
     Raises:
         PerfError: no server, or no such model.
     """
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, tls: TLS | None = None) -> None:
         self._url = url
-        self._client = triton.InferenceServerClient(url)
+        self._client = connect(url, tls)
         self._model = model
         config = self._config(model)
         steps = [step.model_name for step in config.ensemble_scheduling.step]

@@ -7,6 +7,7 @@ any windows and to print them (``-v``); whether they agree is judged here, and a
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from trireme_client import TLS
 from trireme_perf.sweep.binary import PerfAnalyzerError, Tool
 
 Mode = Literal["concurrency", "poisson"]
@@ -65,7 +67,7 @@ class Row:
     errors: str = ""
 
 
-def measure(tool: Tool, url: str, row: Row, *, input_data: Path, windows: Windows) -> Row:
+def measure(tool: Tool, url: str, row: Row, *, input_data: Path, windows: Windows, tls: TLS | None = None) -> Row:
     """Puts the load of ``row`` on its model at ``url`` (gRPC) and returns it with the figures.
 
     Raises:
@@ -76,7 +78,10 @@ def measure(tool: Tool, url: str, row: Row, *, input_data: Path, windows: Window
         report = Path(directory) / "report.csv"
         try:
             done = subprocess.run(
-                command_line(tool.path, url, row, input_data=input_data, windows=windows, report=report),
+                [
+                    *command_line(tool.path, url, row, input_data=input_data, windows=windows, report=report),
+                    *tls_arguments(tls),
+                ],
                 env={**os.environ, **tool.environment},
                 capture_output=True,
                 text=True,
@@ -104,6 +109,15 @@ def command_line(path: Path, url: str, row: Row, *, input_data: Path, windows: W
         *("--measurement-interval", str(windows.length_ms), "--max-trials", str(windows.count)),
         *("--stability-percentage", "100000"),
     ]
+
+
+def tls_arguments(tls: TLS | None) -> list[str]:
+    """Arguments of perf_analyzer for certificates; none for plain text."""
+    if tls is None:
+        return []
+    files = {"root-certifications": tls.ca_file, "private-key": tls.key_file, "certificate-chain": tls.cert_file}
+    given = [(f"--ssl-grpc-{name}-file", str(file)) for name, file in files.items() if file is not None]
+    return ["--ssl-grpc-use-ssl", *itertools.chain.from_iterable(given)]
 
 
 def read_measurement(code: int, output: str, table: str, row: Row, windows: Windows) -> Row:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from trireme_client import TLS
 from trireme_perf.host.machine import machine
 from trireme_perf.sweep.binary import PerfAnalyzerError, Tool, find_perf_analyzer
 from trireme_perf.sweep.perf_analyzer import Mode, Row, Windows, measure
@@ -45,9 +46,11 @@ def sweep(
     *,
     plan: Plan = QUICK,
     tool: Tool | None = None,
+    tls: TLS | None = None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
-    """Measures every load of ``plan`` on every model at ``url`` (gRPC); ``on_row`` sees each row as it comes.
+    """Measures every load of ``plan`` on every model at ``url`` (gRPC, over TLS with ``tls``); ``on_row`` sees each row as it
+    comes.
 
     Raises:
         PerfAnalyzerError: no perf_analyzer, no such input file, server or model.
@@ -58,7 +61,7 @@ def sweep(
     rows: list[Row] = []
 
     def run(model: str, mode: Mode, load: float) -> Row:
-        rows.append(measure(tool, url, Row(model, mode, load), input_data=input_data, windows=plan.windows))
+        rows.append(measure(tool, url, Row(model, mode, load), input_data=input_data, windows=plan.windows, tls=tls))
         on_row(rows[-1])
         return rows[-1]
 
