@@ -59,7 +59,11 @@ is_healthy() {
     esac
 }
 
-is_ready() { curl --silent --fail --max-time 1 "http://127.0.0.1:$http/v2/health/ready" > /dev/null; }
+is_ready() { # what Triton says, over HTTP, which only the container itself reaches
+    inside /opt/trireme/bin/python3 -c "
+import urllib.request
+urllib.request.urlopen('http://127.0.0.1:$inside_http/v2/health/ready', timeout=1)" 2> /dev/null
+}
 state() { "$engine" inspect --format "{{.State.$1}}" "$container"; }
 inside() { "$engine" exec "$container" "$@"; }
 python_of() { "$engine" run --rm --interactive --network host --entrypoint /opt/trireme/bin/python3 "$@"; }
@@ -71,13 +75,13 @@ sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(3)]
 print(*(one.getsockname()[1] for one in sockets))")
     case $engine in
         podman)
-            inside_grpc=$grpc
+            inside_grpc=$grpc inside_http=$http
             run_options=(--network host --read-only-tmpfs=false)
             serve=(trireme serve /models --host 127.0.0.1 --http-port "$http" --grpc-port "$grpc" --metrics-port "$metrics")
             ;;
         docker)
-            inside_grpc=8001
-            run_options=(-p "127.0.0.1:$http:8000" -p "127.0.0.1:$grpc:8001" -p "127.0.0.1:$metrics:8002")
+            inside_grpc=8001 inside_http=8000
+            run_options=(-p "127.0.0.1:$grpc:8001" -p "127.0.0.1:$metrics:8002")
             serve=()
             ;;
     esac

@@ -21,7 +21,9 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on, IPv4 or IPv6.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8001,
-    http_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8000,
+    http_port: Annotated[
+        int, typer.Option(help="0 picks a free one. Without --http, only this machine reaches it, whatever --host is.")
+    ] = 8000,
     metrics_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8002,
     health_port: Annotated[
         int | None,
@@ -47,7 +49,8 @@ def serve(
     http: Annotated[
         bool,
         typer.Option(
-            "--http", help="Open inference over HTTP: a single malformed HTTP request ends tritonserver 2.51."
+            "--http",
+            help="Open HTTP on --host, and inference over it: a single malformed HTTP request ends tritonserver 2.51.",
         ),
     ] = False,
     tls_cert: Annotated[

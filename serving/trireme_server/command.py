@@ -47,6 +47,7 @@ def server_command(
     repository: Path,
     *,
     host: str,
+    http_host: str | None = None,
     ports: Ports,
     shm_prefix: str,
     exit_timeout_s: int,
@@ -58,20 +59,21 @@ def server_command(
 ) -> list[str]:
     """Arguments of tritonserver, program first; those of the user, ``extra_arguments``, come last.
 
+    HTTP listens on ``http_host`` if that is given, all else on ``host``.
     With ``access``, models can be loaded again while the server runs, by those who send its key.
 
     Raises:
         OptionError: an extra argument is none, or one of those that are set here.
     """
-    grpc_host, http_host = (f"[{host}]", f"ipv6:{host}") if is_ipv6(host) else (host, host)
+    grpc_host = f"[{host}]" if is_ipv6(host) else host
     command = [
         str(binaries.server),
         f"--model-repository={repository}",
         f"--grpc-address={grpc_host}",
         f"--grpc-port={ports.grpc}",
-        f"--http-address={http_host}",
+        f"--http-address={_http_address(http_host or host)}",
         f"--http-port={ports.http}",
-        f"--metrics-address={http_host}",
+        f"--metrics-address={_http_address(host)}",
         f"--metrics-port={ports.metrics}",
         *("--allow-grpc=true", "--allow-http=true", "--allow-metrics=true"),
         # Configurations are complete; to complete them, every stub would start and stop once more (~1 s).
@@ -124,6 +126,10 @@ def _check_extra(extra: Sequence[str], own: Sequence[str]) -> None:
                 f"argument of tritonserver {argument!r} is not allowed; Trireme sets {', '.join(names)} "
                 f"and {PREFIX_SETTING} itself"
             )
+
+
+def _http_address(host: str) -> str:
+    return f"ipv6:{host}" if is_ipv6(host) else host
 
 
 def _joined(parts: Sequence[str]) -> str:

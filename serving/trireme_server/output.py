@@ -70,5 +70,7 @@ class Output:
         try:
             self._sink.write(line)
             self._sink.flush()
-        except (OSError, ValueError):  # nobody reads it any more; the server must be able to write all the same
+        except (BrokenPipeError, ValueError):  # nobody reads it any more; the server must be able to write all the same
             self._sink = None
+        except OSError:  # such as no space left, which there may be again
+            pass

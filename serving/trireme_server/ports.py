@@ -24,8 +24,13 @@ class Ports:
     metrics: int
 
 
-def choose_ports(host: str, *, grpc: int, http: int, metrics: int, shares_grpc: bool = False) -> Ports:
+def choose_ports(
+    host: str, *, grpc: int, http: int, metrics: int, shares_grpc: bool = False, http_host: str | None = None
+) -> Ports:
     """Checks the given ports on ``host`` and picks free ones where 0 is given; a shared one for gRPC is left as it is.
+
+    Args:
+        http_host: where HTTP listens; None for ``host``.
 
     Raises:
         OptionError: a number out of 0..65535, one number given twice, or a host that cannot be listened on.
@@ -41,7 +46,7 @@ def choose_ports(host: str, *, grpc: int, http: int, metrics: int, shares_grpc: 
         if shares_grpc:
             del asked["--grpc-port"]
         for flag, port in asked.items():
-            held.append(bind(host, port, flag))
+            held.append(bind(http_host or host if flag == "--http-port" else host, port, flag))
         chosen = [sock.getsockname()[1] for sock in held]
         return Ports(*((grpc, *chosen) if shares_grpc else chosen))
     finally:
@@ -52,6 +57,13 @@ def choose_ports(host: str, *, grpc: int, http: int, metrics: int, shares_grpc: 
 def reachable(host: str) -> str:
     """The address under which a server listening on ``host`` is reached from this machine."""
     return ANY.get(host, host)
+
+
+def loopback(host: str) -> str:
+    """An address that only this machine reaches, of the family of ``host``; itself if it is one."""
+    if is_ipv6(host):
+        return "::1"
+    return host if host.startswith("127.") else "127.0.0.1"
 
 
 def is_ipv6(host: str) -> bool:

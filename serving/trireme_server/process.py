@@ -31,7 +31,7 @@ from trireme_server.log import telling_lines
 from trireme_server.log_file import LogFile
 from trireme_server.output import Output, Sink
 from trireme_server.plans import check_parity, check_plans
-from trireme_server.ports import Ports, address, choose_ports, listens, reachable
+from trireme_server.ports import Ports, address, choose_ports, listens, loopback, reachable
 from trireme_server.preflight import check_affinity, check_repository, entry_models
 from trireme_server.tls import ServerTLS
 from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
@@ -53,7 +53,7 @@ class TritonServer:
 
     Args:
         repository: model repository made by ``trireme export``.
-        host: address or name to listen on; a name stands for its IPv4 address.
+        host: address or name to listen on; a name stands for its IPv4 address. HTTP: see ``http_host``.
         grpc_port, http_port, metrics_port: 0 picks a free one; see ``grpc_url`` and its siblings.
         shares_grpc: listen on ``grpc_port`` beside other servers, among which the kernel divides the connections.
         log_path: file for the server's log, which is appended to, and set aside when it is full, see ``LogFile``.
@@ -136,7 +136,14 @@ class TritonServer:
     @property
     def http_url(self) -> str:
         """Base URL of the HTTP endpoint."""
-        return f"http://{address(reachable(self.host), self._ports.http)}"
+        return f"http://{address(reachable(self.http_host), self._ports.http)}"
+
+    @property
+    def http_host(self) -> str:
+        """The address on which HTTP listens: where inference over it is closed, one that only this machine reaches. Others have
+        nothing to ask there, and tritonserver reads the whole body of a request that it then refuses."""
+        closed = self.access is not None and not self.access.http_inference
+        return loopback(self.host) if closed else self.host
 
     @property
     def api(self) -> Api:
@@ -289,7 +296,9 @@ class TritonServer:
 
     def _start_on_free_ports(self, binaries: Binaries) -> None:
         for attempt in range(1, START_TRIES + 1):
-            self._ports = choose_ports(self.host, **self._asked, shares_grpc=self._shares_grpc)
+            self._ports = choose_ports(
+                self.host, **self._asked, shares_grpc=self._shares_grpc, http_host=self.http_host
+            )
             with self._lock:
                 if self._is_closed:
                     raise ServerError("this server was closed")
@@ -322,6 +331,7 @@ class TritonServer:
             binaries,
             linked,
             host=self.host,
+            http_host=self.http_host,
             ports=self._ports,
             shm_prefix=self.shm_prefix,
             exit_timeout_s=max(1, int(self._grace_s)),
@@ -368,7 +378,8 @@ class TritonServer:
 
     def _wait_until_ready(self) -> None:
         deadline = self._started_at + self._ready_timeout_s
-        waiting_for = [self._ports.grpc, self._ports.http, self._ports.metrics]
+        ports = self._ports
+        waiting_for = [(self.host, ports.grpc), (self.http_host, ports.http), (self.host, ports.metrics)]
         while not self._is_ready(waiting_for):
             if not self.is_running:
                 raise StartError(self._report(f"tritonserver {how_it_ended(self.wait())} while it was starting"))
@@ -377,10 +388,11 @@ class TritonServer:
             time.sleep(POLL_S)
         self.load_s = time.monotonic() - self._started_at
 
-    def _is_ready(self, waiting_for: list[int]) -> bool:
+    def _is_ready(self, waiting_for: list[tuple[str, int]]) -> bool:
         """Whether it listens on all ports, and its models are loaded."""
         while waiting_for:
-            if not listens(reachable(self.host), waiting_for[0]):
+            host, port = waiting_for[0]
+            if not listens(reachable(host), port):
                 return False
             waiting_for.pop(0)
         return self.api.is_ready()

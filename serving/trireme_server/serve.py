@@ -148,7 +148,7 @@ def serve(
 
     A server that has been ready and dies is started again, and a stub that ends is replaced, see ``Supervisor``.
 
-    Nothing but inference, health, statistics and descriptions is open to callers, and inference over gRPC alone.
+    Nothing but inference, health, statistics and descriptions is open to callers, over gRPC. HTTP is for this machine alone.
 
     Args:
         health_port: of ``/ready``, ``/live`` and ``/metrics``; 0 picks a free one, as None does where ``grpc_port`` is 0, else
@@ -157,7 +157,7 @@ def serve(
             has a file of its own beside ``log_path``.
         memory_limit_gb: 10⁹ bytes that all servers together may take before one that has grown is started again; None is 9/10 of
             what the machine or the container has.
-        http: open inference over HTTP, too.
+        http: open HTTP on ``host``, inference over it included.
         log_path: for the server's log; None is standard error.
         announce: is called once, when the server is ready.
 

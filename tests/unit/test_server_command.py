@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import multiprocessing
 import os
 import re
@@ -13,7 +15,15 @@ from typing import Any
 
 import pytest
 
-from trireme_server import BinaryError, OptionError, PythonVersionError, ServerNotFoundError, embedded, find_binaries
+from trireme_server import (
+    BinaryError,
+    OptionError,
+    PythonVersionError,
+    ServerNotFoundError,
+    TritonServer,
+    embedded,
+    find_binaries,
+)
 from trireme_server.binaries import Binaries, check_stub
 from trireme_server.command import Access, server_command, server_environment
 from trireme_server.embedded import STUB, Wheel, backend_directory
@@ -95,6 +105,22 @@ def test_what_takes_a_key_is_closed_to_others() -> None:
     assert f"--http-restricted-api={closed},inference:admin-key=k3y" in without_http
     with pytest.raises(OptionError, match=r"Trireme sets .*--grpc-restricted-protocol"):
         command_with("--grpc-restricted-protocol=health:a=b", access=Access("k3y", http_inference=False))
+
+
+def test_http_may_listen_elsewhere() -> None:
+    command = command_with(http_host="127.0.0.7")
+    for argument in ("--grpc-address=127.0.0.1", "--http-address=127.0.0.7", "--metrics-address=127.0.0.1"):
+        assert argument in command
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("0.0.0.0", "127.0.0.1"), ("localhost", "127.0.0.1"), ("127.0.0.5", "127.0.0.5"), ("::", "::1"), ("::1", "::1")],
+)
+def test_http_is_for_this_machine_alone_where_inference_over_it_is_closed(host: str, expected: str) -> None:
+    assert TritonServer("nowhere", host=host, access=Access("k3y", http_inference=False)).http_host == expected
+    assert TritonServer("nowhere", host=host, access=Access("k3y", http_inference=True)).http_host == host
+    assert TritonServer("nowhere", host=host).http_host == host
 
 
 def test_an_ipv6_address_is_written_as_each_endpoint_of_tritonserver_wants_it() -> None:
@@ -283,6 +309,22 @@ def test_what_an_output_cannot_pass_on_is_kept_all_the_same(tmp_path: Path) -> N
     os.close(writer)
     output.finish()
     assert output.text() == "one\ntwo\n"
+
+
+def test_an_output_is_passed_on_again_when_there_is_room_again() -> None:
+    class Disk(io.StringIO):
+        def write(self, line: str) -> int:
+            if "two" in line:
+                raise OSError(errno.ENOSPC, "no space left")
+            return super().write(line)
+
+    reader, writer = os.pipe()
+    disk = Disk()
+    output = Output(os.fdopen(reader, "rb"), disk)
+    os.write(writer, b"one\ntwo\nthree\n")
+    os.close(writer)
+    output.finish()
+    assert disk.getvalue() == "one\nthree\n"
 
 
 def test_what_an_output_says_is_reacted_to_at_once() -> None:
