@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from binascii import crc_hqx
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +51,8 @@ def address(cluster: RedisCluster) -> StoreAddress:
 
 @pytest.fixture
 def store(address: StoreAddress) -> RedisClusterStore:
-    # Breakers that stay open: their clock stands still.
-    return RedisClusterStore(address, LAYOUT, lambda: Breaker(lambda: 0.0))
+    # Breakers that stay open: a pause does not end.
+    return RedisClusterStore(address, LAYOUT, lambda probe: Breaker(probe, lambda seconds: threading.Event().wait()))
 
 
 def states(store: RedisClusterStore, *users: int) -> list[int]:
@@ -81,6 +82,15 @@ def test_a_frozen_master_costs_its_own_users_alone(
         cluster.thaw(0)
     assert states(store, *USERS) == expected  # it is not asked: it would answer
     assert states(RedisClusterStore(address, LAYOUT), *USERS) == [FRESH] * 3
+
+
+def test_a_master_that_comes_back_is_asked_again(cluster: RedisCluster, address: StoreAddress) -> None:
+    store = RedisClusterStore(address, LAYOUT, lambda probe: Breaker(probe, jitter=lambda: 0.0))
+    assert states(store, *USERS) == [FRESH] * 3
+    cluster.freeze(0)
+    assert [states(store, USERS[0]) for _ in range(FAILURES)] == [[UNREACHABLE]] * FAILURES
+    cluster.thaw(0)
+    assert eventually(lambda: states(store, *USERS) == [FRESH] * 3)
 
 
 def test_an_answer_that_comes_late_is_not_that_of_the_next_user(

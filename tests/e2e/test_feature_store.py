@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.redis_server import RedisServer, redis_server
+from tests.support.serving import eventually
 from trireme_perf.features import Settings, measure_reading
 from trireme_runtime.features.address import StoreAddress
 from trireme_runtime.features.breaker import FAILURES, Breaker
@@ -16,17 +18,19 @@ from trireme_runtime.features.record import ABSENT, CORRUPT, FRESH, UNREACHABLE,
 from trireme_runtime.features.redis_store import RedisStore
 
 LAYOUT = RecordLayout(5, 2, 1)
-PAUSED_S = 60.0
 
 
-class Clock:
-    """Seconds that pass when it is said."""
+class Pauses:
+    """Of a breaker, which end when it is said."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self._ended = threading.Event()
 
-    def __call__(self) -> float:
-        return self.now
+    def wait(self, seconds: float) -> None:
+        self._ended.wait()
+
+    def end(self) -> None:
+        self._ended.set()
 
 
 @pytest.fixture
@@ -36,14 +40,14 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def pauses() -> Pauses:
+    return Pauses()
 
 
 @pytest.fixture
-def store(server: RedisServer, clock: Clock) -> RedisStore:
+def store(server: RedisServer, pauses: Pauses) -> RedisStore:
     address = StoreAddress.parse(f"{server.url}?namespace=shop&timeout_ms=500")
-    return RedisStore(address, LAYOUT, Breaker(clock, lambda: 0.5), clock)
+    return RedisStore(address, LAYOUT, lambda probe: Breaker(probe, pauses.wait))
 
 
 def write(server: RedisServer, user: int, item: int) -> None:
@@ -82,7 +86,7 @@ def test_a_key_of_another_type_is_like_none(server: RedisServer, store: RedisSto
 
 
 def test_a_frozen_redis_costs_a_few_time_outs_and_then_nothing(
-    server: RedisServer, clock: Clock, store: RedisStore
+    server: RedisServer, pauses: Pauses, store: RedisStore
 ) -> None:
     write(server, 7, 70)
     assert states(store, 7) == [FRESH]
@@ -90,8 +94,8 @@ def test_a_frozen_redis_costs_a_few_time_outs_and_then_nothing(
     assert [states(store, 7, 8) for _ in range(FAILURES)] == [[UNREACHABLE, UNREACHABLE]] * FAILURES
     server.thaw()
     assert states(store, 7) == [UNREACHABLE]  # not asked: it would answer
-    clock.now += PAUSED_S
-    assert states(store, 7) == [FRESH]
+    pauses.end()
+    assert eventually(lambda: states(store, 7) == [FRESH])
 
 
 def test_an_answer_that_comes_late_is_not_that_of_the_next_users(server: RedisServer, store: RedisStore) -> None:
@@ -104,13 +108,13 @@ def test_an_answer_that_comes_late_is_not_that_of_the_next_users(server: RedisSe
     assert newest(store, 8) == [80]
 
 
-def test_a_redis_that_comes_back_is_asked_again(server: RedisServer, clock: Clock, store: RedisStore) -> None:
+def test_a_redis_that_comes_back_is_asked_again(server: RedisServer, pauses: Pauses, store: RedisStore) -> None:
     write(server, 7, 70)
     server.kill()
     assert [states(store, 7) for _ in range(FAILURES + 1)] == [[UNREACHABLE]] * (FAILURES + 1)
+    pauses.end()
     server.start()
-    clock.now += PAUSED_S
-    assert newest(store, 7) == [70]
+    assert eventually(lambda: newest(store, 7) == [70])
 
 
 def test_a_redis_that_was_started_anew_between_two_reads_costs_one_of_them_at_most(
@@ -132,11 +136,11 @@ def test_errors_of_redis_count_as_not_reached(server: RedisServer, store: RedisS
     assert [states(store, 7) for _ in range(2)] == [[UNREACHABLE]] * 2
 
 
-def test_answers_that_trickle_in_open_the_breaker(server: RedisServer, clock: Clock, store: RedisStore) -> None:
+def test_answers_that_trickle_in_open_the_breaker(server: RedisServer, pauses: Pauses, store: RedisStore) -> None:
     write(server, 7, 70)
     address = StoreAddress.parse(f"{server.url}?namespace=shop&timeout_ms=500")
     readings = iter(range(0, 1000, 2))  # two seconds between any two looks at the clock
-    slow = RedisStore(address, LAYOUT, Breaker(clock), lambda: float(next(readings)))
+    slow = RedisStore(address, LAYOUT, lambda probe: Breaker(probe, pauses.wait), lambda: float(next(readings)))
     assert [states(slow, 7) for _ in range(FAILURES + 1)] == [[FRESH]] * FAILURES + [[UNREACHABLE]]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import threading
 from typing import Any
 
 import pytest
 
+from tests.support.callers import until
 from trireme_runtime.errors import FeatureStoreError
 from trireme_runtime.features.address import StoreAddress
 from trireme_runtime.features.breaker import FAILURES, LONGEST_S, PAUSE_S, Breaker
@@ -82,16 +84,26 @@ def test_an_option_that_the_client_does_not_know_is_refused() -> None:
 
 
 class Breaking:
-    """A breaker with a clock that stands still, and pauses of the average length."""
+    """A breaker whose tries go as it is said, the last one well, after pauses that are noted and take no time."""
 
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.breaker = Breaker(lambda: self.now, lambda: 0.5)
+    def __init__(self, *tries: bool, jitter: float = 0.5) -> None:
+        self._tries = iter(tries)
+        self._allowed = threading.Semaphore(0)
+        self.pauses: list[float] = []
+        self.breaker = Breaker(lambda: next(self._tries), self._wait, lambda: jitter)
+
+    def _wait(self, seconds: float) -> None:
+        self._allowed.acquire()
+        self.pauses.append(seconds)
 
     def fail(self, times: int = 1) -> None:
         for _ in range(times):
-            assert self.breaker.allows()
+            assert self.breaker.is_closed
             self.breaker.failed()
+
+    def let_try(self, times: int) -> None:
+        self._allowed.release(times)
+        until(lambda: self.breaker.is_closed)
 
 
 def test_a_breaker_opens_after_failures_in_a_row() -> None:
@@ -99,47 +111,41 @@ def test_a_breaker_opens_after_failures_in_a_row() -> None:
     case.fail(FAILURES - 1)
     case.breaker.succeeded()
     case.fail(FAILURES - 1)
-    assert case.breaker.allows()
-    case.breaker.failed()
-    assert not case.breaker.allows()
-
-
-def test_an_open_breaker_lets_one_try_decide() -> None:
-    case = Breaking()
-    case.fail(FAILURES)
-    case.now += PAUSE_S - 0.01
-    assert not case.breaker.allows()
-    case.now += 0.01
-    case.fail()
-    assert not case.breaker.allows()
-    case.now += 2 * PAUSE_S
-    assert case.breaker.allows()
-    case.breaker.succeeded()
     assert case.breaker.is_closed
+    case.breaker.failed()
+    assert not case.breaker.is_closed
+
+
+def test_an_open_breaker_is_closed_by_a_try_that_goes_well() -> None:
+    case = Breaking(False, False, True)
     case.fail(FAILURES)
-    case.now += PAUSE_S
-    assert case.breaker.allows()
+    case.let_try(3)
+    assert case.pauses == [PAUSE_S, 2 * PAUSE_S, min(4 * PAUSE_S, LONGEST_S)]
 
 
-def test_pauses_grow_up_to_the_longest() -> None:
-    case = Breaking()
+def test_the_next_failure_after_a_try_opens_it_at_once_and_pauses_go_on_growing() -> None:
+    case = Breaking(True, True)
     case.fail(FAILURES)
-    for _ in range(10):
-        case.now += LONGEST_S
-        case.fail()
-    case.now += LONGEST_S - 0.01
-    assert not case.breaker.allows()
-    case.now += 0.01
-    assert case.breaker.allows()
+    case.let_try(1)
+    case.fail()
+    assert not case.breaker.is_closed
+    case.let_try(1)
+    assert case.pauses == [PAUSE_S, 2 * PAUSE_S]
 
 
-def test_pauses_differ_by_half_of_their_length() -> None:
-    for jitter, pause in ((0.0, 0.5 * PAUSE_S), (1.0, 1.5 * PAUSE_S)):
-        now = [0.0]
-        breaker = Breaker(lambda now=now: now[0], lambda jitter=jitter: jitter)  # type: ignore[misc]
-        for _ in range(FAILURES):
-            breaker.failed()
-        now[0] = pause - 0.01
-        assert not breaker.allows()
-        now[0] = pause
-        assert breaker.allows()
+def test_a_success_after_a_try_forgets_what_was() -> None:
+    case = Breaking(True, True)
+    case.fail(FAILURES)
+    case.let_try(1)
+    case.breaker.succeeded()
+    case.fail(FAILURES)
+    case.let_try(1)
+    assert case.pauses == [PAUSE_S, PAUSE_S]
+
+
+@pytest.mark.parametrize(("jitter", "share"), [(0.0, 0.5), (1.0, 1.5)])
+def test_pauses_grow_up_to_the_longest_and_differ_by_half_of_their_length(jitter: float, share: float) -> None:
+    case = Breaking(*[False] * 9, True, jitter=jitter)
+    case.fail(FAILURES)
+    case.let_try(10)
+    assert (case.pauses[0], case.pauses[-1]) == (share * PAUSE_S, share * LONGEST_S)

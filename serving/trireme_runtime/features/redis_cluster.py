@@ -17,7 +17,7 @@ import numpy as np
 import redis
 
 from trireme_runtime.features.address import StoreAddress
-from trireme_runtime.features.breaker import Breaker
+from trireme_runtime.features.breaker import Breaker, MakeBreaker
 from trireme_runtime.features.record import UNREACHABLE, RecordLayout, user_keys
 from trireme_runtime.features.redis_store import client
 from trireme_runtime.features.store import Reading
@@ -48,7 +48,7 @@ class RedisClusterStore:
         self,
         address: StoreAddress,
         layout: RecordLayout,
-        make_breaker: Callable[[], Breaker] = Breaker,
+        make_breaker: MakeBreaker = Breaker,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
@@ -119,18 +119,20 @@ class RedisClusterStore:
     def _node(self, host: str, port: int) -> _Node:
         place = (host or self._seed.connection_pool.connection_kwargs["host"], port)
         if place not in self._nodes:
-            self._nodes[place] = _Node(self._address, place, self._make_breaker())
+            self._nodes[place] = _Node(self._address, place, self._make_breaker)
         return self._nodes[place]
 
 
 class _Node:
     """One node, and what came of asking it."""
 
-    def __init__(self, address: StoreAddress, place: tuple[str, int], breaker: Breaker) -> None:
+    def __init__(self, address: StoreAddress, place: tuple[str, int], make_breaker: MakeBreaker) -> None:
         host, port = place
-        self._breaker = breaker
-        self._pool = client(address, host=host, port=port).connection_pool
+        self._breaker = make_breaker(self._answers_again)
+        self._client = client(address, host=host, port=port)
+        self._pool = self._client.connection_pool
         self._connection: Any = None
+        self._keys: Sequence[bytes] = ()
         #: Waits longer: for a thread that no request waits for.
         self.observer = client(
             address, host=host, port=port, socket_timeout=LOOK_TIMEOUT_S, socket_connect_timeout=LOOK_TIMEOUT_S
@@ -138,8 +140,9 @@ class _Node:
 
     def send(self, keys: Sequence[bytes]) -> bool:
         """Asks for the values of ``keys``; False if it cannot be asked."""
-        if not self._breaker.allows():
+        if not self._breaker.is_closed:
             return False
+        self._keys = keys
         try:
             self._connection = self._pool.get_connection()
             self._connection.send_packed_command(self._connection.pack_commands([("GET", key) for key in keys]))
@@ -176,3 +179,14 @@ class _Node:
             self._pool.release(self._connection)
             self._connection = None
         self._breaker.succeeded() if well else self._breaker.failed()
+
+    def _answers_again(self) -> bool:
+        """Asks once more for what it did not answer."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key in self._keys:
+            pipeline.get(key)
+        try:
+            pipeline.execute(raise_on_error=False)
+        except (redis.RedisError, OSError):
+            return False
+        return True

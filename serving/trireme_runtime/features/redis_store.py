@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from trireme_runtime.errors import FeatureStoreError
 from trireme_runtime.features.address import StoreAddress
-from trireme_runtime.features.breaker import Breaker
+from trireme_runtime.features.breaker import Breaker, MakeBreaker
 from trireme_runtime.features.record import UNREACHABLE, RecordLayout, user_keys
 from trireme_runtime.features.store import Reading
 
@@ -30,7 +30,7 @@ class RedisStore:
     Args:
         address: of the store.
         layout: of its values.
-        breaker: keeps requests from a store that does not answer.
+        make_breaker: makes what keeps requests from a store that does not answer.
         clock: seconds, rising.
 
     Raises:
@@ -41,45 +41,61 @@ class RedisStore:
         self,
         address: StoreAddress,
         layout: RecordLayout,
-        breaker: Breaker | None = None,
+        make_breaker: MakeBreaker = Breaker,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
         self._layout = layout
-        self._breaker = breaker or Breaker()
+        self._breaker = make_breaker(self._answers_again)
         self._clock = clock
         self._client = client(address)
+        #: Those that were asked for when it failed.
+        self._failed_keys: list[bytes] = []
 
     def read(self, user_id: np.ndarray) -> Reading:
         """See ``FeatureStore``."""
-        if not self._breaker.allows():
+        if not self._breaker.is_closed:
             return self._nothing(user_id.size)
-        began = self._clock()
+        keys = user_keys(self._address.namespace, user_id)
         try:
-            values = self._client.mget(user_keys(self._address.namespace, user_id))
+            values, in_time = self._ask(keys)
         except (redis.RedisError, OSError) as error:
-            self._failed(error)
+            self._failed(keys, error)
             return self._nothing(user_id.size)
-        # The time-out of a socket starts again with every part of an answer.
-        if self._clock() - began > 2 * self._address.timeout_ms / 1000:
-            self._failed(TimeoutError("it answers too slowly"))
+        if in_time:
+            self._breaker.succeeded()
         else:
-            self._succeeded()
+            self._failed(keys, TimeoutError("it answers too slowly"))
         return Reading(*self._layout.decode(values))
+
+    def _ask(self, keys: list[bytes]) -> tuple[list[bytes | None], bool]:
+        """The values, and whether they came soon: the time-out of a socket starts again with every part of an answer.
+
+        Raises:
+            redis.RedisError, OSError: they did not come.
+        """
+        began = self._clock()
+        values = self._client.mget(keys)
+        return values, self._clock() - began <= 2 * self._address.timeout_ms / 1000
 
     def _nothing(self, users: int) -> Reading:
         return Reading(self._layout.empty(users), np.full(users, UNREACHABLE, np.uint8))
 
-    def _succeeded(self) -> None:
-        if not self._breaker.is_closed:
-            log.warning("the feature store (%s) answers again", self._address)
-        self._breaker.succeeded()
-
-    def _failed(self, error: Exception) -> None:
-        was_closed = self._breaker.is_closed
+    def _failed(self, keys: list[bytes], error: Exception) -> None:
+        self._failed_keys = keys
         self._breaker.failed()
-        if was_closed and not self._breaker.is_closed:
+        if not self._breaker.is_closed:
             log.warning("the feature store (%s) does not answer, histories are the bundle's: %s", self._address, error)
+
+    def _answers_again(self) -> bool:
+        """Asks once more for what it did not answer."""
+        try:
+            _, in_time = self._ask(self._failed_keys)
+        except (redis.RedisError, OSError):
+            return False
+        if in_time:
+            log.warning("the feature store (%s) answers again", self._address)
+        return in_time
 
 
 def client(address: StoreAddress, **changed: Any) -> Any:
