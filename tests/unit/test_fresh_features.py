@@ -63,14 +63,16 @@ class Case:
     def __init__(self, funnel: Funnel) -> None:
         self.tables: Any = funnel.stages[0]
         self.noted: list[list[int]] = []
+        self.ages_s: list[float] = []
         self.store = Store(layout_of(self.tables))
         self.fresh = FreshFeatures(self.tables, self.store, ENCODING, self.note, lambda: NOW_S)
         self.funnel = type(funnel)((self.fresh, *funnel.stages[1:]))
         self.plain = funnel
 
-    def note(self, state: np.ndarray, ns: int) -> None:
+    def note(self, state: np.ndarray, ns: int, age_s: np.ndarray) -> None:
         assert ns > 0
         self.noted.append(state.tolist())
+        self.ages_s += age_s.tolist()
 
     def features(self, *users: int, history: np.ndarray | None = None) -> Features:
         return self.fresh(column(*users), history)
@@ -186,6 +188,7 @@ def test_answers_say_how_old_their_features_are(
     case.store.hold(fresh, FIRST)
     slate = case.funnel(column(fresh, stored, NOBODY))
     assert slate.feature_age_s.tolist() == [[10.0], [0.0], [0.0]]
+    assert case.ages_s == [10.0]
     assert slate.rung.tolist() == [[FULL], [FULL], [POPULAR]]
     assert slate.reason.tolist() == [[NONE], [NONE], [NOTHING_KNOWN]]
     assert FIRST not in slate.item_id[0]

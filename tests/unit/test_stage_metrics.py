@@ -59,8 +59,8 @@ def test_users_are_counted_by_what_the_feature_store_knows_of_them() -> None:
     backend: Any = FakeBackend()
     metrics = StageMetrics(backend, "features", ["feature_transform"])
     note = metrics.count_features()
-    note(np.array([FRESH, ABSENT, FRESH], np.uint8), 2_000_000)
-    note(np.array([UNREACHABLE], np.uint8), 1_000_000)
+    note(np.array([FRESH, ABSENT, FRESH], np.uint8), 2_000_000, np.array([5.0, 7.0]))
+    note(np.array([UNREACHABLE], np.uint8), 1_000_000, np.array([]))
     metrics.publish()
     metrics.publish()
     counted = {f"features,{name}": 0.0 for name in STATES}
@@ -71,6 +71,8 @@ def test_users_are_counted_by_what_the_feature_store_knows_of_them() -> None:
     }
     assert backend.values("trireme_features_read_seconds_sum") == {"features": pytest.approx(0.003)}
     assert backend.values("trireme_features_read_seconds_count") == {"features": 2}
+    assert backend.values("trireme_features_age_seconds_sum") == {"features": 12}
+    assert backend.values("trireme_features_age_seconds_count") == {"features": 2}
 
 
 def test_without_a_feature_store_nothing_is_published_of_one() -> None:

@@ -21,8 +21,8 @@ from trireme_runtime.stages.stage import Stage
 
 __all__ = ["FreshFeatures", "layout_of", "with_fresh_features"]
 
-#: Receives the state of users, uint8 [n], and ns.
-Note = Callable[[np.ndarray, int], None]
+#: Receives the state of users, uint8 [n], ns, and the ages of what was used, in seconds.
+Note = Callable[[np.ndarray, int, np.ndarray], None]
 
 
 def layout_of(stage: FeatureTransform) -> RecordLayout:
@@ -55,7 +55,7 @@ class FreshFeatures:
         stage: looks up ids and tables.
         store: what it holds must be of ``layout_of`` the stage.
         encoding: of the features that the models of the bundle were trained on. Those of values with another one are ignored.
-        note: receives the state of the users of each read, and the ns that it took.
+        note: receives the state of the users of each read, the ns that it took, and the ages of the values that were used.
         clock: seconds since 1970.
     """
 
@@ -66,7 +66,7 @@ class FreshFeatures:
         stage: FeatureTransform,
         store: FeatureStore,
         encoding: int,
-        note: Note = lambda state, ns: None,
+        note: Note = lambda state, ns, age_s: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._stage = stage
@@ -86,12 +86,12 @@ class FreshFeatures:
             began = time.perf_counter_ns()
             reading = self._store.read(user_id[asked, 0])
             took = time.perf_counter_ns() - began
-            self._use(features, asked, is_given, reading)
-            self._note(reading.state, took)
+            age_s = self._use(features, asked, is_given, reading)
+            self._note(reading.state, took, age_s)
         return features
 
-    def _use(self, features: Features, asked: np.ndarray, is_given: np.ndarray, reading: Reading) -> None:
-        """Puts what was read of the rows ``asked`` into ``features``."""
+    def _use(self, features: Features, asked: np.ndarray, is_given: np.ndarray, reading: Reading) -> np.ndarray:
+        """Puts what was read of the rows ``asked`` into ``features``, and returns the ages of what was used, in seconds."""
         records, state = reading
         features.freshness[asked[(state == UNREACHABLE) & ~is_given]] = STALE
         is_encoded = (state == FRESH) & (records["encoding"] == self._encoding)
@@ -104,8 +104,11 @@ class FreshFeatures:
         if follows.any():
             self._extend(features, asked[follows], records[follows])
         is_used = is_encoded | follows
-        age = self._clock() - records["written_ms"][is_used] / 1000
-        features.freshness[asked[is_used], 0] = np.maximum(age, LEAST_S)  # also where the clock of the writer is ahead
+        age_s: np.ndarray = self._clock() - records["written_ms"][is_used] / 1000
+        features.freshness[asked[is_used], 0] = np.maximum(
+            age_s, LEAST_S
+        )  # also where the clock of the writer is ahead
+        return age_s
 
     def _extend(self, features: Features, rows: np.ndarray, records: np.ndarray) -> None:
         """Lets the events of ``records`` follow the stored histories of ``rows``."""

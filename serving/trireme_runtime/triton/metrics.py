@@ -28,6 +28,7 @@ __all__ = [
     "COMPUTE",
     "EXPIRED",
     "FEATURES",
+    "FEATURES_AGE",
     "FEATURES_READ",
     "STAND_IN",
     "Publisher",
@@ -41,6 +42,7 @@ ANSWERS = "trireme_answers_total"
 EXPIRED = "trireme_expired_total"
 FEATURES = "trireme_features_total"
 FEATURES_READ = "trireme_features_read_seconds"
+FEATURES_AGE = "trireme_features_age_seconds"
 SLO = "trireme_slo_seconds"
 COLD_START = "trireme_cold_start_seconds"
 STAGE_BUDGET = "trireme_stage_budget_seconds"
@@ -97,9 +99,10 @@ class StageMetrics:
         self._expired = self._counters(
             EXPIRED, "Users who had no time for all stages of the model, or gave way", [{"model": model}]
         )
-        self._reads: deque[tuple[np.ndarray, int]] = deque()
+        self._reads: deque[tuple[np.ndarray, int, np.ndarray]] = deque()
         self._states: list[Any] = []
         self._read: list[Any] = []
+        self._age: list[Any] = []
         if budget:
             self._publish_budget(model, stages, budget)
 
@@ -112,11 +115,12 @@ class StageMetrics:
         outcome = None if self._outcome_at is None else (outputs[self._outcome_at[0]], outputs[self._outcome_at[1]])
         self._noted.append((times, 0 if times else len(outputs[0]), outcome))
 
-    def count_features(self) -> Callable[[np.ndarray, int], None]:
+    def count_features(self) -> Callable[[np.ndarray, int, np.ndarray], None]:
         """Begins to count what a feature store knows of users.
 
         Returns:
-            What is to be given the state of the users of each read, see ``record.STATES``, and the ns that it took.
+            What is to be given the state of the users of each read, see ``record.STATES``, the ns that it took, and the ages of
+            the values that were used, in seconds.
         """
         model = {"model": self._model}
         self._states = self._counters(
@@ -124,14 +128,18 @@ class StageMetrics:
         )
         self._read = self._counters(f"{FEATURES_READ}_sum", "Time that reads of the feature store took", [model])
         self._read += self._counters(f"{FEATURES_READ}_count", "Reads of the feature store", [model])
-        return lambda state, ns: self._reads.append((state, ns))
+        self._age = self._counters(f"{FEATURES_AGE}_sum", "Age of the values that were used", [model])
+        self._age += self._counters(f"{FEATURES_AGE}_count", "Values of users that were used", [model])
+        return lambda state, ns, age_s: self._reads.append((state, ns, age_s))
 
     def publish(self) -> None:
         """Hands what was noted since the last time to Triton."""
         if reads := [self._reads.popleft() for _ in range(len(self._reads))]:
-            counted = np.bincount(np.concatenate([state for state, _ in reads]), minlength=len(STATES))
-            _add(self._states, counted)
-            _add(self._read, [sum(ns for _, ns in reads) / 1e9, len(reads)])
+            states, ns, ages_s = zip(*reads, strict=True)
+            _add(self._states, np.bincount(np.concatenate(states), minlength=len(STATES)))
+            _add(self._read, [sum(ns) / 1e9, len(reads)])
+            age_s = np.concatenate(ages_s)
+            _add(self._age, [max(0.0, age_s.sum()), age_s.size])  # below 0 where the clock of the writer is ahead
         batches = [self._noted.popleft() for _ in range(len(self._noted))]
         if not batches:
             return
