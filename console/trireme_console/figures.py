@@ -29,7 +29,7 @@ __all__ = [
 
 #: With fewer batches, the p99 is a single slow batch and allows no verdict.
 ENOUGH_BATCHES = 20
-#: Share of the users from which it is the headline that they did not get full answers.
+#: Share of the users from which it is the headline that they did not get full answers, or got stale ones.
 MUCH_CUT_SHORT = 0.01
 #: Seconds. A reading fails after a few time limits of 5 s; if the snapshot is older than this, the console hangs.
 STALE_S = 30.0
@@ -198,18 +198,29 @@ def _trouble(snapshot: Snapshot, span: Span) -> Headline | None:
         return Headline(
             Level.BAD, "Failing", f"{_counted(span.failures, 'request')} failed in the last {WINDOW_S:.0f} s"
         )
-    users, short = sum(span.rungs.values()), sum(span.cut_short.values())
-    if short >= MUCH_CUT_SHORT * users and users >= ENOUGH_BATCHES:
-        text = f"{short / users:.1%} of the users got no full answer: {', '.join(_cut_short(span))}"
-        return Headline(
-            Level.BAD, "Cut short", text, "there was no time for more (deadline), too much to do, or a fault"
-        )
+    if found := _incomplete(span):
+        return found
     slo_us = _slo_us(snapshot)
     if slo_us and span.callers and span.callers.requests >= ENOUGH_BATCHES and span.callers.p99_us > slo_us:
         text = f"Callers wait too long: p99 {_of(span.callers.p99_us, slo_us)}"
         return Headline(
             Level.BAD, "Over the SLO", text, "no stage is over its budget: look at queues, network and callers"
         )
+    return None
+
+
+def _incomplete(span: Span) -> Headline | None:
+    users, short = sum(span.rungs.values()), sum(span.cut_short.values())
+    if users < ENOUGH_BATCHES:
+        return None
+    if short >= MUCH_CUT_SHORT * users:
+        text = f"{short / users:.1%} of the users got no full answer: {', '.join(_cut_short(span))}"
+        return Headline(
+            Level.BAD, "Cut short", text, "there was no time for more (deadline), too much to do, or a fault"
+        )
+    if span.stale >= MUCH_CUT_SHORT * users:
+        text = f"{span.stale / users:.1%} of the users got an answer without what they did lately"
+        return Headline(Level.BAD, "Stale features", text, "the feature store could not be asked")
     return None
 
 
@@ -265,7 +276,7 @@ def _answers_figure(span: Span) -> tuple[str, str, Level]:
     if not users:
         return "–", "nobody asked", Level.IDLE
     share = 100 * span.rungs.get(0, 0.0) / users
-    why = " · ".join(_cut_short(span))
+    why = " · ".join([*_cut_short(span), *([f"stale features {span.stale / users:.1%}"] if span.stale else [])])
     return f"{share:.1f}" if share < 100 else "100", why or f"rung 0, of {users:,.0f} users", Level.IDLE
 
 

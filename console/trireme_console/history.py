@@ -24,6 +24,8 @@ SPAN_S = 5.0
 KEPT_S = 900.0
 #: Reasons of answers that are less complete than they might be; the others lie with the user or with what the call excludes.
 CUT_SHORT = ("deadline", "overload", "fault")
+#: That of full answers without what the user did lately: the feature store could not be asked.
+STALE = "features_stale"
 #: Fewest spans that make a usual p99 of a stage.
 USUAL_SPANS = 3
 
@@ -69,6 +71,11 @@ class Span:
         return {
             reason: users for reason, users in _added(self.answers or {}, 1).items() if reason in CUT_SHORT and users
         }
+
+    @property
+    def stale(self) -> float:
+        """Returns users who got an answer without what they did lately."""
+        return _added(self.answers or {}, 1).get(STALE, 0.0)
 
     @property
     def stages(self) -> list[StagePercentiles]:

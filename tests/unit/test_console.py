@@ -228,6 +228,16 @@ def test_processes_that_ended_are_the_headline_while_it_is_recent(
     assert bool(processes(snapshot)) == bool(detail)
 
 
+def test_answers_without_what_users_did_lately_are_the_headline() -> None:
+    stale = {FULL: 150.0, (0, "features_stale"): 50.0}
+    snapshot = watched(reading(0, requests=0, answers={FULL: 0.0}), reading(1, requests=100, answers=stale))
+    said = said_of(snapshot)
+    assert (said.level, said.word) == (Level.BAD, "Stale features")
+    assert said.text == "25.0% of the users got an answer without what they did lately"
+    (tile,) = [tile for tile in tiles(snapshot) if tile.title == "Full answers"]
+    assert (tile.value, tile.note) == ("100", "stale features 25.0%")
+
+
 def test_a_single_answer_that_was_cut_short_is_no_headline() -> None:
     rare = {FULL: 999.0, (3, "deadline"): 1.0}
     snapshot = watched(reading(0, requests=0, answers={}), reading(6, requests=500, answers=rare))
