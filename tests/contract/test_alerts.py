@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.support.promtool import (
+    INGEST,
     INSTANCE,
     RULES,
     SUPERVISOR,
@@ -19,6 +20,7 @@ from tests.support.promtool import (
     check_alerts,
     counter,
     healthy,
+    ingest,
     name,
     server,
     stage,
@@ -209,6 +211,37 @@ def test_a_feature_store_that_says_nothing(tmp_path: Path, users: float, fires: 
         for each, count in of_state.items()
     }
     check_alerts(tmp_path, healthy(60) | series, {4: [], 30: [stale] if fires else []})
+
+
+def test_events_that_nobody_applies(tmp_path: Path) -> None:
+    series = healthy(END) | ingest(then(1, 0, 10), [0] * END)
+    check_alerts(tmp_path, series, {END - 7: [], LAST: [alert("TriremeIngestDown")]})
+
+
+def test_a_consumer_that_was_taken_away_is_missed_and_one_that_never_was_is_not(tmp_path: Path) -> None:
+    up, answering = name("up", job="ingest", instance=INGEST), [1.0] * (END - 20)
+    check_alerts(tmp_path, healthy(END) | {up: answering}, {LAST: [alert("TriremeIngestDown")]})
+    check_alerts(tmp_path, healthy(END) | {up: [0.0] * END}, {LAST: []})
+
+
+def test_one_consumer_of_two_is_enough(tmp_path: Path) -> None:
+    other = {name("up", job="ingest", instance="there:8004"): then(1, 0, 10)}
+    check_alerts(tmp_path, healthy(END) | other, {LAST: []})
+
+
+@pytest.mark.parametrize(("seconds", "fires"), [(50, False), (70, True)])
+def test_a_consumer_that_is_too_slow(tmp_path: Path, seconds: float, fires: bool) -> None:
+    series = healthy(END) | ingest([1] * END, then(1, seconds, 10))
+    fired = [alert("TriremeIngestLag", instance=INGEST)] if fires else []
+    check_alerts(tmp_path, series, {END - 7: [], LAST: fired})
+
+
+@pytest.mark.parametrize("outcome", ["dead", "trimmed"])
+@pytest.mark.parametrize(("events", "fires"), [(3, False), (10, True)])
+def test_events_that_are_none_or_are_gone(tmp_path: Path, events: float, fires: bool, outcome: str) -> None:
+    series = healthy(END) | ingest([1] * END, [0] * END, **{outcome: then(0, events)})
+    fired = [alert("TriremeIngestLost", instance=INGEST)] if fires else []
+    check_alerts(tmp_path, series, {BEFORE: [], LAST: fired})
 
 
 @pytest.mark.parametrize(("users", "fires"), [({"rung3": 90}, False), ({"rung3": 200}, True), ({"rung2": 200}, True)])

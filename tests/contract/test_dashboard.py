@@ -81,7 +81,7 @@ def test_monitoring_is_started_on_demand_on_the_loopback_interface_and_changes_n
 def test_prometheus_scrapes_the_server_under_its_name_and_port() -> None:
     config = yaml.safe_load((GRAFANA.parent / "prometheus/prometheus.yml").read_text())
     jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
-    for job, expected in (("trireme", "8002"), ("supervisor", "8003")):
+    for job, expected in (("trireme", "8002"), ("supervisor", "8003"), ("ingest", "8004")):
         host, _, port = jobs[job][0].partition(":")
         assert port == expected
         assert any(published.endswith(f":{port}") for published in COMPOSE[host]["ports"])

@@ -14,7 +14,7 @@ from trireme_runtime.triton.metrics import ANSWERS, BUCKETS_S, COMPUTE
 
 RULES = Path(__file__).parents[2] / "docker/prometheus/rules"
 REQUESTS = "trireme_client_request_duration_seconds_count"
-INSTANCE, SUPERVISOR = "here:8002", "here:8003"
+INSTANCE, SUPERVISOR, INGEST = "here:8002", "here:8003", "here:8004"
 
 #: What tells one firing alert from another; `severity` is a contract of the rule files, not of a scenario.
 LABELS = "alertname, instance, model, stage, entry, rung, trireme_model"
@@ -57,6 +57,7 @@ def healthy(minutes: int) -> dict[str, list[float]]:
             0.004
         ] * minutes
     found |= supervisor(ready=[1] * minutes, restarted=[0] * minutes)
+    found |= ingest(up=[1] * minutes, lag_s=[0] * minutes, applied=[600] * minutes)
     found |= server(nv_inference_request_success=[600] * minutes, nv_inference_request_failure=[0] * minutes)
     found |= answers(rung0=[590] * minutes, rung1=[0] * minutes, rung2=[5] * minutes, rung3=[5] * minutes)
     return found | callers([600] * minutes, [3] * minutes)
@@ -70,6 +71,19 @@ def supervisor(ready: Sequence[float], restarted: Sequence[float], replicas: int
         name("trireme_replicas_ready", **labels): list(ready),
         name("trireme_restarts_total", **labels, what="tritonserver", model=""): counter(restarted),
         name("trireme_restarts_total", **labels, what="instance", model=FUSED): [0.0] * len(ready),
+    }
+
+
+def ingest(up: Sequence[float], lag_s: Sequence[float], **events: Sequence[float]) -> dict[str, list[float]]:
+    """What a consumer of events says: whether it answers and its lag at each minute, and the events in it by outcome."""
+    labels = {"job": "ingest", "instance": INGEST}
+    return {
+        name("up", **labels): list(up),
+        name("trireme_ingest_lag_seconds", **labels): list(lag_s),
+        **{
+            name("trireme_ingest_events_total", **labels, outcome=outcome): counter(each)
+            for outcome, each in events.items()
+        },
     }
 
 
