@@ -106,14 +106,16 @@ def chaos_table(result: dict[str, Any]) -> Table:
 
 def phases_table(result: dict[str, Any]) -> Table:
     """A row per scenario and phase, and what was answered in all of it."""
-    columns = ("users/s", "requests", "p50 ms", "p99 ms", "p99.9 ms")
+    columns = ("users/s", "requests", "p50\nms", "p99\nms", "p99.9\nms", "p99 ÷\ncalm", "stale\n%")
     table = figures("users/s of the load; latencies from the due moment", columns)
     for one in result["scenarios"]:
         for phase in ("calm", "fault", "after"):
             found = one["phases"][phase]
             if found["requests"]:
+                loads = (number(one["rate"]), number(found["requests"]))
                 latencies = [number(found[name], 1) for name in ("p50_ms", "p99_ms", "p999_ms")]
-                table.add_row(f"{one['name']}, {phase}", number(one["rate"]), number(found["requests"]), *latencies)
+                ratio = number(one["figures"]["p99_ratio"], 2) if phase == "fault" else ""
+                table.add_row(f"{one['name']}, {phase}", *loads, *latencies, ratio, number(100 * found["stale"], 2))
         counts = (f"{count:,} {kind}" for kind, count in one["counts"].items() if count)
         table.add_row(f"[dim]{'; '.join(counts)}[/dim]")
     return table

@@ -13,7 +13,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.load.arrivals import poisson_arrivals
 from trireme_perf.stats.percentiles import percentile, reported_p99
 
-__all__ = ["Freshness", "measure_freshness"]
+__all__ = ["Freshness", "measure_freshness", "wait_for_event"]
 
 #: From here on, ids are of users who are made up, so that nobody's record is changed.
 MADE_UP = 2**62
@@ -51,7 +51,7 @@ def measure_freshness(client: Client, tracker: Tracker, rate: float, seconds: fl
     load.start()
     waits: list[float] = []
     while load.is_alive():
-        waits.append(_wait(client, tracker, first_user + len(waits), item))
+        waits.append(wait_for_event(client, tracker, first_user + len(waits), item))
     if tracker.dropped:
         raise PerfError(f"{tracker.dropped} events were dropped: Redis does not take {rate:g} events per second")
     times = 1000 * np.array(waits, dtype=np.float64)
@@ -69,8 +69,12 @@ def _send(tracker: Tracker, first_user: int, rate: float, seconds: float) -> Non
         tracker.track(first_user + int(rng.integers(USERS)), int(rng.integers(USERS)))
 
 
-def _wait(client: Client, tracker: Tracker, user: int, item: int) -> float:
-    """Has ``user`` take ``item``, and returns the seconds until an answer leaves it out."""
+def wait_for_event(client: Client, tracker: Tracker, user: int, item: int) -> float:
+    """Has ``user`` take ``item``, the best of their list, and returns the seconds until an answer leaves it out.
+
+    Raises:
+        PerfError: none does for ten seconds.
+    """
     start = time.perf_counter()
     tracker.track(user, item)
     while item in client.recommend(user, k=1).item_ids:

@@ -33,6 +33,8 @@ RUNS: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "deadly-http": (6, {}, {"available": 0.9, "deaths": 0}),
     "truncated-artifacts": (12, {}, {"available": 0.9, "wrong": 40}),  # of the second until it is noticed
     "stop-one-of-two": (8, {}, {"available": 0.9, "deaths": 0}),
+    "redis-killed": (6, {}, {"available": 0.9, "deaths": 0}),
+    "cluster-master-killed": (8, {}, {"available": 0.9, "deaths": 0}),
     "shared-memory-full": (6, {}, {"available": 0.9, "deaths": 0}),
 }
 
@@ -47,6 +49,7 @@ def shortened(name: str, folder: Path, **floors: Any) -> Path:
     seconds, arguments, own = RUNS[name]
     scenario = load_scenario(name).of_length(seconds).model_dump()
     scenario["load"] |= {"users_per_s": 40, "deadline_ms": 4000, "timeout_ms": 3000}
+    scenario["serving"]["features"]["timeout_ms"] = 500
     scenario["fault"]["arguments"] |= arguments
     scenario["floors"] = {"failed": 0, **own, **floors}
     file = folder / f"{name}.yaml"
@@ -66,6 +69,7 @@ def test_what_is_promised_is_kept(served: Served, tmp_path: Path, name: str) -> 
     assert result["verdict"] in ("passed", "invalid"), (result["checks"], result["problems"])
     assert done.exit_code == (result["verdict"] != "passed")
     assert result["counts"]["full"] > 0
+    assert (result["figures"]["stale"] > 0) == bool(load_scenario(name).serving.features.store)
     assert picture.stat().st_size > 0
 
 

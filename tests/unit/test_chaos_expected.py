@@ -14,12 +14,14 @@ JUDGE = Judge({41: Expected(ITEMS, SCORES, np.array([8, 9, 1]), frozenset({7}))}
 
 
 def answer(
-    items: list[int], scores: list[float] | None = None, rung: Rung = Rung.FULL, version: str = "3"
+    items: list[int],
+    scores: list[float] | None = None,
+    rung: Rung = Rung.FULL,
+    version: str = "3",
+    reason: Reason = Reason.NONE,
 ) -> Recommendations:
     given = scores or [float(SCORES[ITEMS.tolist().index(item)]) if item in ITEMS else 0.0 for item in items]
-    return Recommendations(
-        41, np.array(items), np.array(given, np.float32), rung, Reason.NONE, 0.0, "recommend", version
-    )
+    return Recommendations(41, np.array(items), np.array(given, np.float32), rung, reason, 0.0, "recommend", version)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,31 @@ def test_where_lists_are_cut_the_order_of_retrieval_may_hold_other_items() -> No
     cut = Judge(JUDGE.users, POPULAR, "3", complete=False)
     assert cut.problem(41, 3, answer([5, 4, 6], rung=Rung.RETRIEVAL_ORDER)) is None
     assert cut.problem(41, 3, answer([5, 4, 7], rung=Rung.RETRIEVAL_ORDER)) == "an item that the user has seen"
+
+
+#: The user has taken item 1 since the bundle was made, by the feature store.
+FRESH = Judge(
+    {41: Expected(ITEMS[1:], SCORES[1:], np.array([8, 9]), frozenset({7, 1}))},
+    POPULAR,
+    "3",
+    complete=True,
+    stale=JUDGE.users,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (answer([2, 3, 4]), None),
+        (answer([1, 2, 3]), "an item that the user has seen"),  # from the bundle's history, and does not say so
+        (answer([1, 2, 3], reason=Reason.FEATURES_STALE), None),
+        (answer([2, 3, 4], reason=Reason.FEATURES_STALE), "other scores, or another order"),
+        (answer([8, 9], rung=Rung.POPULAR, reason=Reason.DEADLINE), None),
+        (answer([8, 9, 1], rung=Rung.POPULAR, reason=Reason.DEADLINE), None),  # which does not say why it knows less
+        (answer([9, 8, 1], rung=Rung.POPULAR, reason=Reason.DEADLINE), "not the popular items"),
+    ],
+)
+def test_an_answer_without_what_the_user_did_lately_is_right_if_it_says_so(
+    given: Recommendations, problem: str | None
+) -> None:
+    assert FRESH.problem(41, len(given.item_ids), given) == problem

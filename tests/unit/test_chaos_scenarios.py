@@ -9,6 +9,7 @@ import pytest
 from trireme_export.section import ConfigError
 from trireme_perf.chaos import load_scenario, shipped_scenarios
 from trireme_perf.chaos.scenario import Floors, Scenario
+from trireme_perf.chaos.staging import check_programs
 from trireme_perf.chaos.verdict import check_floors, verdict
 from trireme_perf.errors import PerfError
 
@@ -51,6 +52,15 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("fault: {action: hog, arguments: {cores: 2}}", ["hog takes no argument 'cores'; allowed: processes"]),
         ("fault: {action: kill_stub, arguments: {x: 2}}", ["kill_stub takes no argument 'x'; allowed: none"]),
         ("fault: {action: hog, arguments: {processes: 0}}", ["processes of hog is 0; ", "greater than or equal to 1"]),
+        (
+            "fault: {action: freeze_redis}",
+            ["freeze_redis needs serving.features.store to be 'redis': it is ''"],
+        ),
+        (
+            "serving: {features: {store: redis}}\nfault: {action: kill_master}",
+            ["kill_master needs serving.features.store to be 'cluster': it is 'redis'"],
+        ),
+        ("serving: {features: {store: true}}", ["serving.features.store: "]),
         ("fault: {action: slow_stage}", ["stage of slow_stage ", "Field required"]),
         ("floors: {available: 1.2}", ["floors.available: 1.2 is not allowed; "]),
         ("seconds: 1\nseconds: 2", ["the key 'seconds' occurs twice"]),
@@ -72,6 +82,17 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_scenario(str(tmp_path / "none.yaml"))
     with pytest.raises(PerfError, match=r"no scenario 'cam'; allowed: .*calm"):
         load_scenario("cam")
+
+
+def test_a_program_that_a_scenario_needs_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check_programs([load_scenario("calm")])
+    for name in ("redis-frozen", "cluster-master-killed"):
+        with pytest.raises(PerfError) as raised:
+            check_programs([load_scenario("calm"), load_scenario(name)])
+        assert str(raised.value).startswith(f"scenario '{name}' cannot run: redis-server is not on PATH; install it")
 
 
 def test_floors_that_are_set_are_compared() -> None:

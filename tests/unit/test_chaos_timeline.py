@@ -76,6 +76,15 @@ def test_seconds_without_requests_are_no_failure() -> None:
     assert timeline(np.array([0.5, 9.5])).recovered_s(2.0, 4.0, 10.0, DEADLINE_S) == 0.0
 
 
+def test_stale_answers_are_full_and_may_be_bad_all_the_same() -> None:
+    due = every_10_ms(10.0)
+    found = timeline(due, reason=np.where((due >= 2.0) & (due < 6.0), Reason.FEATURES_STALE, Reason.NONE))
+    assert found.counts() == {"full": 600, "full, features stale": 400, "failed": 0, "wrong": 0}
+    assert shares(found, 5.0, 7.0, DEADLINE_S)["stale"] == pytest.approx(0.5)
+    assert found.recovered_s(2.0, 4.0, 10.0, DEADLINE_S) == 0.0
+    assert found.recovered_s(2.0, 4.0, 10.0, DEADLINE_S, stale_is_bad=True) == pytest.approx(3.0, abs=0.11)
+
+
 def test_the_timelines_of_several_processes_become_one() -> None:
     one, other = timeline(np.array([0.0, 2.0])), timeline(np.array([1.0]), rung=np.array([NO_ANSWER]))
     both = merged([one, other])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from trireme_client import ANONYMOUS, AsyncClient, Recommendations, Rung
+from trireme_client import ANONYMOUS, AsyncClient, Reason, Recommendations, Rung
 from trireme_perf.errors import PerfError
 from trireme_runtime.bundle import read_manifest
 from trireme_runtime.features.seen import SeenItems
@@ -25,6 +26,8 @@ __all__ = ["Expected", "Judge", "ask_expected"]
 TOLERANCE = 1e-4
 TIMEOUT_S = 30.0
 CONCURRENCY = 4
+#: How often a list is asked for until the feature store was asked, and the seconds between.
+TRIES, PAUSE_S = 20, 0.1
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,26 @@ class Expected:
 @dataclass(frozen=True)
 class Judge:
     """Knows the expected answers by user; ``popular``: the list of a user of whom nothing is known; ``complete``: whether full
-    lists hold all candidates of their users."""
+    lists hold all candidates of their users; ``stale``: what is expected where the feature store could not be asked."""
 
     users: dict[int, Expected]
     popular: NDArray[np.int64]
     version: str
     complete: bool
+    stale: Mapping[int, Expected] = field(default_factory=dict)
 
     def problem(self, user: int, k: int, answer: Recommendations) -> str | None:
         """Returns what is wrong with an answer to ``user``, or None."""
-        expected, ids = self.users[user], answer.item_ids
+        stale = self.stale.get(user)
+        if stale is not None and answer.reason == Reason.FEATURES_STALE:
+            return self._problem(stale, k, answer)
+        found = self._problem(self.users[user], k, answer)
+        if found and stale is not None and answer.reason != Reason.NONE:
+            return self._problem(stale, k, answer)  # a list that is not complete does not say which history it is from
+        return found
+
+    def _problem(self, expected: Expected, k: int, answer: Recommendations) -> str | None:
+        ids = answer.item_ids
         if answer.model_version != self.version:
             return f"version {answer.model_version} answered, expected {self.version}"
         if answer.rung >= Rung.SEGMENT_POPULAR:
@@ -78,16 +91,23 @@ class Judge:
         return None if close and ordered else "other scores, or another order"
 
 
-def ask_expected(url: str, model: str, repository: Path, users: Sequence[int]) -> Judge:
+def ask_expected(
+    url: str, model: str, repository: Path, users: Sequence[int], taken: Mapping[int, Sequence[int]] = {}
+) -> Judge:
     """Asks a calm server for the lists of ``users``; those who get no full list are left out.
+
+    Args:
+        taken: the items that a feature store says of users.
 
     Raises:
         PerfError: nobody gets a full list, or a list holds an item that its user has seen.
     """
-    return asyncio.run(_ask(url, model, repository, users))
+    return asyncio.run(_ask(url, model, repository, users, taken))
 
 
-async def _ask(url: str, model: str, repository: Path, users: Sequence[int]) -> Judge:
+async def _ask(
+    url: str, model: str, repository: Path, users: Sequence[int], taken: Mapping[int, Sequence[int]]
+) -> Judge:
     async with AsyncClient(url, model=model, timeout=TIMEOUT_S) as client:
         info = await client.model_info()
         popular = await client.recommend(ANONYMOUS, info.list_length)
@@ -95,13 +115,20 @@ async def _ask(url: str, model: str, repository: Path, users: Sequence[int]) -> 
 
         async def ask(user: int) -> Recommendations:
             async with turn:
-                return await client.recommend(user, info.list_length)
+                for _ in range(TRIES):
+                    answer = await client.recommend(user, info.list_length)
+                    if answer.reason != Reason.FEATURES_STALE:
+                        break
+                    await asyncio.sleep(PAUSE_S)  # also a calm machine stands still for some ms now and then
+                return answer
 
-        answers = [one for one in await asyncio.gather(*map(ask, users)) if one.rung == Rung.FULL]
+        answers = [one for one in await asyncio.gather(*map(ask, users)) if one.reason == Reason.NONE]
     if not answers:
         raise PerfError(f"none of {len(users)} users gets a full list from {model!r}")
     full = [int(answer.user_id or 0) for answer in answers]
-    late, (seen, candidates) = _late(url, model, full), _bundle(repository, int(info.version), full)
+    seen, candidates = _bundle(repository, int(info.version), full)
+    seen = {user: items.union(taken.get(user, ())) for user, items in seen.items()}
+    late = _late(url, model, seen)
     expected = {
         user: Expected(answer.item_ids, answer.scores, late[user], seen[user])
         for user, answer in zip(full, answers, strict=True)
@@ -112,22 +139,30 @@ async def _ask(url: str, model: str, repository: Path, users: Sequence[int]) -> 
     return Judge(expected, popular.item_ids, info.version, info.list_length >= candidates)
 
 
-def _late(url: str, model: str, users: Sequence[int]) -> dict[int, NDArray[np.int64]]:
+def _late(url: str, model: str, seen: Mapping[int, frozenset[int]]) -> dict[int, NDArray[np.int64]]:
     """What the server answers to a request whose time has run out before it comes."""
     late = {}
     with grpc.insecure_channel(url) as channel:
         stub = GRPCInferenceServiceStub(channel)
-        for user in users:
-            request: Any = service_pb2.ModelInferRequest(model_name=model)
-            request.inputs.add(name="user_id", datatype="INT64", shape=(1, 1))
-            request.raw_input_contents.append(user.to_bytes(8, "little", signed=True))
-            request.parameters["timeout"].int64_param = 1
-            request.parameters["sent"].int64_param = 1
-            answer = stub.ModelInfer(request, timeout=TIMEOUT_S)
-            place = [output.name for output in answer.outputs].index("item_id")
-            items = np.frombuffer(answer.raw_output_contents[place], "<i8")
-            late[user] = items[items >= 0]
+        for user, items in seen.items():
+            for _ in range(TRIES):
+                late[user] = _ask_late(stub, model, user)
+                if not items.intersection(late[user].tolist()):
+                    break
+                time.sleep(PAUSE_S)  # the feature store could not be asked; such a list does not say so
     return late
+
+
+def _ask_late(stub: GRPCInferenceServiceStub, model: str, user: int) -> NDArray[np.int64]:
+    request: Any = service_pb2.ModelInferRequest(model_name=model)
+    request.inputs.add(name="user_id", datatype="INT64", shape=(1, 1))
+    request.raw_input_contents.append(user.to_bytes(8, "little", signed=True))
+    request.parameters["timeout"].int64_param = 1
+    request.parameters["sent"].int64_param = 1
+    answer = stub.ModelInfer(request, timeout=TIMEOUT_S)
+    place = [output.name for output in answer.outputs].index("item_id")
+    items = np.frombuffer(answer.raw_output_contents[place], "<i8")
+    return items[items >= 0]
 
 
 def _bundle(repository: Path, version: int, users: Sequence[int]) -> tuple[dict[int, frozenset[int]], int]:

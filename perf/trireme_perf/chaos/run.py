@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trireme_export.perf_input import read_perf_input
 from trireme_perf.chaos.actions import ACTIONS
-from trireme_perf.chaos.actions.load import slow_stage
 from trireme_perf.chaos.callers import Task, calling, measure_capacity
-from trireme_perf.chaos.expected import Judge, ask_expected
+from trireme_perf.chaos.expected import Judge
 from trireme_perf.chaos.scenario import Scenario
 from trireme_perf.chaos.scene import Scene
-from trireme_perf.chaos.served import Line, serve
+from trireme_perf.chaos.served import Line
+from trireme_perf.chaos.staging import check_programs, stage
 from trireme_perf.chaos.timeline import Timeline, merged, shares
 from trireme_perf.chaos.verdict import check_floors, verdict
 from trireme_perf.host.machine import machine
 from trireme_perf.host.place import own_place
 from trireme_perf.host.server import StartError
-from trireme_perf.host.triton import ENTRIES
-from trireme_perf.repositories import copy_repository, set_instances
-from trireme_perf.slow_stage import SlowStage
 from trireme_perf.stats.percentiles import percentile
-from trireme_runtime.bundle import Manifest, read_manifest
-from trireme_runtime.schema import ENTRY
+from trireme_runtime.bundle import read_manifest
 
 __all__ = ["Outcome", "run_scenario", "run_scenarios"]
 
-USERS = 500
 LEAD_S = 0.5
 KEPT_LINES = 20
 
@@ -54,10 +48,11 @@ def run_scenarios(
         The outcomes, and the document of them all.
 
     Raises:
-        PerfError: fewer than two cores, or a server that does not start.
+        PerfError: fewer than two cores, a server that does not start, or a program is not there that a scenario needs.
         trireme_runtime.errors.BundleError, trireme_export.errors.ExportError: no repository, or no users in it.
     """
     manifest = read_manifest(repository)
+    check_programs(scenarios)
     outcomes = []
     for scenario in scenarios:
         tell(f"{scenario.name}: {scenario.description}")
@@ -74,42 +69,8 @@ def run_scenarios(
 
 def run_scenario(repository: Path, scenario: Scenario, seed: int = 0) -> Outcome:
     """Runs one scenario; raises as ``run_scenarios``."""
-    with own_place() as place:
-        copy, slow = _copied(repository, scenario, place.folder)
-        manifest = read_manifest(copy)
-        users = read_perf_input(copy)[:USERS].tolist()
-        serving = scenario.serving
-        with ExitStack() as stack:
-            servers = [
-                stack.enter_context(
-                    serve(
-                        copy, place.core, place.folder / f"server-{number}", serving.replicas, serving.shared_memory_mb
-                    )
-                )
-                for number in range(serving.servers)
-            ]
-            model = _entry(manifest)
-            judge = ask_expected(servers[0].grpc, model, copy, users)
-            scene = Scene(repository, copy, model, list(judge.users), servers, place.core, slow, seed)
-            return _Run(scenario, scene, judge).run()
-
-
-def _entry(manifest: Manifest) -> str:
-    """The fused plan where there is one: an ensemble cannot cut its steps short."""
-    return ENTRIES.get(manifest.plan, {}).get("fused", ENTRY)
-
-
-def _copied(repository: Path, scenario: Scenario, folder: Path) -> tuple[Path, SlowStage | None]:
-    """Returns a copy of which no file is a link to the original's, or one in which a stage can be slow, if that is wanted."""
-    serving, copy = scenario.serving, folder / "repository"
-    slow = SlowStage(repository, copy) if serving.slow.stage or scenario.fault.action == slow_stage.__name__ else None
-    if slow is None:
-        copy_repository(repository, copy, linked=False)
-    elif serving.slow.stage:
-        slow.set(serving.slow.stage, ms=serving.slow.ms, factor=serving.slow.factor)
-    if serving.instances is not None:
-        set_instances(copy, serving.instances)
-    return copy, slow
+    with own_place() as place, stage(repository, scenario, place, seed) as (scene, judge):
+        return _Run(scenario, scene, judge).run()
 
 
 class _Run:
@@ -215,19 +176,25 @@ class _Run:
     ) -> dict[str, Any]:
         """By the names of the floors."""
         scenario = self._scenario
+        times = (scenario.at_s, scenario.lifted_at_s, scenario.seconds, scenario.load.deadline_ms / 1e3)
         return {
             "available": phases["all"]["available"],
             **{f"full_{phase}": phases[phase]["full"] for phase in ("calm", "fault", "after")},
             "wrong": int(timeline.wrong.sum()),
             "failed": int(timeline.failed.sum()),
+            "stale": int(timeline.stale.sum()),
             "deaths": sum(line.is_death for line in said),
             "notice_s": said[0].at - start - scenario.at_s if said else None,
-            "recover_s": timeline.recovered_s(
-                scenario.at_s, scenario.lifted_at_s, scenario.seconds, scenario.load.deadline_ms / 1e3
-            ),
+            "recover_s": timeline.recovered_s(*times),
+            "fresh_s": timeline.recovered_s(*times, stale_is_bad=True),
+            "p99_ratio": _ratio(phases["fault"]["p99_ms"], phases["calm"]["p99_ms"]),
             "memory_growth": growth,
             "reached": self._scene.notes.get("reached"),
         }
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one is not None and other else None
 
 
 def _sleep_until(moment: float) -> None:

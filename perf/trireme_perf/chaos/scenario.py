@@ -8,11 +8,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from trireme_export.section import Section, read_section
-from trireme_perf.chaos.actions import ACTIONS, check_arguments
+from trireme_perf.chaos.actions import ACTIONS, NEEDED, check_arguments
 from trireme_perf.errors import PerfError
 from trireme_runtime.schema import STAGES
 
-__all__ = ["Fault", "Floors", "Load", "Scenario", "Serving", "Slow", "load_scenario", "shipped_scenarios"]
+__all__ = ["Fault", "Features", "Floors", "Load", "Scenario", "Serving", "Slow", "load_scenario", "shipped_scenarios"]
 
 FOLDER = Path(__file__).parent / "scenarios"
 
@@ -49,6 +49,15 @@ class Slow(Section):
     factor: float = Field(0.0, ge=0, description="and so many times its own time")
 
 
+class Features(Section):
+    """A feature store, which holds what all who ask did since the bundle was made."""
+
+    store: Literal["", "redis", "cluster"] = Field(
+        "", description="a Redis, or a Redis Cluster of three masters with replicas; empty: none"
+    )
+    timeout_ms: float = Field(5.0, ge=0.1, le=1000, description="how long the server waits for it, ms")
+
+
 class Serving(Section):
     """How the copy of the repository is served."""
 
@@ -56,6 +65,7 @@ class Serving(Section):
     servers: int = Field(1, ge=1, le=8, description="number of `trireme serve`; our clients know all of them")
     replicas: int = Field(1, ge=1, le=8, description="tritonservers of each, on one gRPC port")
     slow: Slow = Field(Slow(), description="from the start on")
+    features: Features = Field(Features(), description="beside the bundle's; needs redis-server")
     shared_memory_mb: int | None = Field(
         None, ge=16, description="size of a /dev/shm of its own, in a mount namespace of its own; needs root"
     )
@@ -91,6 +101,12 @@ class Floors(Section):
     )
     memory_growth: float | None = Field(None, ge=0, description="most growth of the memory of the server's processes")
     reached: float | None = Field(None, ge=0, le=1, description="least share of hostile requests that reach `execute`")
+    p99_ratio: float | None = Field(
+        None, gt=0, description="largest p99 while the fault lasts, as a multiple of that before it"
+    )
+    fresh_s: float | None = Field(
+        None, ge=0, description="as recover_s, of answers that know what the feature store does"
+    )
 
 
 class Scenario(Section):
@@ -114,6 +130,9 @@ class Scenario(Section):
             )
         if self.load.hedge and self.serving.servers < 2:
             raise ValueError(f"load.hedge needs a second server: serving.servers is {self.serving.servers}")
+        store, needed = self.serving.features.store, NEEDED.get(self.fault.action)
+        if needed and store != needed:
+            raise ValueError(f"{self.fault.action} needs serving.features.store to be {needed!r}: it is {store!r}")
         return self
 
     def of_length(self, seconds: float) -> Scenario:

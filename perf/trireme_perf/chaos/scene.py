@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trireme_perf.chaos.served import Served
+from trireme_perf.chaos.stores import Store
 from trireme_perf.slow_stage import SlowStage
 
 __all__ = ["Scene"]
@@ -19,7 +20,7 @@ class Scene:
 
     original: the repository. repository: the copy that is served. model: the entry model that is asked. users: who ask.
     servers: all that serve the copy. core: the only one of the servers. slow: slows stages of the copy down, if
-    it was made for that. notes: what the action has to say.
+    it was made for that. store: of features, if they are served with one. notes: what the action has to say.
     """
 
     original: Path
@@ -29,6 +30,7 @@ class Scene:
     servers: Sequence[Served]
     core: int
     slow: SlowStage | None = None
+    store: Store | None = None
     seed: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 

@@ -110,7 +110,12 @@ class Served:
 
 @contextmanager
 def serve(
-    repository: Path, core: int, folder: Path, replicas: int = 1, shared_memory_mb: int | None = None
+    repository: Path,
+    core: int,
+    folder: Path,
+    replicas: int = 1,
+    shared_memory_mb: int | None = None,
+    features: str | None = None,
 ) -> Iterator[Served]:
     """Serves a repository with ``trireme serve`` on one core until the block is left.
 
@@ -118,13 +123,16 @@ def serve(
         folder: is made, for its logs: what it says, and apart from that, tritonserver's.
         replicas: tritonservers on its gRPC port.
         shared_memory_mb: the size of a /dev/shm of its own; None for that of the machine.
+        features: address of a feature store; None for none.
 
     Raises:
         StartError: it does not come up.
     """
     folder.mkdir()
     log = folder / "serve.log"
-    command = serve_command(repository, options=(f"--log={folder / 'tritonserver.log'}", f"--replicas={replicas}"))
+    options = [f"--log={folder / 'tritonserver.log'}", f"--replicas={replicas}"]
+    options += [f"--features={features}"] if features else []
+    command = serve_command(repository, options=tuple(options))
     if shared_memory_mb is not None:
         own = ("unshare", "--mount", "sh", "-c", OWN_SHARED_MEMORY, str(shared_memory_mb))
         command = replace(command, arguments=(*own, *command.arguments))

@@ -51,14 +51,23 @@ class Timeline:
         """Which of those were full."""
         return self.available(deadline_s) & (self.rung == Rung.FULL)
 
+    @property
+    def stale(self) -> NDArray[np.bool_]:
+        """Which answers are without what the user did lately, as the feature store could not be asked: bool (requests,)."""
+        return self.reason == Reason.FEATURES_STALE
+
     def between(self, start_s: float, end_s: float) -> NDArray[np.bool_]:
         """Which requests were due in that time."""
         return (self.due_s >= start_s) & (self.due_s < end_s)
 
-    def recovered_s(self, at_s: float, lifted_at_s: float, end_s: float, deadline_s: float) -> float | None:
+    def recovered_s(
+        self, at_s: float, lifted_at_s: float, end_s: float, deadline_s: float, *, stale_is_bad: bool = False
+    ) -> float | None:
         """Returns how many seconds after ``lifted_at_s`` the last bad second ended that began after ``at_s``: 0 if none did, or
         before; None if the last one of all is bad."""
         full = self.full(deadline_s)
+        if stale_is_bad:
+            full &= ~self.stale
         starts = np.arange(at_s, end_s - SECOND_S + 1e-9, STEP_S)
         bad = [start for start in starts if _share(full, self.between(start, start + SECOND_S), 1.0) < GOOD]
         if not bad:
@@ -100,6 +109,7 @@ def shares(timeline: Timeline, start_s: float, end_s: float, deadline_s: float) 
         "requests": int(chosen.sum()),
         "available": _share(timeline.available(deadline_s), chosen, None),
         "full": _share(timeline.full(deadline_s), chosen, None),
+        "stale": _share(timeline.stale, chosen, None),
         "p50_ms": percentile(latency, 50) * 1e3 if latency.size else None,
         "p99_ms": None if p99_s is None else p99_s * 1e3,
         "p999_ms": None if p999_s is None else p999_s * 1e3,

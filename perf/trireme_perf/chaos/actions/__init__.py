@@ -20,9 +20,10 @@ from trireme_perf.chaos.actions.files import fill_shared_memory, overwrite_artif
 from trireme_perf.chaos.actions.hostile import hostile
 from trireme_perf.chaos.actions.load import hog, slow_stage
 from trireme_perf.chaos.actions.processes import kill_server, kill_stub, stop_server, stop_stub
+from trireme_perf.chaos.actions.stores import NEEDED, freeze_redis, kill_master, kill_redis, slow_redis
 from trireme_perf.chaos.scene import Scene
 
-__all__ = ["ACTIONS", "check_arguments"]
+__all__ = ["ACTIONS", "NEEDED", "check_arguments"]
 
 
 @contextmanager
@@ -48,6 +49,10 @@ ACTIONS: Mapping[str, Callable[..., AbstractContextManager[None]]] = {
         truncate_artifacts,
         overwrite_artifacts,
         fill_shared_memory,
+        freeze_redis,
+        kill_redis,
+        slow_redis,
+        kill_master,
     )
 }
 
