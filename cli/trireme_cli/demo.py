@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from trireme_cli.dataset import open_data
+from trireme_cli.demo_event import show_event
 from trireme_cli.evaluate import evaluation, evaluation_tables
 from trireme_cli.export import gate_tables
 from trireme_cli.ledger import ledger_table
@@ -29,7 +30,7 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where checkpoint, repository and sweep go.")] = Path("build"),
 ) -> None:
-    """Train, export, serve, recommend, evaluate and measure, one after the other."""
+    """Train, export, serve, recommend, take an event, evaluate and measure, one after the other."""
     from trireme_client import ANONYMOUS, Client
     from trireme_export.config import PipelineConfig
     from trireme_export.pipeline import export_bundle, train_checkpoint
@@ -67,18 +68,21 @@ def demo(
             results.print(recommendations_table(client.recommend(None, 5, history=history), checkpoint.titles))
             results.print(recommendations_table(client.recommend(ANONYMOUS, 5), checkpoint.titles))
 
-        console.rule("5 · evaluate")
+        console.rule("5 · an event of a user")
+        show_event(repository, known, checkpoint.titles)
+
+        console.rule("6 · evaluate")
         for table in evaluation_tables(evaluation(checkpoint, dataset, server.grpc_url, "recommend")):
             results.print(table)
 
-        console.rule("6 · ledger")
+        console.rule("7 · ledger")
         for model in entry_models(repository):
             with watch_ledger(server.grpc_url, model) as watched, Client(server.grpc_url, model=model) as client:
                 for user in dataset.test.user_id[:300]:
                     client.recommend(int(user), 10)
             results.print(ledger_table(watched.result.to_dict()))
 
-        console.rule("7 · sweep")
+        console.rule("8 · sweep")
         sweep = run_sweep(server.grpc_url, entry_models(repository), repository, out / "sweep", QUICK)
         results.print(sweep_table(sweep))
     console.print(f"plot in {out / 'sweep'}; serve it yourself: trireme serve {repository}")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trireme_ingest.metrics import Progress
     from trireme_ingest.records import Records
 
-__all__ = ["ingest"]
+__all__ = ["ingest", "open_records"]
 
 ingest = typer.Typer(help="Put what users do into the feature store, for the next answer.", no_args_is_help=True)
 
@@ -94,7 +94,7 @@ def run(
     progress = Progress(registry)
     schedule = Schedule(batch=batch, keep_ms=round(keep_hours * HOUR_MS))
     stop = _stop_at_signals()
-    with _records(redis, repository, retention_days) as (connection, records):
+    with open_records(redis, repository, retention_days) as (connection, records):
         source = EventStream(connection, stream, group, consumer or socket.gethostname())
         if metrics_port is not None:
             _show_metrics(host, metrics_port, registry)
@@ -130,7 +130,7 @@ def file(
 
     chunks = _chunks(path, config)
     columns = (SpinnerColumn(), TextColumn("{task.description} · {task.completed:,} events"), TimeElapsedColumn())
-    with _records(redis, repository, retention_days) as (_, records), Bar(*columns, console=console) as bar:
+    with open_records(redis, repository, retention_days) as (_, records), Bar(*columns, console=console) as bar:
         task = bar.add_task(path.name, total=None)
         outcomes = apply_chunks(records, chunks, lambda events: bar.advance(task, events))
     finish({"file": str(path), "events": dict(outcomes)}, as_json, _table(outcomes))
@@ -150,7 +150,7 @@ def forget(
 
     The bundle still holds what it was trained on, until the next export of a training without the user.
     """
-    with _records(redis, repository, retention_days) as (_, records):
+    with open_records(redis, repository, retention_days) as (_, records):
         had_one = records.forget(user, round(time.time() * 1000))
     told = (
         f"user {user}: {'the record is removed' if had_one else 'there was no record'}, earlier events will be left out"
@@ -159,7 +159,7 @@ def forget(
 
 
 @contextmanager
-def _records(url: str, repository: Path, retention_days: float) -> Iterator[tuple[Redis, Records]]:
+def open_records(url: str, repository: Path, retention_days: float) -> Iterator[tuple[Redis, Records]]:
     """A connection to the store, and the records in it."""
     from trireme_ingest.connection import connected
     from trireme_ingest.records import Records
