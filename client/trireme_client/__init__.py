@@ -6,6 +6,7 @@ with trireme_client.Client("localhost:8001") as client:
 """
 
 from .async_client import AsyncClient
+from .cache import Cache, CacheCounts
 from .errors import (
     ClosedError,
     ConnectError,
@@ -36,6 +37,8 @@ __all__ = [
     "ANONYMOUS",
     "TLS",
     "AsyncClient",
+    "Cache",
+    "CacheCounts",
     "CallLedger",
     "Client",
     "ClosedError",

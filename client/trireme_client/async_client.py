@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 from .async_coalescer import AsyncCoalescer
 from .async_session import AsyncSession
 from .base import BaseClient
+from .cache.tasks import TaskCache
 from .errors import TriremeError
 from .many import Many
 from .model import ModelInfo
@@ -34,6 +35,7 @@ class AsyncClient(BaseClient):
 
     _session_type = AsyncSession
     _coalescer_type = AsyncCoalescer
+    _cache_type = TaskCache
 
     async def recommend(
         self,
@@ -50,14 +52,24 @@ class AsyncClient(BaseClient):
         with self._recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
-            call = self._targets.begin(timeout)
             try:
-                result = await self._ask(request, recorder, call)
+                if self._cache is None:
+                    result = await self._served(request, recorder, timeout)
+                else:
+                    result = await self._cache.recommend(request, recorder, timeout, self._served)
             except TriremeError as error:
-                result = await self._otherwise(request, recorder, call, error)
-            finally:
-                self._targets.end(call)
+                result = self._instead(request, error)
             return recorder.answered(result)
+
+    async def _served(self, request: CheckedRequest, recorder: Recorder, timeout: Limit) -> Recommendations:
+        """Returns the answer of a server, by one or more tries."""
+        call = self._targets.begin(timeout)
+        try:
+            return await self._ask(request, recorder, call)
+        except TriremeError as error:
+            return await self._again(partial(self._ask, request, recorder), call, error)
+        finally:
+            self._targets.end(call)
 
     def _ask(self, request: CheckedRequest, recorder: Recorder, call: Call) -> Coroutine[Any, Any, Recommendations]:
         """Returns what awaits the answer of one try."""
@@ -80,15 +92,6 @@ class AsyncClient(BaseClient):
         result: Recommendations
         (result,) = await session.run(session.recommend_steps([request], timeout, recorder))
         return result
-
-    async def _otherwise(
-        self, request: CheckedRequest, recorder: Recorder, call: Call, error: TriremeError
-    ) -> Recommendations:
-        """Returns the answer of another try after one that failed, or what there is instead."""
-        try:
-            return await self._again(partial(self._ask, request, recorder), call, error)
-        except TriremeError as last:
-            return self._instead(request, last)
 
     async def _again(self, ask: Callable[[Call], Awaitable[T]], call: Call, error: TriremeError) -> T:
         while True:
@@ -145,7 +148,7 @@ class AsyncClient(BaseClient):
     ) -> list[Any]:
         """See ``Client.recommend_many``."""
         with self._recorders.recommend_many() as recorder:
-            many = Many(check_requests(requests, return_errors))
+            many = Many(check_requests(requests, return_errors), self._cache)
             keeps_errors = return_errors or self._falls_back
             try:
                 await self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout)
@@ -194,6 +197,8 @@ class AsyncClient(BaseClient):
             if target.coalescer is not None:
                 target.coalescer.close()
             await target.session.close()
+        if self._cache is not None:
+            self._cache.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self

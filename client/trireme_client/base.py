@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .cache.answers import AnswerCache
+from .cache.options import Cache, check_cache
 from .fallback import popular_instead, reason_of
 from .hedging import Hedging, check_hedge
 from .options import (
@@ -26,10 +28,12 @@ from .tls import TLS
 
 
 class BaseClient:
-    """For each server a session, and a coalescer if calls share RPCs; subclasses name the classes of both."""
+    """For each server a session, and a coalescer if calls share RPCs; for all of them a cache, if answers are kept. Subclasses
+    name the classes."""
 
     _session_type: Any
     _coalescer_type: Any
+    _cache_type: Any
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class BaseClient:
         telemetry: Telemetry | None = None,
         fallback: bool = False,
         hedge: Hedging | None = None,
+        cache: Cache | None = None,
     ) -> None:
         options = {
             "model": model,
@@ -62,6 +67,8 @@ class BaseClient:
         targets = [self._target(one, checked, options) for one in check_urls(url)]
         self._targets = Targets(targets, Timeout.of(timeout), self.__repr__)
         self._hedges = check_hedge(hedge, len(targets))
+        kept = check_cache(cache)
+        self._cache = None if kept is None else self._cache_type(kept, self._targets)
 
     def _target(self, url: str, coalescing: Coalescing | None, options: Mapping[str, Any]) -> Target:
         session = self._session_type(type(self).__name__, url, **options)
@@ -86,6 +93,12 @@ class BaseClient:
     def closed(self) -> bool:
         """Whether ``close`` was called."""
         return self._targets.closing
+
+    @property
+    def cache(self) -> AnswerCache | None:
+        """The answers that are kept: ``counts`` of what became of calls, and ``forget`` for users; None without a cache."""
+        cache: AnswerCache | None = self._cache
+        return cache
 
     @property
     def _recorders(self) -> Recorders:

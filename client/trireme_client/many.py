@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .cache.answers import AnswerCache
 from .errors import TriremeError, ValidationError
 from .recommendations import Recommendations
 from .requests import CheckedRequest
@@ -17,12 +18,20 @@ class Many:
 
     Args:
         requests: as checked; what is wrong keeps its error.
+        cache: the client's; what it keeps is not asked for. None without one.
     """
 
-    def __init__(self, requests: Sequence[CheckedRequest | ValidationError]) -> None:
-        self._requests = requests
+    def __init__(self, requests: Sequence[CheckedRequest | ValidationError], cache: AnswerCache | None = None) -> None:
+        self._requests, self._cache = requests, cache
         self._results: list[Any] = list(requests)
         self._places = [place for place, each in enumerate(requests) if isinstance(each, CheckedRequest)]
+        self._generation = 0
+        if cache is not None:
+            self._generation, kept = cache.many(self.asked)
+            for place, answer in zip(self._places, kept, strict=True):
+                if answer is not None:
+                    self._results[place] = answer
+            self._places = [place for place, answer in zip(self._places, kept, strict=True) if answer is None]
 
     @property
     def asked(self) -> list[Any]:
@@ -33,6 +42,9 @@ class Many:
         """Notes the results of a try. Raises the first error that is worth another one, which then asks for those only."""
         for place, result in zip(self._places, results, strict=True):
             self._results[place] = result
+            request = self._requests[place]
+            if self._cache is not None and isinstance(request, CheckedRequest) and isinstance(result, Recommendations):
+                self._cache.came(request, result, self._generation)
         self._places = [
             place
             for place, result in zip(self._places, results, strict=True)

@@ -28,6 +28,8 @@ TELL_CLOCK, TELLS_CLOCK = "tell_clock", 255
 LEDGER = "ledger"
 # The parameter of the configuration that holds the SLO, as JSON.
 BUDGET = "budget"
+# The parameter that says what the bundle was made from, as JSON.
+ORIGIN = "origin"
 # The order of the ledger's columns after the first two.
 STAGES = ("feature_transform", "user_tower", "retrieval", "ranking", "reranking")
 
@@ -43,6 +45,7 @@ class ModelInfo:
         list_length: the largest k.
         max_batch_size: the most users per RPC.
         slo_ms: milliseconds within which 99 of 100 requests are to be answered, by the bundle's budget; None without.
+        origin: what the bundle was made from, as JSON; "" if it does not say.
     """
 
     name: str
@@ -51,6 +54,12 @@ class ModelInfo:
     list_length: int
     max_batch_size: int
     slo_ms: float | None = None
+    origin: str = ""
+
+    @property
+    def bundle(self) -> str:
+        """The name, the version, and what it was made from: no other bundle has the same."""
+        return f"{self.name}/{self.version}/{self.origin}"
 
 
 def read_model_info(config: Any, versions: Iterable[str], model_version: str) -> ModelInfo:
@@ -77,7 +86,8 @@ def read_model_info(config: Any, versions: Iterable[str], model_version: str) ->
         raise ProtocolError(f"model {config.name!r} has max_batch_size {config.max_batch_size}; allowed: >= 1")
     newest = max((version for version in versions if version.isdecimal()), key=int, default="")
     size, slo = config.max_batch_size, _slo_ms(config)
-    return ModelInfo(config.name, model_version or newest, history_length, list_length, size, slo)
+    origin = config.parameters[ORIGIN].string_value if ORIGIN in config.parameters else ""
+    return ModelInfo(config.name, model_version or newest, history_length, list_length, size, slo, origin)
 
 
 def _slo_ms(config: Any) -> float | None:

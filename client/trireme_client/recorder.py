@@ -45,6 +45,9 @@ class Recorder:
     def served(self, row: list[int]) -> None:
         """Notes the server's row of the ledger: users and requests in the batch, and the ns of every stage."""
 
+    def cached(self, found: str) -> None:
+        """Notes what a cache had for the call: "hit", "stale", "miss", "shared" with an equal call, or in the "store"."""
+
     def answered(self, result: Recommendations) -> Recommendations:
         """Notes the result of a ``recommend``; returns it with what was recorded."""
         return result
@@ -73,6 +76,9 @@ class CallClock(Recorder):
 
     def served(self, row: list[int]) -> None:
         self._served = row
+
+    def cached(self, found: str) -> None:
+        self._other.cached(found)
 
     def answered(self, result: Recommendations) -> Recommendations:
         total = (time.perf_counter_ns() - self._start) / 1e3

@@ -45,6 +45,7 @@ MODEL_VERSION = "trireme.model_version"
 RUNG = "trireme.rung"
 SLO = "trireme.slo"
 USERS = "trireme.users"
+CACHE = "trireme.cache"
 
 # Errors that are no fault of the server: such calls neither keep nor miss the SLO.
 _CALLERS_OWN = (ValidationError, ClosedError, asyncio.CancelledError)
@@ -128,26 +129,36 @@ class ClientSpans(Recorders):
     def hedged(self) -> None:
         self._servers.hedges.add(1, self._server)
 
-    def record(self, seconds: float, error: BaseException | None, context: Context | None) -> None:
-        """Records the duration of a call; context: holds its span, if it is sampled."""
+    def record(self, seconds: float, error: BaseException | None, found: str, context: Context | None) -> None:
+        """Records the duration of a call.
+
+        Args:
+            seconds: from the call to its end.
+            error: with which it ended.
+            found: what a cache had for it; empty without a cache.
+            context: holds its span, if it is sampled.
+        """
         if self.slo_s is None or isinstance(error, _CALLERS_OWN):
             labels = self.call_attributes
         else:
             labels = self._kept if error is None and seconds <= self.slo_s else self._missed
         if error is not None:
             labels = {**labels, ERROR_TYPE: type(error).__name__}
+        if found:
+            labels = {**labels, CACHE: found}
         self._duration.record(seconds, labels, context)
 
 
 class CallSpan(Recorder):
     """One call of a client, from when this is made to the end of its ``with`` block."""
 
-    __slots__ = ("_client", "_span", "_start", "_timed", "sampled")
+    __slots__ = ("_client", "_found", "_span", "_start", "_timed", "sampled")
 
     def __init__(self, client: ClientSpans, name: str, timed: bool) -> None:
         self._start = time.perf_counter()
         self._client = client
         self._timed = timed
+        self._found = ""
         self._span = client.tracer.start_span(name, attributes=client.call_attributes)
         self.sampled = (self._span,) if self._span.is_recording() else ()
 
@@ -160,8 +171,12 @@ class CallSpan(Recorder):
         if self._timed:
             # With the span as context, an exemplar of the histogram leads to the trace of the call.
             context = trace.set_span_in_context(self._span) if self.sampled else None
-            self._client.record(seconds, error, context)
+            self._client.record(seconds, error, self._found, context)
         self._span.end()
+
+    def cached(self, found: str) -> None:
+        self._found = found
+        self._span.set_attribute(CACHE, found)
 
     def answered(self, result: Recommendations) -> Recommendations:
         self._span.set_attributes({RUNG: int(result.rung), MODEL_VERSION: result.model_version})

@@ -11,6 +11,7 @@ from types import EllipsisType
 from typing import Any, Literal, overload
 
 from .base import BaseClient
+from .cache.threads import ThreadCache
 from .errors import TriremeError
 from .many import Many
 from .model import ModelInfo
@@ -50,6 +51,7 @@ class Client(BaseClient):
         fallback: answers a call that the server does not answer with popular items, which the client has got when it connected:
             rung POPULAR, reason DEADLINE, OVERLOAD or FAULT. Without it, or before they are known, the call raises its error.
         hedge: asks a second server as well if the first is slow to answer; needs several urls.
+        cache: keeps complete answers, and gives them to equal calls; None asks the server every time.
 
     Raises:
         ValidationError: an argument is wrong.
@@ -57,6 +59,7 @@ class Client(BaseClient):
 
     _session_type = SyncSession
     _coalescer_type = SyncCoalescer
+    _cache_type = ThreadCache
 
     def recommend(
         self,
@@ -83,14 +86,24 @@ class Client(BaseClient):
         with self._recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude, background)
             recorder.ended("validate")
-            call = self._targets.begin(timeout)
             try:
-                result = self._ask(request, recorder, call)
+                if self._cache is None:
+                    result = self._served(request, recorder, timeout)
+                else:
+                    result = self._cache.recommend(request, recorder, timeout, self._served)
             except TriremeError as error:
-                result = self._otherwise(request, recorder, call, error)
-            finally:
-                self._targets.end(call)
+                result = self._instead(request, error)
             return recorder.answered(result)
+
+    def _served(self, request: CheckedRequest, recorder: Recorder, timeout: Limit) -> Recommendations:
+        """Returns the answer of a server, by one or more tries."""
+        call = self._targets.begin(timeout)
+        try:
+            return self._ask(request, recorder, call)
+        except TriremeError as error:
+            return self._again(partial(self._ask, request, recorder), call, error)
+        finally:
+            self._targets.end(call)
 
     def _ask(self, request: CheckedRequest, recorder: Recorder, call: Call) -> Recommendations:
         """Returns the answer of one try."""
@@ -111,15 +124,6 @@ class Client(BaseClient):
         result: Recommendations
         (result,) = session.run(session.recommend_steps([request], timeout, recorder))
         return result
-
-    def _otherwise(
-        self, request: CheckedRequest, recorder: Recorder, call: Call, error: TriremeError
-    ) -> Recommendations:
-        """Returns the answer of another try after one that failed, or what there is instead."""
-        try:
-            return self._again(partial(self._ask, request, recorder), call, error)
-        except TriremeError as last:
-            return self._instead(request, last)
 
     def _again(self, ask: Callable[[Call], T], call: Call, error: TriremeError) -> T:
         while True:
@@ -196,7 +200,7 @@ class Client(BaseClient):
             TriremeError: any other failure (see ``errors``).
         """
         with self._recorders.recommend_many() as recorder:
-            many = Many(check_requests(requests, return_errors))
+            many = Many(check_requests(requests, return_errors), self._cache)
             keeps_errors = return_errors or self._falls_back
             try:
                 self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout)
@@ -247,6 +251,8 @@ class Client(BaseClient):
             if target.coalescer is not None:
                 target.coalescer.close()
             target.session.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def __enter__(self) -> Client:
         return self

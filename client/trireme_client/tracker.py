@@ -7,14 +7,13 @@ import threading
 import time as clock
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from .cache.answers import AnswerCache
+from .connections import redis_at
 from .errors import ClosedError, ValidationError
 from .options import check_seconds
 from .requests import check_int
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 # Events that one round trip carries.
 _BATCH = 500
@@ -47,6 +46,7 @@ class Tracker:
         stream: the name that `trireme ingest run --stream` has.
         max_pending: the most events that wait to be sent. More are dropped, and counted.
         max_stream: about how many events the stream holds at most, read or not; beyond that, Redis removes the oldest.
+        cache: ``client.cache``, whose answers to a user end with each event of theirs; None for none.
 
     Raises:
         ModuleNotFoundError: the package redis is not installed.
@@ -60,8 +60,12 @@ class Tracker:
         stream: str = "trireme:events",
         max_pending: int = 10_000,
         max_stream: int = 10_000_000,
+        cache: AnswerCache | None = None,
     ) -> None:
-        self._redis = _connection(url)
+        self._redis = redis_at(url, _TIMEOUT, "Tracker")
+        if cache is not None and not isinstance(cache, AnswerCache):
+            raise ValidationError(f"cache is {cache!r}; allowed: client.cache of a client that has one, or None")
+        self._cache = cache
         if not isinstance(stream, str) or not stream:
             raise ValidationError(f"stream is {stream!r}; allowed: the name of a stream, such as 'trireme:events'")
         self._stream = stream
@@ -97,6 +101,8 @@ class Tracker:
             self._pending.append(event)
             if len(self._pending) == 1:
                 self._changed.notify()
+        if self._cache is not None:
+            self._cache.forget(event.user)
         return True
 
     @property
@@ -175,28 +181,6 @@ class Tracker:
         """Waits before a repetition, but not beyond the time of the end; ``close`` cuts it short."""
         with self._changed:
             self._changed.wait(max(0.0, min(seconds, self._stop_at - clock.monotonic())))
-
-
-def _connection(url: object) -> Redis:
-    try:
-        from redis import Redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-    except ModuleNotFoundError as error:
-        message = f"Tracker needs {error.name}, which is not installed; pip install 'trireme-client[redis]'"
-        raise ModuleNotFoundError(message, name=error.name) from None
-    try:
-        redis = Redis.from_url(
-            url,  # type: ignore[arg-type]
-            socket_timeout=_TIMEOUT,
-            socket_connect_timeout=_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
-        redis.connection_pool.make_connection()  # connects nobody, and looks at the options of the url
-    except (AttributeError, TypeError, ValueError) as error:
-        allowed = "such as 'redis://localhost:6379', or with rediss:// for TLS or unix:// for a socket"
-        raise ValidationError(f"url is not an address of Redis ({error}); allowed: {allowed}") from None
-    return redis
 
 
 def _milliseconds(time: object) -> int:

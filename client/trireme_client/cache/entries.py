@@ -63,6 +63,9 @@ class CacheCounts(NamedTuple):
         invalidated: answers that were dropped, or not kept, because their user was forgotten.
         evicted: answers that were dropped for want of space.
         entries: answers that are kept now, including some whose time is over.
+        store_hits: misses that were answered from Redis.
+        store_failures: what Redis was asked and did not answer in time, or not at all.
+        corrupt: values in Redis that could not be read.
     """
 
     hits: int = 0
@@ -73,6 +76,9 @@ class CacheCounts(NamedTuple):
     invalidated: int = 0
     evicted: int = 0
     entries: int = 0
+    store_hits: int = 0
+    store_failures: int = 0
+    corrupt: int = 0
 
 
 class _Entry:
@@ -111,7 +117,7 @@ class Entries:
 
     @property
     def counts(self) -> CacheCounts:
-        """The counts that are known here: all but ``shared`` and ``refused``."""
+        """What is known here: all but what calls share, what is refused, and what Redis does."""
         with self._lock:
             return CacheCounts(
                 hits=self._hits,
@@ -122,8 +128,11 @@ class Entries:
                 entries=len(self._entries),
             )
 
-    def get(self, key: Key) -> Hit | None:
-        """Returns the answer to a call; None if there is none whose time has not passed, the stale time included."""
+    def get(self, key: Key, *, stale: bool = True) -> Hit | None:
+        """Returns the answer to a call; None if there is none, or its time is over.
+
+        stale: whether an answer in its stale time is given, too.
+        """
         with self._lock:
             entry = self._entries.get(key)
             now = self._clock()
@@ -134,12 +143,13 @@ class Entries:
                 self._hits += 1
                 entry.used = True
                 return Hit(entry.answer, now - entry.made_at, False)
-            if now < entry.dead_at:
+            if stale and now < entry.dead_at:
                 self._stale += 1
                 entry.used = True
                 return Hit(entry.answer, now - entry.made_at, True)
             self._misses += 1
-            self._drop(key)
+            if now >= entry.dead_at:
+                self._drop(key)
             return None
 
     @property
@@ -167,8 +177,7 @@ class Entries:
                 return False
             made_at = self._clock() - age_s
             options = self._options
-            ttl = min(options.ttl_s, options.negative_ttl_s) if negative else options.ttl_s
-            stale_at = made_at + ttl * (1 - options.jitter * self._rng.random())
+            stale_at = made_at + options.life_s(negative) * (1 - options.jitter * self._rng.random())
             self._entries[key] = _Entry(answer, made_at, stale_at, stale_at + options.stale_s)
             self._entries.move_to_end(key)
             self._of_user.setdefault(key.user_id, set()).add(key)
