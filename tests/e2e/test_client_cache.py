@@ -1,0 +1,186 @@
+"""The cache of a client with a real server and a real Redis: whose answers end, for whom, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Served
+from tests.support.redis_server import RedisServer, redis_server
+from tests.support.serving import eventually, served_briefly
+from trireme_client import AsyncClient, Cache, Client, Rung
+from trireme_export.pipeline import export_bundle
+from trireme_ingest.events import Event
+from trireme_ingest.records import Records
+from trireme_runtime.bundle import read_manifest
+from trireme_runtime.features.record import RecordLayout
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A server that reads fresh features from a Redis, which clients listen to as well."""
+
+    url: str
+    redis: RedisServer
+    served: Served
+    repository: Path
+
+    @property
+    def address(self) -> str:
+        return f"{self.redis.url}?namespace=shop&timeout_ms=500"
+
+    def client(self, **options: Any) -> Client:
+        """One that hears events, once it does."""
+        return heard(Client(self.url, timeout=20, cache=Cache(ttl_s=600, **(options or {"features": self.address}))))
+
+    def takes(self, user: int, item: int) -> None:
+        """What `trireme ingest` does with an event."""
+        with self.redis.connect() as redis:
+            layout = RecordLayout.of(read_manifest(self.repository).dims)
+            done = Records(redis, layout, "shop", 10**9).apply([Event(user, item, time.time_ns() // 1_000_000)])
+        assert done.outcomes["applied"] == 1
+
+
+@pytest.fixture(scope="module")
+def shop(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    export_bundle(served.checkpoint, folder / "repository", "fused")
+    with redis_server(tmp_path_factory.mktemp("redis")) as redis:
+        store = f"{redis.url}?namespace=shop&timeout_ms=500"
+        with served_briefly(folder / "repository", features=store) as server:
+            yield Shop(server.grpc_url, redis, served, folder / "repository")
+
+
+def heard(client: Any) -> Any:
+    assert eventually(lambda: client.cache.redis.hears)
+    return client
+
+
+def users(shop: Shop, first: int, count: int) -> list[int]:
+    return [int(user) for user in shop.served.checkpoint.tables.user_ids[first : first + count]]
+
+
+def test_an_event_ends_the_answers_to_its_user_in_all_clients(shop: Shop) -> None:
+    user, other = users(shop, 3, 2)
+
+    async def asked_later() -> None:
+        async with AsyncClient(shop.url, timeout=20, cache=Cache(ttl_s=600, features=shop.address)) as client:
+            while not client.cache or not client.cache.redis.hears:
+                await asyncio.sleep(0.01)
+            before = await client.recommend(user, 5)
+            assert (await client.recommend(user, 5)).age_s > 0
+            shop.takes(user, int(before.item_ids[0]))
+            while client.cache.counts.invalidated < 1:
+                await asyncio.sleep(0.01)
+            after = await client.recommend(user, 5)
+            assert (after.age_s, before.item_ids[0] in after.item_ids) == (0, False)
+
+    with shop.client() as client:
+        for one in (user, other):
+            client.recommend(one, 5)
+            assert client.recommend(one, 5).age_s > 0
+        asyncio.run(asked_later())
+        assert eventually(lambda: client.cache.counts.invalidated >= 1)
+        assert client.recommend(user, 5).age_s == 0
+        assert client.recommend(other, 5).age_s > 0
+
+
+def test_nothing_counts_while_redis_is_away(shop: Shop) -> None:
+    (user,) = users(shop, 6, 1)
+    with shop.client() as client:
+        client.recommend(user, 5)
+        assert client.recommend(user, 5).age_s > 0
+        shop.redis.kill()
+        try:
+            assert eventually(lambda: not client.cache.redis.hears)
+            assert client.recommend(user, 5).age_s == 0
+            assert client.cache.counts.entries == 0
+        finally:
+            shop.redis.start()
+        heard(client)
+        assert eventually(lambda: client.recommend(user, 5).rung == Rung.FULL and client.recommend(user, 5).age_s > 0)
+
+
+def test_processes_share_answers_until_an_event(shop: Shop) -> None:
+    (user,) = users(shop, 9, 1)
+    store = {"store": shop.address}
+    with shop.client(**store) as first, shop.client(**store) as second:
+        second.recommend(users(shop, 10, 1)[0])  # from now on, the bundle is known
+        answer = first.recommend(user, 5)
+
+        def found() -> bool:
+            with shop.client(**store) as third:
+                third.recommend(users(shop, 11, 1)[0])
+                return bool(
+                    third.recommend(user, 5).item_ids.tolist() == answer.item_ids.tolist()
+                    and third.cache.counts.store_hits
+                )
+
+        assert eventually(found)
+        assert second.recommend(user, 5).age_s > 0
+        assert second.cache.counts.store_hits == 1
+        shop.takes(user, int(answer.item_ids[0]))
+        assert not found()
+        for client in (first, second):
+            assert eventually(lambda: client.cache.counts.invalidated >= 1)  # noqa: B023
+        assert answer.item_ids[0] not in second.recommend(user, 5).item_ids
+
+
+def test_forget_reaches_all_processes_that_share_a_store(shop: Shop) -> None:
+    (user,) = users(shop, 12, 1)
+    with shop.client(store=shop.address) as first, shop.client(store=shop.address) as second:
+        for client in (first, second):
+            client.recommend(user, 5)
+            assert client.recommend(user, 5).age_s > 0
+        first.cache.forget(user)
+        assert eventually(lambda: second.cache.counts.invalidated >= 1)
+        assert [client.recommend(user, 5).age_s for client in (second,)] == [0]
+
+
+def test_values_that_are_damaged_are_counted_and_asked_for(shop: Shop) -> None:
+    (user,) = users(shop, 15, 1)
+    with shop.client(store=shop.address) as client, shop.redis.connect() as redis:
+        client.recommend(user, 5)
+        client.recommend(user, 5)
+        client.recommend(user, 6)
+        keys = f"trireme:shop:answer:{{{user}}}:*"
+        assert eventually(lambda: len(list(redis.scan_iter(keys))) >= 1)
+        for key in redis.scan_iter(keys):
+            redis.set(key, b"damaged", px=600_000)
+        with shop.client(store=shop.address) as another:
+            another.recommend(users(shop, 16, 1)[0])
+            assert another.recommend(user, 6).age_s == 0
+            assert another.cache.counts.corrupt == 1
+
+
+def test_a_store_that_hangs_holds_nobody_up_for_long(shop: Shop) -> None:
+    user, *others = users(shop, 20, 12)
+    address = shop.address.replace("timeout_ms=500", "timeout_ms=5")
+    with shop.client(store=address) as client:
+        client.recommend(user, 5)
+        shop.redis.freeze()
+        try:
+            for one in others:
+                assert len(client.recommend(one, 5)) == 5
+            assert client.cache.counts.store_failures >= 5
+        finally:
+            shop.redis.thaw()
+
+
+def test_a_new_bundle_ends_all_answers(shop: Shop) -> None:
+    one, two = users(shop, 40, 2)
+    with shop.client() as client:
+        client.recommend(one, 5)
+        assert client.recommend(one, 5).model_version == "1"
+        export_bundle(shop.served.checkpoint, shop.repository, "fused")
+        # The server looks for new versions every few seconds; each call is a new one to the cache.
+        assert eventually(lambda: client.recommend(two, 5, exclude=[time.monotonic_ns()]).model_version == "2")
+        answer = client.recommend(one, 5)
+        assert (answer.model_version, answer.age_s) == ("2", 0)
+        assert eventually(lambda: client.recommend(one, 5).age_s > 0)
