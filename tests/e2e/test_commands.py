@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,9 @@ import tritonclient.grpc as triton
 from typer.testing import CliRunner
 
 from tests.e2e.conftest import PIPELINE, PLANS, Served
+from tests.support.commands import TRIREME, document, trireme, trireme_process
 from tests.support.published import wait_until_published
-from trireme_cli.app import app, run
+from trireme_cli.app import app
 from trireme_cli.data import data
 from trireme_cli.perf import perf
 from trireme_client import Client
@@ -27,9 +27,6 @@ from trireme_export.config import PipelineConfig
 from trireme_perf.stats.percentiles import FEWEST_FOR_P99
 from trireme_runtime.bundle import read_manifest
 from trireme_runtime.schema import BUDGET, LAYOUTS, STAGES
-
-TRIREME = [sys.executable, "-m", "trireme_cli"]
-
 
 #: Every command, by its words.
 COMMANDS = [
@@ -43,28 +40,14 @@ COMMANDS = [
 ]
 
 
-def trireme(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TRIREME, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=cwd, check=False
-    )
-
-
-def document(done: subprocess.CompletedProcess[str]) -> dict:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
-    """Runs a command in this process, in an empty folder, where it must fail; returns its error line."""
+def refused(tmp_path: Path) -> Callable[..., str]:
+    """Runs a command in an empty folder, where it must fail; returns its error line."""
 
     def run_refused(*arguments: object) -> str:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["trireme", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            run()
-        assert ended.value.code == 1
-        (*_, line) = filter(None, capsys.readouterr().err.splitlines())
+        done = trireme(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        (*_, line) = filter(None, done.stderr.splitlines())
         assert line.startswith("error: ")
         return line
 
@@ -74,25 +57,14 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 @pytest.mark.parametrize("model", PLANS)
 def test_recommend(served: Served, model: str) -> None:
     user = int(served.dataset.test.user_id[0])
-    result = document(trireme("recommend", "--url", served.url, "--user", user, "-k", 4, "--model", model, "--json"))
+    asked = ("recommend", "--url", served.url, "--user", user, "-k", 4, "--model", model, "--json")
+    result = document(trireme_process(*asked))
     assert (result["user_id"], result["rung"], result["feature_age_s"], len(result["items"])) == (user, 0, 0.0, 4)
     scores = [item["score"] for item in result["items"]]
     assert scores == sorted(scores, reverse=True)
     first = [item["item_id"] for item in result["items"]]
-    asked = (
-        "recommend",
-        "--url",
-        served.url,
-        "--user",
-        user,
-        "-k",
-        4,
-        "--model",
-        model,
-        "--exclude",
-        f"{first[0]},{first[2]}",
-    )
-    without = [item["item_id"] for item in document(trireme(*asked, "--background", "--json"))["items"]]
+    others = document(trireme(*asked, "--exclude", f"{first[0]},{first[2]}", "--background"))
+    without = [item["item_id"] for item in others["items"]]
     assert without[:2] == [first[1], first[3]]
     assert len(set(without) - set(first)) == 2
 
@@ -121,7 +93,7 @@ def test_the_ledger_has_percentiles_of_every_stage(served: Served, model: str, t
     ledger = ("ledger", "--url", served.url, "--metrics-url", served.server.metrics_url, "--model", model, "--json")
     reading = tmp_path / "reading.json"
     user = int(served.dataset.test.user_id[0])
-    with Client(served.url, model=model) as client:
+    with Client(served.url, model=model, timeout=30) as client:
         client.model_info()  # which asks for the server's clock, too
         wait_until_published(served.server.metrics_url)
         document(trireme(*ledger, "--save", reading))
@@ -139,7 +111,7 @@ def test_the_ledger_has_percentiles_of_every_stage(served: Served, model: str, t
 def test_the_ledger_of_two_moments(served: Served, tmp_path: Path) -> None:
     ledger = ("ledger", "--url", served.url, "--model", "recommend_fused", "--json")
     metrics, reading = ("--metrics-url", served.server.metrics_url), tmp_path / "reading.json"
-    with Client(served.url, model="recommend_fused") as client:
+    with Client(served.url, model="recommend_fused", timeout=30) as client:
         client.recommend(1)
         assert document(trireme(*ledger, *metrics, "--save", reading))["requests"] > 0
         nothing = trireme(*ledger, "--since", reading)
@@ -165,7 +137,7 @@ def test_the_ledger_is_watched(served: Served) -> None:
     )
     assert watching.stdout
     assert json.loads(watching.stdout.readline())["requests"] == 0
-    with Client(served.url) as client:
+    with Client(served.url, timeout=30) as client:
         answered = 0
         while not answered:
             client.recommend(1)
@@ -256,7 +228,7 @@ def test_ledger(served: Served, model: str) -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    with Client(served.url, model=model) as client:
+    with Client(served.url, model=model, timeout=30) as client:
         while watching.poll() is None:
             client.recommend(user, 10)
     result = json.loads(watching.communicate()[0].splitlines()[-1])
@@ -389,7 +361,7 @@ def test_serve_refuses_what_it_sets_itself_and_names_a_limit_that_passed(
 
 
 def test_a_process_that_was_refused_fails_without_a_traceback(tmp_path: Path) -> None:
-    done = trireme("serve", "nowhere", cwd=tmp_path)
+    done = trireme_process("serve", "nowhere", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {tmp_path / 'nowhere'}: no such directory")

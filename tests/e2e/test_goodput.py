@@ -29,7 +29,8 @@ SHORT = ["--rounds", "1", "--seconds", "0.1", "--slo-ms", "100", "--json"]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the first figures that come, instead of waiting for a quiet machine."""
-    for name, value in {"PATIENCE": 0, "SETTLE_S": 0.0, "TRIES": 1, "CONFIRMATIONS": 1, "CONFIRM_S": 0.0}.items():
+    quick = {"PATIENCE": 0, "PAUSE_S": 0.0, "SETTLE_S": 0.0, "TRIES": 1, "CONFIRMATIONS": 1, "CONFIRM_S": 0.0}
+    for name, value in quick.items():
         monkeypatch.setattr(turn, name, value)
     monkeypatch.setattr(probe, "KEEPS_UP", 0.0)
 
@@ -41,8 +42,8 @@ def run(*arguments: object) -> dict[str, Any]:
     return result
 
 
-def test_command_compares_what_it_starts(served: Served, tmp_path: Path) -> None:
-    result = run(served.repository, "--only", "fused", "--out", tmp_path)
+def test_command_compares_what_it_starts(fused_repository: Path, tmp_path: Path) -> None:
+    result = run(fused_repository, "--only", "fused", "--out", tmp_path)
     assert set(result["contestants"]) == {"fused"}
     assert (result["slo_ms"], result["rounds"], result["checked_users"]) == (100, 1, CHECKED)
     assert result["left_out"]["fused_coalescing"] == "not named by --only"

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +15,11 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import CertificateFiles
+from tests.support.commands import TRIREME
 from tests.support.serving import eventually, processes_of
 from tests.support.toy_repository import write_toy_repository
 from trireme_client import TLS, Client, ConnectError
 from trireme_server.stubs import find_stubs
-
-TRIREME = [sys.executable, "-m", "trireme_cli"]
 
 
 @pytest.fixture

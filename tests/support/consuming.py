@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.commands import TRIREME
 
 __all__ = ["consuming"]
 
@@ -15,7 +16,7 @@ __all__ = ["consuming"]
 def consuming(address: str, repository: Path, name: str, *more: str) -> Iterator[subprocess.Popen[str]]:
     """Killed at the end, if it is still there."""
     words = ["--redis", address, "--repository", str(repository), "--consumer", name, "--json", *more]
-    command = [sys.executable, "-m", "trireme_cli", "ingest", "run", *words]
+    command = [*TRIREME, "ingest", "run", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield process
