@@ -1,4 +1,4 @@
-"""One real tritonserver for all end-to-end tests that need a trained bundle."""
+"""One real tritonserver for all end-to-end tests that need a trained bundle; and a Redis for each that needs one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from redis import Redis
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from tests.support.redis_server import RedisServer, redis_server
 from tests.support.serving import CLOSED, served_briefly
 from trireme_export.checkpoint import Checkpoint
 from trireme_export.config import PipelineConfig
@@ -65,6 +67,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     export_bundle(checkpoint, folder / "repository", "both")
     with served_briefly(folder / "repository", access=CLOSED) as server:
         yield Served(folder / "data", dataset, checkpoint, folder / "repository", server)
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of the test alone, which may kill it."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def redis(own_redis: RedisServer) -> Iterator[Redis]:
+    with own_redis.connect() as connection:
+        yield connection
 
 
 @pytest.fixture(params=PLANS)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.redis_server import RedisServer
 from tests.support.serving import eventually
 from trireme_perf.features import Settings, measure_reading
 from trireme_runtime.features.address import StoreAddress
@@ -34,26 +32,20 @@ class Pauses:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
 def pauses() -> Pauses:
     return Pauses()
 
 
 @pytest.fixture
-def store(server: RedisServer, pauses: Pauses) -> RedisStore:
-    address = StoreAddress.parse(f"{server.url}?namespace=shop&timeout_ms=500")
+def store(own_redis: RedisServer, pauses: Pauses) -> RedisStore:
+    address = StoreAddress.parse(f"{own_redis.url}?namespace=shop&timeout_ms=500")
     return RedisStore(address, LAYOUT, lambda probe: Breaker(probe, pauses.wait))
 
 
-def write(server: RedisServer, user: int, item: int) -> None:
+def write(own_redis: RedisServer, user: int, item: int) -> None:
     record = LAYOUT.empty(1)
     record["history"][0, -1], record["time_ms"][0, -1], record["count"] = item, 1000, 1
-    with server.connect() as connection:
+    with own_redis.connect() as connection:
         connection.set(user_key("shop", user), record.tobytes())
 
 
@@ -65,10 +57,10 @@ def states(store: RedisStore, *users: int) -> list[int]:
     return store.read(np.array(users)).state.tolist()
 
 
-def test_a_batch_of_users_is_one_command(server: RedisServer, store: RedisStore) -> None:
-    write(server, 7, 70)
-    write(server, 2**62, 90)
-    with server.connect() as connection:
+def test_a_batch_of_users_is_one_command(own_redis: RedisServer, store: RedisStore) -> None:
+    write(own_redis, 7, 70)
+    write(own_redis, 2**62, 90)
+    with own_redis.connect() as connection:
         connection.set(user_key("shop", 8), b"what is this")
         connection.set(user_key("other", 9), LAYOUT.empty(1).tobytes())
         connection.config_resetstat()
@@ -79,66 +71,66 @@ def test_a_batch_of_users_is_one_command(server: RedisServer, store: RedisStore)
     assert newest(store, 7, 8, 9, 2**62) == [70, -1, -1, 90]
 
 
-def test_a_key_of_another_type_is_like_none(server: RedisServer, store: RedisStore) -> None:
-    with server.connect() as connection:
+def test_a_key_of_another_type_is_like_none(own_redis: RedisServer, store: RedisStore) -> None:
+    with own_redis.connect() as connection:
         connection.lpush(user_key("shop", 7), "value")
     assert states(store, 7) == [ABSENT]
 
 
 def test_a_frozen_redis_costs_a_few_time_outs_and_then_nothing(
-    server: RedisServer, pauses: Pauses, store: RedisStore
+    own_redis: RedisServer, pauses: Pauses, store: RedisStore
 ) -> None:
-    write(server, 7, 70)
+    write(own_redis, 7, 70)
     assert states(store, 7) == [FRESH]
-    server.freeze()
+    own_redis.freeze()
     assert [states(store, 7, 8) for _ in range(FAILURES)] == [[UNREACHABLE, UNREACHABLE]] * FAILURES
-    server.thaw()
+    own_redis.thaw()
     assert states(store, 7) == [UNREACHABLE]  # not asked: it would answer
     pauses.end()
     assert eventually(lambda: states(store, 7) == [FRESH])
 
 
-def test_an_answer_that_comes_late_is_not_that_of_the_next_users(server: RedisServer, store: RedisStore) -> None:
-    write(server, 7, 70)
-    write(server, 8, 80)
+def test_an_answer_that_comes_late_is_not_that_of_the_next_users(own_redis: RedisServer, store: RedisStore) -> None:
+    write(own_redis, 7, 70)
+    write(own_redis, 8, 80)
     assert newest(store, 7) == [70]
-    server.freeze()
+    own_redis.freeze()
     assert states(store, 7) == [UNREACHABLE]
-    server.thaw()
+    own_redis.thaw()
     assert newest(store, 8) == [80]
 
 
-def test_a_redis_that_comes_back_is_asked_again(server: RedisServer, pauses: Pauses, store: RedisStore) -> None:
-    write(server, 7, 70)
-    server.kill()
+def test_a_redis_that_comes_back_is_asked_again(own_redis: RedisServer, pauses: Pauses, store: RedisStore) -> None:
+    write(own_redis, 7, 70)
+    own_redis.kill()
     assert [states(store, 7) for _ in range(FAILURES + 1)] == [[UNREACHABLE]] * (FAILURES + 1)
     pauses.end()
-    server.start()
+    own_redis.start()
     assert eventually(lambda: newest(store, 7) == [70])
 
 
 def test_a_redis_that_was_started_anew_between_two_reads_costs_one_of_them_at_most(
-    server: RedisServer, store: RedisStore
+    own_redis: RedisServer, store: RedisStore
 ) -> None:
-    write(server, 7, 70)
+    write(own_redis, 7, 70)
     assert newest(store, 7) == [70]
-    server.kill()
-    server.start()
+    own_redis.kill()
+    own_redis.start()
     assert FRESH in [states(store, 7)[0] for _ in range(2)]
 
 
-def test_errors_of_redis_count_as_not_reached(server: RedisServer, store: RedisStore) -> None:
-    write(server, 7, 70)
+def test_errors_of_redis_count_as_not_reached(own_redis: RedisServer, store: RedisStore) -> None:
+    write(own_redis, 7, 70)
     assert states(store, 7) == [FRESH]
-    with server.connect() as connection:
+    with own_redis.connect() as connection:
         connection.config_set("requirepass", "secret")
         connection.client_kill_filter(_type="normal", skipme=True)
     assert [states(store, 7) for _ in range(2)] == [[UNREACHABLE]] * 2
 
 
-def test_answers_that_trickle_in_open_the_breaker(server: RedisServer, pauses: Pauses, store: RedisStore) -> None:
-    write(server, 7, 70)
-    address = StoreAddress.parse(f"{server.url}?namespace=shop&timeout_ms=500")
+def test_answers_that_trickle_in_open_the_breaker(own_redis: RedisServer, pauses: Pauses, store: RedisStore) -> None:
+    write(own_redis, 7, 70)
+    address = StoreAddress.parse(f"{own_redis.url}?namespace=shop&timeout_ms=500")
     readings = iter(range(0, 1000, 2))  # two seconds between any two looks at the clock
     slow = RedisStore(address, LAYOUT, lambda probe: Breaker(probe, pauses.wait), lambda: float(next(readings)))
     assert [states(slow, 7) for _ in range(FAILURES + 1)] == [[FRESH]] * FAILURES + [[UNREACHABLE]]

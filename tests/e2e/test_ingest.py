@@ -16,7 +16,7 @@ from redis import Redis
 
 from tests.support.ingested import DIMS, LAYOUT, NAMESPACE, add, expected, held
 from tests.support.redis_cluster import RedisCluster, redis_cluster
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.redis_server import RedisServer
 from tests.support.serving import eventually
 from trireme_ingest.connection import connected
 from trireme_ingest.consumer import Consumer, Schedule
@@ -32,19 +32,6 @@ HOUR_MS = 3_600_000
 STREAM = "events"
 #: Looks around before every read, so that nothing waits.
 SCHEDULE = Schedule(batch=100, block_ms=10, idle_ms=HOUR_MS, housekeeping_s=0.0)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def redis(server: RedisServer) -> Iterator[Redis]:
-    with server.connect() as connection:
-        connection.flushall()
-        yield connection
 
 
 def records(redis: Redis, layout: RecordLayout = LAYOUT) -> Records:
@@ -187,10 +174,10 @@ def test_a_record_that_another_consumer_changes_meanwhile_gets_the_events_of_bot
     assert (applied.conflicts, applied.outcomes) == (1, {"applied": 2, "late": 1})
 
 
-def test_two_consumers_share_a_stream_and_users(redis: Redis, server: RedisServer) -> None:
+def test_two_consumers_share_a_stream_and_users(redis: Redis, own_redis: RedisServer) -> None:
     rng = np.random.default_rng(0)
     events = [at(int(s), int(u), int(i)) for s, u, i in rng.integers((0, 0, 0), (3000, 20, 50), (4000, 3))]
-    with server.connect() as other, running(redis, "one") as one, running(other, "two") as two:
+    with own_redis.connect() as other, running(redis, "one") as one, running(other, "two") as two:
         add(redis, STREAM, events)
         assert eventually(lambda: one.progress.events + two.progress.events == len(events))
     assert held(redis, range(20)) == expected(events)
@@ -293,13 +280,13 @@ def test_a_user_who_is_forgotten_while_events_are_applied_stays_forgotten(redis:
     assert (applied.conflicts, applied.outcomes) == (1, {"forgotten": 1})
 
 
-def test_a_consumer_goes_on_when_redis_is_back(tmp_path: Path) -> None:
-    with redis_server(tmp_path) as server, server.connect() as redis, server.connect() as own, running(own) as one:
+def test_a_consumer_goes_on_when_redis_is_back(redis: Redis, own_redis: RedisServer) -> None:
+    with own_redis.connect() as own, running(own) as one:
         add(redis, STREAM, [at(1)])
         one.wait(1)
-        server.kill()
+        own_redis.kill()
         assert eventually(lambda: bool(one.told))
-        server.start()
+        own_redis.start()
         add(redis, STREAM, [at(2)])
         one.wait(2)
         assert held(redis, [7]) == expected([at(1), at(2)])
@@ -311,18 +298,17 @@ def test_a_consumer_goes_on_when_redis_is_back(tmp_path: Path) -> None:
     assert one.told.count("Redis answers again") == 2
 
 
-def test_a_redis_that_does_not_answer_is_waited_for(tmp_path: Path) -> None:
-    with redis_server(tmp_path) as server, server.connect() as redis:
-        with Redis.from_url(server.url, socket_timeout=0.2, retry=None) as own, running(own) as one:
-            add(redis, STREAM, [at(1)])
-            one.wait(1)
-            server.freeze()
-            assert eventually(lambda: bool(one.told))
-            server.thaw()
-            add(redis, STREAM, [at(2)])
-            one.wait(2)
-        assert held(redis, [7]) == expected([at(1), at(2)])
-        assert redis.xpending(STREAM, "trireme")["pending"] == 0
+def test_a_redis_that_does_not_answer_is_waited_for(redis: Redis, own_redis: RedisServer) -> None:
+    with Redis.from_url(own_redis.url, socket_timeout=0.2, retry=None) as own, running(own) as one:
+        add(redis, STREAM, [at(1)])
+        one.wait(1)
+        own_redis.freeze()
+        assert eventually(lambda: bool(one.told))
+        own_redis.thaw()
+        add(redis, STREAM, [at(2)])
+        one.wait(2)
+    assert held(redis, [7]) == expected([at(1), at(2)])
+    assert redis.xpending(STREAM, "trireme")["pending"] == 0
 
 
 def is_up(cluster: RedisCluster) -> bool:

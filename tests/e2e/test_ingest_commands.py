@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from typer.testing import CliRunner
 from tests.support.consuming import consuming
 from tests.support.frames import write_frames
 from tests.support.ingested import DIMS, NAMESPACE, expected, held, write_sizes
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.redis_server import RedisServer
 from tests.support.serving import eventually
 from trireme_cli.app import app
 from trireme_cli.output import CommandError
@@ -38,19 +37,6 @@ USERS = EVENTS // 40
 LONG = replace(DIMS, history=128)
 START_MS = 1_700_000_000_000
 STREAM = "trireme:events"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def redis(server: RedisServer) -> Iterator[Redis]:
-    with server.connect() as connection:
-        connection.flushall()
-        yield connection
 
 
 @pytest.fixture
@@ -101,29 +87,30 @@ def shop(seed: int, count: int) -> list[Event]:
     return [Event(*row) for row in np.stack([users, items, time_ms], axis=1).tolist()]
 
 
-def test_no_event_is_lost_or_applied_twice_whatever_is_killed(tmp_path: Path, repository: Path) -> None:
+def test_no_event_is_lost_or_applied_twice_whatever_is_killed(
+    own_redis: RedisServer, redis: Redis, repository: Path
+) -> None:
     """Two consumers, and Redis, each twice while there is work; the producer is a `Tracker`."""
     events = shop(0, EVENTS)
     parts = [events[start::4] for start in range(4)]
-    with redis_server(tmp_path) as server, ExitStack() as processes:
+    with ExitStack() as processes:
 
         def start() -> list[subprocess.Popen[str]]:
             started = [
-                processes.enter_context(consuming(address(server.url), repository, name)) for name in ("one", "two")
+                processes.enter_context(consuming(address(own_redis.url), repository, name)) for name in ("one", "two")
             ]
             assert all(one.stderr and any(" applies the events of " in line for line in one.stderr) for one in started)
             return started
 
         consumers = start()
-        redis = processes.enter_context(server.connect())
-        tracker = processes.enter_context(Tracker(server.url, max_pending=EVENTS))
+        tracker = processes.enter_context(Tracker(own_redis.url, max_pending=EVENTS))
         for number, part in enumerate(parts):
             before = position(redis)
             assert all(tracker.track(user, item, time_ms / 1000) for user, item, time_ms in part)
             assert eventually(lambda: position(redis) != before)  # noqa: B023
             if number % 2:
-                server.kill()
-                server.start()
+                own_redis.kill()
+                own_redis.start()
             else:
                 for process in consumers:
                     process.kill()
@@ -139,8 +126,8 @@ def test_no_event_is_lost_or_applied_twice_whatever_is_killed(tmp_path: Path, re
     assert set().union(*outcomes) <= {"applied", "late", "duplicate"}
 
 
-def test_a_consumer_shows_metrics_and_ends_at_a_signal(server: RedisServer, redis: Redis, repository: Path) -> None:
-    with consuming(address(server.url), repository, "one", "--metrics-port", "0") as process:
+def test_a_consumer_shows_metrics_and_ends_at_a_signal(own_redis: RedisServer, redis: Redis, repository: Path) -> None:
+    with consuming(address(own_redis.url), repository, "one", "--metrics-port", "0") as process:
         assert process.stderr is not None
         url = next(line.split()[-1] for line in process.stderr if line.startswith("metrics at "))
         redis.xadd(STREAM, {"user": 7, "item": 1, "time": START_MS})
@@ -152,54 +139,54 @@ def test_a_consumer_shows_metrics_and_ends_at_a_signal(server: RedisServer, redi
     assert json.loads(printed) == {**about, "events": {"applied": 1}}
 
 
-def test_a_file_of_json_lines(server: RedisServer, redis: Redis, repository: Path, tmp_path: Path) -> None:
+def test_a_file_of_json_lines(own_redis: RedisServer, redis: Redis, repository: Path, tmp_path: Path) -> None:
     events = shop(1, 2500)
     lines = [{"user": user, "item": item, "time": time_ms} for user, item, time_ms in events]
     file = tmp_path / "events.jsonl"
     file.write_text("".join(f"{json.dumps(line)}\n" for line in [*lines, {**lines[0], "item": 9999, "label": 0}]))
-    first = run("file", server, repository, str(file))
+    first = run("file", own_redis, repository, str(file))
     assert first == {"file": str(file), "events": {**first["events"], "negative": 1}}
     assert first["events"]["applied"] + first["events"]["late"] == len(events)
     assert held(redis, range(USERS), RecordLayout.of(LONG)) == expected(events, LONG.history)
-    again = run("file", server, repository, str(file))
+    again = run("file", own_redis, repository, str(file))
     assert again["events"] == {"duplicate": len(events), "negative": 1}
 
 
 def test_a_parquet_file_holds_the_positives_of_the_training(
-    server: RedisServer, redis: Redis, repository: Path, tmp_path: Path
+    own_redis: RedisServer, redis: Redis, repository: Path, tmp_path: Path
 ) -> None:
     start = START_MS // 1000
     columns = {"user_id": [1, 1, 2, 2], "item_id": [5, 6, 7, 8], "timestamp": [start + 9, start, start + 5, start + 6]}
     write_frames(tmp_path, {**columns, "is_click": [1, 1, 0, 1]})
-    found = run("file", server, repository, str(tmp_path / "interactions.parquet"))
+    found = run("file", own_redis, repository, str(tmp_path / "interactions.parquet"))
     assert found["events"] == {"applied": 3, "negative": 1}
     taken = [Event(1, 5, START_MS + 9000), Event(1, 6, START_MS), Event(2, 8, START_MS + 6000)]
     assert held(redis, (1, 2), RecordLayout.of(LONG)) == expected(taken)
 
 
-def test_a_user_is_forgotten(server: RedisServer, redis: Redis, repository: Path, tmp_path: Path) -> None:
+def test_a_user_is_forgotten(own_redis: RedisServer, redis: Redis, repository: Path, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_text(f'{{"user": 7, "item": 1, "time": {START_MS}}}\n{{"user": 8, "item": 1, "time": {START_MS}}}\n')
-    run("file", server, repository, str(file))
-    assert run("forget", server, repository, "--user", "7") == {"user": 7, "had_record": True}
-    assert run("file", server, repository, str(file))["events"] == {"forgotten": 1, "duplicate": 1}
+    run("file", own_redis, repository, str(file))
+    assert run("forget", own_redis, repository, "--user", "7") == {"user": 7, "had_record": True}
+    assert run("file", own_redis, repository, str(file))["events"] == {"forgotten": 1, "duplicate": 1}
     assert held(redis, (7, 8), RecordLayout.of(LONG)) == expected([Event(8, 1, START_MS)])
 
 
 def test_what_a_command_cannot_do_is_one_line(
-    server: RedisServer, redis: Redis, repository: Path, tmp_path: Path
+    own_redis: RedisServer, redis: Redis, repository: Path, tmp_path: Path
 ) -> None:
     lines = tmp_path / "events.jsonl"
     lines.write_text(
         f'{{"user": 7, "item": 1, "time": {START_MS}}}\n\n{{"user": 7.5, "item": 1, "time": {START_MS}}}\n'
     )
-    assert refusal("file", server, repository, str(lines)).startswith(f"{lines}, line 3: user is '7.5'; allowed: ")
-    assert refusal("file", server, repository, "events.csv") == (
+    assert refusal("file", own_redis, repository, str(lines)).startswith(f"{lines}, line 3: user is '7.5'; allowed: ")
+    assert refusal("file", own_redis, repository, "events.csv") == (
         "FILE is events.csv; allowed: a name that ends in .parquet or .jsonl"
     )
     redis.set(STREAM, "a string")
-    assert "WRONGTYPE" in refusal("run", server, repository)
-    assert refusal("forget", server, tmp_path, "--user", "7").startswith(f"{tmp_path}: has no model 'recommend'")
+    assert "WRONGTYPE" in refusal("run", own_redis, repository)
+    assert refusal("forget", own_redis, tmp_path, "--user", "7").startswith(f"{tmp_path}: has no model 'recommend'")
     gone = RedisServer(tmp_path)
     assert refusal("run", gone, repository).startswith(
         f"Redis ({gone.url.removeprefix('unix://')}, namespace {NAMESPACE}) cannot be used: "
