@@ -65,9 +65,9 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
         self._flush_scheduled = False
         self._flush()
         if self.flights.pending:
-            stuck_at = self.flights.next_stuck(self._clock())
-            if stuck_at < self._alarm_at:
-                self._set_alarm(stuck_at)
+            turn_at = self.flights.next_turn(self._clock())
+            if turn_at < self._alarm_at:
+                self._set_alarm(turn_at)
 
     def _send(self, flight: Flight, rpc: Rpc) -> None:
         flight.rpc = task = self._session.spawn(self._exchange(flight, rpc))
@@ -93,8 +93,7 @@ class AsyncCoalescer(Coalescer[AsyncSession]):
                 self._flush()
                 for _ in range(_TURNS_TO_SEND):
                     await asyncio.sleep(0)
-            for call, result in zip(flight.calls, self._read(flight, message), strict=True):
-                self._settle(call, result)
+            self._hand_out(flight, self._read(flight, message))
         except grpc.RpcError as error:
             self._refused(flight, self._session.failure(error, rpc.deadline))
         except Exception as error:

@@ -13,7 +13,7 @@ from .codec import Answer, Codec
 from .errors import InvalidRequestError, ProtocolError, TimeoutError, TriremeError
 from .flights import Call, Flight, Flights, Retries
 from .options import Coalescing
-from .recommendations import Recommendations
+from .recommendations import Reason, Recommendations
 from .recorder import Recorder
 from .requests import CheckedRequest
 from .rpc import Deadline, Rpc
@@ -137,6 +137,15 @@ class Coalescer(ABC, Generic[S]):
             return error
         call.recorder.ended("parse")
         return result
+
+    def _hand_out(self, flight: Flight, results: Iterable[Result]) -> None:
+        """Gives the callers of an RPC that was answered their results."""
+        gave_way = False
+        for call, result in zip(flight.calls, results, strict=True):
+            gave_way |= isinstance(result, Recommendations) and result.reason is Reason.OVERLOAD
+            self._settle(call, result)
+        if flight.calls[0].request.background:
+            self.flights.gave_way(gave_way, self._clock())
 
     def _refused(self, flight: Flight, error: BaseException) -> None:
         """Ends a flight with an error."""

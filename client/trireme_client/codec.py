@@ -52,6 +52,9 @@ _OUTPUT_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
 }
 
 
+#: Users of an RPC in the background: what is interactive may have to wait for all of it.
+MOST_IN_BACKGROUND = 16
+
 #: A user of whom nothing is known. Two items of a list are enough for a clock and its number.
 NOBODY = CheckedRequest(NO_USER, 2, None, "", False, "")
 
@@ -74,14 +77,16 @@ class Codec:
         self._told_of_k = False
 
     def batches(self, requests: Sequence[CheckedRequest], ledger: bool = False) -> list[Batch]:
-        """Splits requests into RPCs of at most max_batch_size users, in their order, those in the background last.
+        """Splits requests into RPCs of at most max_batch_size users, in their order, those in the background last and in smaller
+        ones.
 
         ledger: as for ``message``.
         """
+        sizes = (self.info.max_batch_size, min(self.info.max_batch_size, MOST_IN_BACKGROUND))
         return [
-            self._batch(places[start : start + self.info.max_batch_size], requests, ledger)
-            for places in _by_class(requests)
-            for start in range(0, len(places), self.info.max_batch_size)
+            self._batch(places[start : start + size], requests, ledger)
+            for places, size in zip(_by_class(requests), sizes, strict=False)
+            for start in range(0, len(places), size)
         ]
 
     def _batch(self, places: Sequence[int], requests: Sequence[CheckedRequest], ledger: bool) -> Batch:

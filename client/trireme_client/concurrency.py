@@ -24,6 +24,9 @@ _MEASURE_EVERY = 10.0
 # The share of a call's time that its RPC may take: it may have to wait for the one before it.
 _SHARE_OF_TIME = 1 / 3
 
+# The share of it that its users may take in any case, without what an RPC takes whatever its size, and what it waits for.
+_LEAST_SHARE = 1 / 6
+
 # Users of the first RPCs at most, and how many more after a full one that was in time, once one was not.
 _FIRST_USERS, _MORE_USERS = 16.0, 1 / 4
 
@@ -52,12 +55,20 @@ class Baseline:
         if not self._weight:
             return 0.0
         mean_users, mean = self._users / self._weight, self._latency / self._weight
+        return mean + (self.slope or 0.0) * (users - mean_users)
+
+    @property
+    def slope(self) -> float | None:
+        """The seconds of each user; None if that is not known: RPCs of equal size say nothing about it."""
+        if not self._weight:
+            return None
+        mean_users, mean = self._users / self._weight, self._latency / self._weight
         variance = self._square / self._weight - mean_users**2
+        if variance <= 0.5:
+            return None
         covariance = self._product / self._weight - mean_users * mean
-        # RPCs of equal size say nothing about the slope. A negative slope or a negative latency is noise.
-        slope = covariance / variance if variance > 0.5 else 0.0
-        slope = min(max(slope, 0.0), mean / mean_users)
-        return mean + slope * (users - mean_users)
+        # A negative slope or a negative latency is noise.
+        return min(max(covariance / variance, 0.0), mean / mean_users)
 
 
 class ConcurrencyLimit:
@@ -69,14 +80,14 @@ class ConcurrencyLimit:
     calls back and the server is not congested, so it settles at the number of RPCs that the server works on at a time.
     """
 
-    __slots__ = ("_baseline", "_ceiling", "_last", "_limit", "_mean", "_measured", "_queued")
+    __slots__ = ("_ceiling", "_last", "_limit", "_mean", "_measured", "_queued", "baseline")
 
     def __init__(self, ceiling: int) -> None:
         self._ceiling = ceiling
         self._limit = 1.0
         self._queued = 0.0
         self._measured = float("-inf")
-        self._baseline = Baseline()
+        self.baseline = Baseline()
         self._mean = self._last = 0.0
 
     def allowed(self, now: float) -> int:
@@ -106,11 +117,11 @@ class ConcurrencyLimit:
         self._mean = self._mean + _GAIN * (latency - self._mean) if self._mean else latency
         self._last = latency
         if alone:
-            self._baseline.add(users, latency)
+            self.baseline.add(users, latency)
             self._measured = now
         if in_flight < int(self._limit):
             return  # the limit was not reached, so this says nothing about it
-        queued = 0.0 if alone else in_flight * max(0.0, 1 - self._baseline.latency(users) / latency)
+        queued = 0.0 if alone else in_flight * max(0.0, 1 - self.baseline.latency(users) / latency)
         self._queued += _GAIN * (queued - self._queued)
         if self._queued > (_CONGESTED_FULL if full else _CONGESTED):
             self._decrease(_DECREASE)
@@ -130,7 +141,8 @@ class SizeLimit:
     """The number of users of an RPC, such that it takes no more than a third of the time that its calls have.
 
     It doubles until an RPC takes longer for the first time (slow start, Jacobson and Karels, 1988). From then on, it falls
-    halfway to what would have been in time after each one that was not, and rises slowly.
+    halfway to what would have been in time after each one that was not, and rises slowly. It does not fall for what has nothing
+    to do with the size: a fixed part of each RPC, or others that the server is busy with.
     """
 
     __slots__ = ("_has_been_late", "_users")
@@ -143,7 +155,7 @@ class SizeLimit:
         """Returns how many users the next RPC may have, of ``most`` that the model takes."""
         return max(1, min(most, int(self._users)))
 
-    def answered(self, users: int, latency: float, seconds: float, most: int) -> None:
+    def answered(self, users: int, latency: float, seconds: float, most: int, slope: float | None = None) -> None:
         """Notes an RPC that was answered.
 
         Args:
@@ -151,8 +163,11 @@ class SizeLimit:
             latency: the seconds that it took.
             seconds: those that the most urgent of its calls had in all.
             most: as of ``allowed``, when it was sent.
+            slope: the seconds of each user in an RPC that has the server to itself, None if that is not known.
         """
         fits = users * _SHARE_OF_TIME * seconds / max(latency, _LEAST)
+        if slope is not None:  # what takes as long however few they are would not be in time with fewer
+            fits = max(fits, _LEAST_SHARE * seconds / slope if slope else float(most))
         if fits < users:
             self._has_been_late = True
             self._users = max(1.0, min(self._users, (self._users + fits) / 2))

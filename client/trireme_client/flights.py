@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from .codec import Codec
+from .codec import MOST_IN_BACKGROUND, Codec
 from .concurrency import ConcurrencyLimit, SizeLimit
 from .deadlines import Deadlines
 from .errors import OverloadedError
@@ -19,6 +19,10 @@ from .requests import CheckedRequest
 # An RPC in flight no longer counts against the limit after this many usual latencies, but not before so many seconds; and
 # before the first answer, when no latency is known, after so many. So one that never ends does not hold up the others.
 _STUCK, _STUCK_LEAST, _STUCK_UNKNOWN = 5.0, 0.1, 1.0
+
+# Seconds without an RPC in the background after one that the server let give way, doubled each time, at most: the answers to
+# those take the server's time as well.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +80,8 @@ class Flights:
 
     They leave first in, first out, until the oldest has waited for half of its time: then the newest leave first ("adaptive
     LIFO", Maurer, Fail at Scale, 2015). Where more come than the server can answer, some are late whatever is done, and in turn
-    all would be answered just after their deadlines. Calls in the background wait in a lane of their own and leave last.
+    all would be answered just after their deadlines. Calls in the background wait in a lane of their own and leave last, few at a
+    time, and not at all for a while after the server has let some of them give way.
 
     Calls gather while as many RPCs are in flight as the limit allows, and otherwise leave at once. So an idle client adds
     no wait, and RPCs grow with the load.
@@ -96,6 +101,7 @@ class Flights:
         # Stuck ones included: with so many of them, the server hangs.
         self._most_in_flight = 2 * options.max_in_flight
         self._lanes: tuple[deque[Call], deque[Call]] = (deque(), deque())  # the second: in the background
+        self._pause, self._paused_until = _FIRST_PAUSE, -math.inf  # of the second lane
         self._again: deque[tuple[deque[Call], Retries]] = deque()
         self._deadlines = Deadlines[Call](lambda call: not call.settled)
         self._most_users = self._size = 1
@@ -155,18 +161,22 @@ class Flights:
         return calls
 
     def next_look(self, now: float) -> float:
-        """Returns the moment of the next deadline, or of the next RPC that counts as stuck."""
+        """Returns the moment of the next deadline, or when calls may leave though no answer has come."""
         moments = [math.inf]
         if (call := self._deadlines.first()) is not None:
             moments.append(call.deadline)
         if self.pending:
-            moments.append(self.next_stuck(now))
+            moments.append(self.next_turn(now))
         return min(moments)
 
-    def next_stuck(self, now: float) -> float:
-        """Returns the moment when the next RPC in flight counts as stuck, infinity if there is none."""
+    def next_turn(self, now: float) -> float:
+        """Returns the moment when calls may leave though no answer has come: the next RPC in flight counts as stuck, or the pause
+        of those in the background is over. Infinity if there is none."""
         after = self._stuck_after()
-        return min((flight.sent + after for flight in self.in_flight if flight.sent + after > now), default=math.inf)
+        moments = [flight.sent + after for flight in self.in_flight]
+        if self._pending[1]:
+            moments.append(self._paused_until)
+        return min((moment for moment in moments if moment > now), default=math.inf)
 
     def _stuck_after(self) -> float:
         latency = self.limit.latency
@@ -197,17 +207,22 @@ class Flights:
         counted = self._counted(now)
         if counted < self.limit.allowed(now) and len(self.in_flight) < self._most_in_flight:
             least = self.limit.latency if counted else 0.0
-            while self.pending and not calls:
+            while not calls and self._has_turn(now):
                 retries = self._pop(calls, late, now + least)
         if not calls:
             return None, late
         return self._send(calls, retries, counted, now), late
 
+    def _has_turn(self, now: float) -> bool:
+        """Returns whether there are calls that may leave, or are still in a lane though they are settled."""
+        return bool(self._again or self._lanes[0] or (self._lanes[1] and now >= self._paused_until))
+
     def _pop(self, calls: list[Call], late: list[Call], before: float) -> Retries | None:
         """Moves calls out of the group to be sent again whose turn it is, or else out of the first lane with calls."""
         group, retries = self._again[0] if self._again else (self._lanes[0] or self._lanes[1], None)
         newest: list[Call] = []
-        while group and len(calls) + len(newest) < self._size:
+        size = min(self._size, MOST_IN_BACKGROUND) if group is self._lanes[1] else self._size
+        while group and len(calls) + len(newest) < size:
             if group[0].settled:  # such as those that were overtaken: nobody else takes them away
                 group.popleft()
                 continue
@@ -234,7 +249,8 @@ class Flights:
         """Ends a flight whose answer came."""
         self.in_flight.discard(flight)
         seconds = min((call.seconds for call in flight.calls if call.seconds is not None), default=math.inf)
-        self.users.answered(len(flight.calls), now - flight.sent, seconds, self._most_users)
+        slope = self.limit.baseline.slope
+        self.users.answered(len(flight.calls), now - flight.sent, seconds, self._most_users, slope)
         self.limit.answered(
             len(flight.calls),
             now - flight.sent,
@@ -244,6 +260,14 @@ class Flights:
             full=self.pending >= self._size,
             now=now,
         )
+
+    def gave_way(self, some: bool, now: float) -> None:
+        """Notes whether the server let some calls of an RPC in the background give way."""
+        if not some:
+            self._pause = _FIRST_PAUSE
+        elif now >= self._paused_until:
+            self._paused_until = now + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def failed(self, flight: Flight) -> None:
         """Ends a flight that was not answered."""

@@ -75,7 +75,7 @@ class SyncCoalescer(Coalescer[SyncSession]):
         moment = call.deadline
         if call.flight is None:
             with self._lock:
-                moment = min(moment, self.flights.next_stuck(now))
+                moment = min(moment, self.flights.next_turn(now))
         if call.connecting:  # its deadline may become an earlier one
             moment = min(moment, now + (self._session.timeout.request or math.inf))
         return min(max(0.0, moment - now), threading.TIMEOUT_MAX)
@@ -106,8 +106,7 @@ class SyncCoalescer(Coalescer[SyncSession]):
             self._end(partial(self._landed, flight, message))
             results = self._read(flight, message)
             with self._lock:
-                for call, result in zip(flight.calls, results, strict=True):
-                    self._settle(call, result)
+                self._hand_out(flight, results)
 
     def _end(self, note: Callable[[], None]) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from trireme_client import Coalescing, OverloadedError, ValidationError
+from trireme_client.codec import MOST_IN_BACKGROUND
 from trireme_client.concurrency import Baseline, ConcurrencyLimit, SizeLimit
 from trireme_client.deadlines import Deadlines
 from trireme_client.flights import Call, Flight, Flights, Retries
@@ -103,6 +104,39 @@ class TestFlights:
         made.limit._measured = 0.0
         assert [taken(made), taken(made), taken(made)] == [[2, 4], [1, 3], None]
 
+    def test_those_in_the_background_leave_few_at_a_time(self) -> None:
+        made = flights(*(call(user, background=True) for user in range(40)))
+        made.users._users = 64.0
+        first, _ = made.take(0.0, 64)
+        assert users(first) == list(range(MOST_IN_BACKGROUND))
+        made.answered(first, 0.01)
+        for user in range(100, 140):
+            made.add(call(user))
+        assert taken(made, 0.01, size=64) == list(range(100, 140))
+
+    def test_after_some_gave_way_the_others_in_the_background_wait_ever_longer(self) -> None:
+        made = flights()
+        moment = 1.0
+        for pause in (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5):
+            made.add(call(1, background=True))
+            flight, _ = made.take(moment, 4)
+            made.answered(flight, moment)
+            made.gave_way(True, moment)
+            made.gave_way(True, moment)  # another RPC of the same moment
+            made.add(call(2, background=True))
+            made.add(call(3))
+            assert taken(made, moment) == [3]
+            made.in_flight.clear()
+            assert taken(made, moment + 0.99 * pause) is None
+            assert made.next_turn(moment) == pytest.approx(moment + pause)
+            moment += 1.01 * pause
+            assert taken(made, moment) == [2]
+            made.in_flight.clear()
+        made.gave_way(False, moment)
+        made.gave_way(True, moment)
+        made.add(call(4, background=True))
+        assert made.next_turn(moment) == pytest.approx(moment + 0.01)
+
     def test_waiting_ones_in_the_background_keep_out_each_other_only(self) -> None:
         made = flights(call(1, background=True), call(2, background=True), max_pending=2)
         with pytest.raises(OverloadedError, match="2 calls wait"):
@@ -144,7 +178,7 @@ class TestFlights:
         assert taken(made, 1.0) == [2]
         made.add(call(3))
         assert taken(made, 1.05) is None
-        assert made.next_stuck(1.05) == pytest.approx(1.1)  # five usual latencies after it left
+        assert made.next_turn(1.05) == pytest.approx(1.1)  # five usual latencies after it left
         assert taken(made, 1.1) == [3]
 
     def test_before_the_first_answer_an_rpc_counts_for_a_second(self) -> None:
@@ -310,6 +344,14 @@ class TestLimit:
         limit.answered(64, 0.01, 1, alone=True, held_back=True, full=True, now=11.0)
         assert limit.allowed(12.0) == 4
 
+    def test_the_slope_is_known_from_rpcs_of_different_sizes(self) -> None:
+        baseline = Baseline()
+        assert baseline.slope is None
+        for users in (1, 1, 9):
+            assert baseline.slope is None
+            baseline.add(users, 0.02 + 0.003 * users)
+        assert baseline.slope == pytest.approx(0.003)
+
     def test_the_limit_does_not_rise_while_no_call_waits(self) -> None:
         limit = ConcurrencyLimit(16)
         for _ in range(100):
@@ -345,6 +387,14 @@ class TestSize:
         for _ in range(20):
             size.answered(size.allowed(64), 5.0, 0.1, 64)
         assert size.allowed(64) == 1
+
+    def test_what_takes_as_long_whatever_its_size_does_not_shrink_it(self) -> None:
+        for slope, least in ((0.0, 64), (0.0002, 64), (0.001, 13)):
+            size = SizeLimit()
+            size._users = 64.0
+            for _ in range(50):
+                size.answered(size.allowed(64), 5.0, 0.08, 64, slope)
+            assert size.allowed(64) == least
 
     def test_without_a_deadline_nothing_takes_too_long(self) -> None:
         size = SizeLimit()

@@ -13,8 +13,9 @@ from tests.unit.test_server_deadlines import Ensemble, Served, ask, outcome, pop
 from trireme_runtime.stages.chain import Funnel
 from trireme_runtime.stages.reranking import DEADLINE, FULL, NONE, OVERLOAD, POPULAR
 from trireme_runtime.stages.shortcut import left_out
-from trireme_runtime.triton.deadlines import BATCHES_AHEAD, YIELDS_AFTER
+from trireme_runtime.triton.deadlines import BATCHES_AHEAD, HOLDS_UP, YIELDS_AFTER
 from trireme_runtime.triton.parameters import InvalidRequestError, read_parameters
+from trireme_runtime.triton.waiting import LATELY_NS
 
 MS = 1_000_000
 #: Users that the model answers at a time, and what that takes.
@@ -46,6 +47,11 @@ class Crowd(Served):
         self.deadlines.waiting.ended(self.now)
         for rows in (1, BATCH):
             self.deadlines.full.costs.add(rows, TAKES)
+
+    def measure(self, fixed: int, user: int) -> None:
+        """Lets runs take so many ns, and so many for each user."""
+        for rows in (1, BATCH):
+            self.deadlines.full.costs.add(rows, fixed + rows * user)
 
 
 @pytest.fixture
@@ -108,6 +114,31 @@ def test_how_long_a_batch_has_waited_its_requests_may_say(crowd: Crowd) -> None:
     crowd.stand(30 * MS)
     plain, said = crowd.ask(background(106), background(109, sent=crowd.now - 10 * MS))
     assert outcome(plain) == outcome(said) == [(FULL, NONE)]
+
+
+def test_a_batch_takes_no_more_of_the_time_of_the_others_for_the_sake_of_the_background(crowd: Crowd) -> None:
+    crowd.measure(fixed=5 * MS, user=5 * MS)
+    most = int(HOLDS_UP * TIMEOUT_US * 1000 / (5 * MS)) - 1  # users, with the fixed part
+    assert most == 4
+    answers = crowd.ask(background(106), background(109), interactive(112), background(115), background(106))
+    assert [outcome(answer) for answer in answers] == [[(FULL, NONE)]] * 4 + [SHED]
+
+
+def test_a_large_request_in_the_background_leaves_its_place_to_smaller_ones(crowd: Crowd) -> None:
+    crowd.measure(fixed=10 * MS, user=5 * MS)
+    crowd.ask(interactive(112))
+    first, second = crowd.ask(ask(*(106,) * BATCH, **{"class": "background"}), background(109))
+    assert outcome(first) == SHED * BATCH
+    assert outcome(second) == [(FULL, NONE)]
+
+
+def test_the_others_count_for_a_second_or_two(crowd: Crowd) -> None:
+    crowd.measure(fixed=400 * MS, user=0)
+    assert outcome(crowd.ask(background(106))[0]) == [(FULL, NONE)]
+    crowd.ask(interactive(112))
+    for expected in (SHED, [(FULL, NONE)]):
+        assert outcome(crowd.ask(background(106))[0]) == expected
+        crowd.now += 2 * LATELY_NS
 
 
 def test_one_that_lies_about_its_age_makes_no_crowd(crowd: Crowd) -> None:

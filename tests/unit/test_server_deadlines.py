@@ -27,8 +27,9 @@ from trireme_runtime.triton import clock
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
 from trireme_runtime.triton.costs import Costs
-from trireme_runtime.triton.deadlines import IDLE_FULL_NS, IDLE_NS, Admitted, Deadlines, Waiting
+from trireme_runtime.triton.deadlines import Admitted, Deadlines
 from trireme_runtime.triton.parameters import Parameters
+from trireme_runtime.triton.waiting import IDLE_FULL_NS, IDLE_NS, Waiting
 
 #: Long ago, and far from now, for machines of any age.
 LONG_AGO, HOUR_US, SECOND, MS = 0, 3_600_000_000, 10**9, 10**6

@@ -2,7 +2,7 @@
 
 A request has a deadline if it has Triton's own ``timeout`` (µs), counted from when it was sent. Where it does not say when that
 was, an estimate takes its place, see ``Waiting``. A request of the class background gives way as soon as more waits than the
-model answers in good time.
+model answers in good time, and where a batch would take too much of the time of the others because of it.
 """
 
 from __future__ import annotations
@@ -20,49 +20,20 @@ from trireme_runtime.stages.shortcut import ORDER_ONLY, POPULAR_ONLY, shortcut
 from trireme_runtime.triton.clock import clock_number
 from trireme_runtime.triton.costs import Costs
 from trireme_runtime.triton.parameters import Parameters
+from trireme_runtime.triton.waiting import Others, Waiting
 
-__all__ = ["Admitted", "Asked", "Deadlines", "Form", "Part", "Waiting"]
+__all__ = ["Admitted", "Asked", "Deadlines", "Form", "Part"]
 
-#: ns between two batches from which the model was idle: until then, the next one may have been on its way. A full batch is no
-#: sign of an idle model, and longer on its way.
-IDLE_NS, IDLE_FULL_NS = 2_000_000, 100_000_000
 #: ns that an answer takes back to its caller, beside what is measured here.
 RETURN_NS = 1_000_000
 #: Where more waits than can be answered, the class background gives way once this share of the time of the others is over, or,
 #: where there are no others with a deadline, once so many full batches are ahead.
-YIELDS_AFTER, BATCHES_AHEAD = 0.25, 2
+YIELDS_AFTER, BATCHES_AHEAD = 0.125, 2
+#: The share of the time of the others that a batch with requests in the background may take: what comes meanwhile waits for it,
+#: and for one or two that Triton has formed by then.
+HOLDS_UP = 0.25
 #: The least that a batch answers in a time, as a share of what a full one does, for which others are left out of it.
 WORTHWHILE = 0.8
-
-
-class Waiting:
-    """How long requests may have waited for this instance, from the batches before.
-
-    A batch that was not full left nothing behind, so whatever is in the next one came after it was taken; and who comes to an
-    idle instance has not waited. (Triton forms a batch or two ahead, so this may be short by as much.) As long as all batches
-    are full, the estimate grows; it falls as soon as the queue is empty once.
-
-    Attributes:
-        longest: the ns that a request in the last batch may have waited.
-    """
-
-    def __init__(self, max_rows: int) -> None:
-        self._max_rows = max_rows
-        self._since = self._ended = self._next_since = 0
-        self.longest = 0
-
-    def taken(self, now: int, rows: int, largest: int) -> None:
-        """Notes a batch that was taken: its users, and those of its largest request."""
-        full = rows + largest > self._max_rows
-        self._since = self._next_since
-        if now - self._ended > (IDLE_FULL_NS if full else IDLE_NS):
-            self._since = now
-        self.longest = now - self._since
-        self._next_since = self._since if full else now
-
-    def ended(self, now: int) -> None:
-        """Notes that the batch was answered."""
-        self._ended = now
 
 
 class Form(NamedTuple):
@@ -136,6 +107,7 @@ class Deadlines:
         )
         self._max_rows = int(config["max_batch_size"])
         self.waiting = Waiting(self._max_rows)
+        self._others = Others()
 
     @classmethod
     def of(cls, chain: Chain, config: Mapping[str, Any]) -> Deadlines | None:
@@ -145,17 +117,19 @@ class Deadlines:
 
     def all_fit(self, batch: Sequence[Asked], now: int) -> bool:
         """Whether all requests are sure to be answered in full: nearly always, and known at less expense than by ``admit``."""
-        longest, least, rows = self.waiting.longest, math.inf, 0
+        longest, least, shortest, rows = self.waiting.longest, math.inf, math.inf, 0
         for asked in batch:
-            if asked.left_out is not None or (asked.parameters.background and longest):
+            if asked.left_out is not None or asked.parameters.background:
                 return False
             if asked.timeout:
+                shortest = min(shortest, asked.timeout)
                 age = _age(asked.parameters, now)
                 left = asked.timeout - (longest if age is None else age)
                 least = min(least, left)
                 if 2 * left < asked.timeout < longest:
                     return False
             rows += asked.rows
+        self._others.came(now, shortest)
         return least > 0 and RETURN_NS + self.full.costs.estimate(rows) <= least
 
     def admit(self, batch: Sequence[T], now: int) -> list[Admitted[T]]:
@@ -163,13 +137,13 @@ class Deadlines:
         ages = [_age(asked.parameters, now) for asked in batch]
         # The queue is in order, so those that say when they were sent know how long the others have waited, too.
         waited = min(self.waiting.longest, max((age for age in ages if age is not None), default=self.waiting.longest))
-        crowded = any(asked.parameters.background for asked in batch) and self._crowded(batch, waited)
+        gives_way = self._giving_way(batch, waited, now)
         admitted = []
         for asked, age in zip(batch, ages, strict=True):
             left, reason = math.inf, DEADLINE
             if asked.left_out is not None:
                 left, reason = 0, asked.left_out
-            elif asked.parameters.background and crowded:
+            elif id(asked) in gives_way:
                 left, reason = 0, OVERLOAD
             elif asked.timeout:
                 left = asked.timeout - (waited if age is None else age)
@@ -209,13 +183,24 @@ class Deadlines:
             return False
         return 2 * whole <= asked.timeout < self.waiting.longest and 2 * admitted.left < asked.timeout
 
-    def _crowded(self, batch: Sequence[Asked], waited: int) -> bool:
-        """Whether the class background gives way: the batch has waited for a good part of the time of the others or, where those
-        have no deadline, for longer than two full batches take."""
-        others = [asked.timeout for asked in batch if not asked.parameters.background]
-        times = [timeout for timeout in others if timeout > waited]  # the rest is late whoever gives way
-        most = min(times) * YIELDS_AFTER if times else BATCHES_AHEAD * self.full.costs.estimate(self._max_rows)
-        return waited > most
+    def _giving_way(self, batch: Sequence[Asked], waited: int, now: int) -> set[int]:
+        """Returns the identities of the requests in the background that give way: all where the batch has waited for a good part
+        of the time of the others or, where those have no deadline, for longer than two full batches take; else, those for
+        which the batch would take too long."""
+        others = [asked for asked in batch if not asked.parameters.background]
+        hopeful = (asked.timeout for asked in others if asked.timeout > self.full.costs.estimate(asked.rows))
+        self._others.came(now, min(hopeful, default=math.inf))  # the rest is late whoever gives way
+        shortest, ahead = self._others.shortest(now), BATCHES_AHEAD * self.full.costs.estimate(self._max_rows)
+        is_crowded = waited > (ahead if math.isinf(shortest) else YIELDS_AFTER * shortest)
+        rows, gives_way = sum(asked.rows for asked in others), set()
+        for asked in batch:
+            if not asked.parameters.background:
+                continue
+            if is_crowded or self.full.costs.estimate(rows + asked.rows) > HOLDS_UP * shortest:
+                gives_way.add(id(asked))
+            else:
+                rows += asked.rows
+        return gives_way
 
     def divide(self, batch: list[Admitted[T]]) -> list[Part[T]]:
         """Divides a batch into parts, each in the order of the batch; those that take less come first."""
