@@ -12,7 +12,7 @@ __all__ = ["FAILURES", "LONGEST_S", "PAUSE_S", "Breaker", "MakeBreaker"]
 #: So many failures in a row open it.
 FAILURES = 3
 #: How long it waits before it tries, on average: at first, and at most. Each try that fails doubles it.
-PAUSE_S, LONGEST_S = 0.5, 2.0
+PAUSE_S, LONGEST_S = 0.5, 1.0
 
 
 class Breaker:
