@@ -17,8 +17,9 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from trireme_runtime.bundle import CONFIG
-from trireme_runtime.schema import AUTO, INSTANCES
+from trireme_runtime.schema import AUTO, FRESHNESS, INSTANCES
 from trireme_server.configs import read_config
+from trireme_server.left_out import leave_out
 
 #: Devices of NVIDIA's driver, which containers see, too.
 GPU_DEVICES = "nvidia[0-9]*"
@@ -31,7 +32,9 @@ def has_gpu(devices: Path = Path("/dev")) -> bool:
     return any(devices.glob(GPU_DEVICES))
 
 
-def link_repository(repository: Path, folder: Path, cpus: int, gpu: bool, separate: bool = False) -> dict[str, int]:
+def link_repository(
+    repository: Path, folder: Path, cpus: int, gpu: bool, separate: bool = False, fresh: bool = True
+) -> dict[str, int]:
     """Makes ``folder``, a model repository of links to ``repository``; returns the number of instances by model.
 
     Args:
@@ -40,6 +43,7 @@ def link_repository(repository: Path, folder: Path, cpus: int, gpu: bool, separa
         cpus: the instances of each model whose config leaves their number to the server.
         gpu: whether models that can run on a GPU will: then one instance for each GPU keeps it busy.
         separate: give every instance a group of its own, so that `renew` can replace it; not in models that name host policies.
+        fresh: whether the server has a feature store; without one, steps do not tell each other how old features are.
 
     Raises:
         RepositoryError: a config is not one.
@@ -52,6 +56,8 @@ def link_repository(repository: Path, folder: Path, cpus: int, gpu: bool, separa
             if path.name != CONFIG:
                 _link(path, model / path.name)
         config = read_config(file)
+        if not fresh:
+            leave_out(config, FRESHNESS.name)
         if INSTANCES in config.parameters and config.parameters[INSTANCES].string_value == AUTO:
             for group in config.instance_group:
                 if group.kind == ModelInstanceGroup.KIND_CPU or not gpu:

@@ -325,7 +325,9 @@ class TritonServer:
             # A host policy that means something leaves none for telling instances apart.
             policies = any(argument.startswith("--host-policy") for argument in self._extra)
             separate = self.access is not None and not policies
-            self.instances = link_repository(self.repository, linked, usable_cpus(self._affinity), has_gpu(), separate)
+            self.instances = link_repository(
+                self.repository, linked, usable_cpus(self._affinity), has_gpu(), separate, fresh=bool(self._features)
+            )
             self._files = files.pop_all()
         command = server_command(
             binaries,

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support import fake_backend, toy
 from tests.support.fake_backend import Request
-from trireme_runtime.schema import LEDGER, STAGES, STORED
-from trireme_runtime.stages.chain import Funnel, Run, StageFailedError
+from trireme_runtime.schema import FEATURE_AGE, FRESHNESS, ITEM_ID, LEDGER, REASON, STAGES, STORED
+from trireme_runtime.stages.chain import Chain, Funnel, Run, StageFailedError
 from trireme_runtime.triton.adapter import Adapter
 from trireme_runtime.triton.parameters import MOST_EXCLUDED, most_characters
 
@@ -336,3 +336,24 @@ def test_a_step_of_the_ensemble_has_no_ledger(tower: Adapter) -> None:
     asking = tower_request(1)
     asking.given = '{"ledger": true}'
     assert len(tower.execute([asking])[0].output_tensors) == 1
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_step_that_is_not_told_how_old_features_are_takes_those_of_the_bundle(
+    funnel: Funnel, monkeypatch: pytest.MonkeyPatch, compiles: bool, is_told: bool
+) -> None:
+    monkeypatch.setattr(Chain, "compiles", compiles)
+    tensors = funnel.staged(user_id=np.array([[101], [103]], np.int64), history=None)
+    tensors[FRESHNESS.name] = np.array([[10.0], [-1.0]], np.float32)
+    step = Chain(funnel.stages[3:])
+    config = fake_backend.chain_config(step, toy.DIMS)
+    if not is_told:
+        config["input"] = [each for each in config["input"] if each["name"] != FRESHNESS.name]
+    request = Request({tensor["name"]: tensors[tensor["name"]] for tensor in config["input"]})
+    (response,) = Adapter(step, fake_backend, config).execute([request])
+    names = [tensor.name for tensor in step.signature.answered]
+    found = dict(zip(names, (tensor.array.tolist() for tensor in response.output_tensors), strict=True))
+    assert found[ITEM_ID.name] == tensors[ITEM_ID.name].tolist()
+    assert found[FEATURE_AGE.name] == ([[10.0], [0.0]] if is_told else [[0.0], [0.0]])
+    assert (found[REASON.name] != tensors[REASON.name].tolist()) == is_told

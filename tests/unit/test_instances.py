@@ -11,7 +11,11 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trireme_runtime.cpu import usable_cpus
+from trireme_runtime.schema import FRESHNESS
 from trireme_server.instances import group_of, groups_of, has_gpu, link_repository, renew
+from trireme_server.left_out import leave_out
+
+AUTHORED = Path(__file__).parents[2] / "model_repository"
 
 
 def v2(quota: str) -> dict[str, str]:
@@ -74,6 +78,35 @@ def test_the_server_decides_where_the_bundle_leaves_it_to_it(tmp_path: Path) -> 
         assert (repository / model / "config.pbtxt").read_text() == text  # the bundle stays as it was published
     served = text_format.Parse((tmp_path / "linked" / "auto" / "config.pbtxt").read_text(), ModelConfig())
     assert served.instance_group[0].count == 2
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_steps_tell_each_other_how_old_features_are_where_there_is_a_feature_store(tmp_path: Path, fresh: bool) -> None:
+    """In the authored repositories of both targets, whose configs are otherwise the same."""
+    for repository in sorted(AUTHORED.iterdir()):
+        if repository.is_dir():
+            folder = tmp_path / repository.name
+            link_repository(repository, folder, 2, gpu=False, fresh=fresh)
+            for file in repository.glob("*/config.pbtxt"):
+                left, served = (
+                    text_format.Parse(each.read_text(), ModelConfig())
+                    for each in (file, folder / file.parent.name / file.name)
+                )
+                assert (FRESHNESS.name in str(served)) == (fresh and FRESHNESS.name in str(left))
+                for config in (left, served):
+                    leave_out(config, FRESHNESS.name)
+                    del config.instance_group[:]
+                assert served == left
+
+
+def test_what_is_left_out_is_left_out_of_the_warm_up() -> None:
+    config = ModelConfig()
+    for name in ("query", FRESHNESS.name):
+        config.input.add(name=name)
+        config.model_warmup.add().inputs[name].input_data_file = name
+    leave_out(config, FRESHNESS.name)
+    assert [tensor.name for tensor in config.input] == ["query"]
+    assert [list(sample.inputs) for sample in config.model_warmup] == [["query"], []]
 
 
 def test_a_gpu_is_seen_by_its_device(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from trireme_runtime.arrays import Pairs, contains, pairs_of_rows, stable_partition
 from trireme_runtime.artifacts import load_stage, save_stage
-from trireme_runtime.features.freshness import feature_age
+from trireme_runtime.features.freshness import SNAPSHOT, feature_age
 from trireme_runtime.features.seen import SeenItems
 from trireme_runtime.native.tables import Tables
 from trireme_runtime.select import descending, flat
@@ -115,16 +115,16 @@ class Reranking:
         user_row: np.ndarray,
         history_index: np.ndarray,
         user_category: np.ndarray,
-        freshness: np.ndarray,
+        freshness: np.ndarray | None,
         candidate_index: np.ndarray,
         retrieval_score: np.ndarray,
         ranking_score: np.ndarray,
         excluded: Pairs | None = None,
     ) -> Slate:
         """Args: user_row int32 [batch, 1]; history_index int32 [batch, L]; user_category int32 [batch, F]; freshness float32
-        [batch, 1], see ``Features``; candidate_index int32, retrieval_score and ranking_score float32 [batch, C]; excluded: what
-        the requests exclude. Candidates are items that the user has neither seen nor excluded; retrieval scores of NaN say that
-        the query was no vector."""
+        [batch, 1], see ``Features``, None where all features are the bundle's; candidate_index int32, retrieval_score and
+        ranking_score float32 [batch, C]; excluded: what the requests exclude. Candidates are items that the user has neither
+        seen nor excluded; retrieval scores of NaN say that the query was no vector."""
         index, score, rung, reason = self._order(history_index, candidate_index, retrieval_score, ranking_score)
         short = np.flatnonzero(index[:, -1] < 0)
         if short.size:
@@ -233,8 +233,10 @@ class Reranking:
         )
 
 
-def tell_freshness(freshness: np.ndarray, rung: np.ndarray, reason: np.ndarray) -> np.ndarray:
+def tell_freshness(freshness: np.ndarray | None, rung: np.ndarray, reason: np.ndarray) -> np.ndarray:
     """Returns ``Slate.feature_age_s``, and makes FEATURES_STALE the reason, in place, of complete lists that are."""
+    if freshness is None:
+        return np.full(rung.shape, SNAPSHOT, np.float32)
     age, is_stale = feature_age(freshness)
     if is_stale.any():
         reason[is_stale & (rung == FULL)] = FEATURES_STALE

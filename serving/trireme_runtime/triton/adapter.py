@@ -118,6 +118,8 @@ class Adapter:
             if tensor.optional
         }
         self._names = [tensor.name for tensor in chain.signature.inputs]
+        # A server without a feature store takes `freshness` out of the configs.
+        self._inputs = [tensor for tensor in chain.signature.inputs if tensor.name in self._widths]
         self._note = note
         self._tracer = tracer
         self._deadlines = deadlines
@@ -198,7 +200,7 @@ class Adapter:
 
     def _read(self, request: Any) -> dict[str, np.ndarray]:
         inputs = {}
-        for tensor in self._signature.inputs:
+        for tensor in self._inputs:
             value = self._backend.get_input_tensor_by_name(request, tensor.name)
             if value is not None:
                 inputs[tensor.name] = self._checked(tensor, value.as_numpy())
