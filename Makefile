@@ -19,8 +19,11 @@ $(READY): pyproject.toml client/pyproject.toml requirements.lock hatch_build.py 
 demo: $(READY)
 	$(BIN)/trireme demo
 
-# Everything; what needs no server first, then what mostly waits, two files at a time. The rest measures, or shares one server.
-WAITING := tests/contract tests/e2e/test_monitoring.py tests/e2e/test_server.py tests/e2e/test_tracing.py
+# Everything; what needs no server first, then two files at a time of what no other program on the machine can disturb: files that
+# neither measure nor hold an answer to a time. The others run alone, as does every file that is not named here.
+BESIDE_OTHERS := answers bad_requests commands fresh_features gpu_target hangs healing ingest ingest_commands monitoring \
+    own_modules parity replicas server stand_ins tls tracing tracker
+WAITING := tests/contract $(BESIDE_OTHERS:%=tests/e2e/test_%.py)
 test: test-unit debian-packages
 	$(BIN)/python -m pytest $(WAITING) -n 2 --dist loadfile --cov --cov-append --cov-report=
 	$(BIN)/python -m pytest tests/e2e $(WAITING:%=--ignore %) --cov --cov-append --cov-report=

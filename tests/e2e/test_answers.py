@@ -46,7 +46,7 @@ def test_one_user_at_a_time_as_offline(served: Served, funnel: Funnel, plan: str
     users = served.dataset.test.user_id[:USERS]
     assert users.size >= 200
     expected = funnel(users[:, None])
-    with Client(served.url, model=plan) as client:
+    with Client(served.url, model=plan, timeout=30) as client:
         k = client.model_info().list_length
         for row, user in enumerate(users.tolist()):
             answer = client.recommend(user, k)
@@ -106,7 +106,7 @@ def test_what_was_learned_beats_popularity(served: Served) -> None:
 class TestKindsOfUsers:
     @pytest.fixture
     def client(self, served: Served, plan: str) -> Client:
-        with Client(served.url, model=plan) as client:
+        with Client(served.url, model=plan, timeout=30) as client:
             yield client
 
     def test_no_seen_item_comes_back(self, served: Served, client: Client) -> None:

@@ -186,7 +186,7 @@ def test_a_malformed_request_gets_a_telling_error(
         stub.ModelInfer(request, timeout=10)
     assert raised.value.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
     assert (words if isinstance(words, str) else words[plan]) in raised.value.details()
-    with Client(served.url, model=plan) as client:
+    with Client(served.url, model=plan, timeout=30) as client:
         assert len(client.recommend(int(served.dataset.test.user_id[0]), 10)) == 10
 
 
