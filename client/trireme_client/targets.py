@@ -161,6 +161,11 @@ class Targets:
         if idle:
             on_idle()
 
+    def check_open(self) -> None:
+        """Raises ClosedError if the client is closed."""
+        if self.closing:
+            raise ClosedError(f"{self._owner()} cannot be used any more: make a new client")
+
     def begin(self, timeout: Limit, each_rpc: bool = False) -> Call:
         """Begins a call; ``end`` follows.
 
@@ -173,8 +178,7 @@ class Targets:
         """
         self.budget.called()
         with self._lock:
-            if self.closing:
-                raise ClosedError(f"{self._owner()} cannot be used any more: make a new client")
+            self.check_open()
             self._in_progress += 1
             target = self.all[0] if len(self.all) == 1 else self._choose(())
             target.calls += 1

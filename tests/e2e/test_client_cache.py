@@ -181,7 +181,7 @@ def test_a_new_bundle_ends_all_answers(shop: Shop) -> None:
         client.recommend(one, 5)
         assert client.recommend(one, 5).model_version == "1"
         export_bundle(shop.served.checkpoint, shop.repository, "fused")
-        operator.load_model("recommend", headers={ADMIN_HEADER: CLOSED.key})
+        operator.load_model("recommend", headers={f"triton-grpc-protocol-{ADMIN_HEADER}": CLOSED.key})
         assert client.recommend(two, 5).model_version == "2"
         answer = client.recommend(one, 5)
         assert (answer.model_version, answer.age_s) == ("2", 0)

@@ -29,6 +29,7 @@ from tests.support.callers import WAIT, Tasks, Threads, until
 from tests.support.fake_triton import BATCH, FakeTriton, running
 from trireme_client import (
     AsyncClient,
+    Cache,
     Client,
     Coalescing,
     ConnectError,
@@ -479,3 +480,12 @@ def test_the_names_are_those_of_the_conventions() -> None:
     ):
         for name in names:
             assert getattr(spans, name) == getattr(module, name)
+
+
+def test_hits_of_a_cache_are_told_from_misses(kind: Callable[..., Any]) -> None:
+    watched = Watched()
+    with running(FakeTriton()) as url, asking(kind, url, watched, cache=Cache()) as callers:
+        for _ in range(3):
+            callers.ask(7).result(WAIT)
+    assert [span.attributes["trireme.cache"] for span in watched.spans("recommend")] == ["miss", "hit", "hit"]
+    assert {point.attributes["trireme.cache"]: point.count for point in watched.durations()} == {"miss": 1, "hit": 2}

@@ -100,8 +100,7 @@ class AnswerCache:
             ClosedError: the client is closed.
             ValidationError: ``timeout`` is no time limit.
         """
-        if self._targets.closing:
-            raise ClosedError("the client is closed: make a new one")
+        self._targets.check_open()
         if not isinstance(timeout, EllipsisType):
             with suppress(TimeoutError):
                 check_time_left(timeout)
