@@ -26,6 +26,7 @@ from .ledger import CallLedger
 from .model import ModelInfo
 from .options import Coalescing, Timeout
 from .recommendations import Reason, Recommendation, Recommendations, Rung
+from .request_log import RequestLog
 from .requests import ANONYMOUS, Request
 from .sync_client import Client
 from .targets import TargetState
@@ -55,6 +56,7 @@ __all__ = [
     "Recommendation",
     "Recommendations",
     "Request",
+    "RequestLog",
     "Rung",
     "ServerError",
     "TargetState",

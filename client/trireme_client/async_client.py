@@ -51,6 +51,8 @@ class AsyncClient(BaseClient):
         """See ``Client.recommend``."""
         with self._recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude, background)
+            if self._request_log is not None:
+                self._request_log.note(request)
             recorder.ended("validate")
             try:
                 if self._cache is None:
@@ -148,7 +150,7 @@ class AsyncClient(BaseClient):
     ) -> list[Any]:
         """See ``Client.recommend_many``."""
         with self._recorders.recommend_many() as recorder:
-            many = Many(check_requests(requests, return_errors), self._cache)
+            many = Many(self._noted(check_requests(requests, return_errors)), self._cache)
             keeps_errors = return_errors or self._falls_back
             try:
                 await self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout)

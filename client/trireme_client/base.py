@@ -8,6 +8,7 @@ from typing import Any
 
 from .cache.answers import AnswerCache
 from .cache.options import Cache, check_cache
+from .errors import ValidationError
 from .fallback import popular_instead, reason_of
 from .hedging import Hedging, check_hedge
 from .options import (
@@ -20,11 +21,14 @@ from .options import (
 )
 from .recommendations import Recommendations
 from .recorder import Recorder, Recorders
+from .request_log import RequestLog, check_request_log
 from .requests import CheckedRequest, check_flag
 from .session import Limit
 from .targets import Call, Target, Targets, TargetState
 from .telemetry import Telemetry
 from .tls import TLS
+
+Checked = CheckedRequest | ValidationError
 
 
 class BaseClient:
@@ -50,6 +54,7 @@ class BaseClient:
         fallback: bool = False,
         hedge: Hedging | None = None,
         cache: Cache | None = None,
+        request_log: RequestLog | None = None,
     ) -> None:
         options = {
             "model": model,
@@ -67,6 +72,7 @@ class BaseClient:
         targets = [self._target(one, checked, options) for one in check_urls(url)]
         self._targets = Targets(targets, Timeout.of(timeout), self.__repr__)
         self._hedges = check_hedge(hedge, len(targets))
+        self._request_log = check_request_log(request_log)
         kept = check_cache(cache)
         self._cache = None if kept is None else self._cache_type(kept, self._targets)
 
@@ -99,6 +105,14 @@ class BaseClient:
         """The answers that are kept: ``counts`` of what became of calls, and ``forget`` for users; None without a cache."""
         cache: AnswerCache | None = self._cache
         return cache
+
+    def _noted(self, requests: list[Checked]) -> list[Checked]:
+        """Returns checked requests, which the log notes, and the errors of others, as they are."""
+        if self._request_log is not None:
+            for request in requests:
+                if isinstance(request, CheckedRequest):
+                    self._request_log.note(request)
+        return requests
 
     @property
     def _recorders(self) -> Recorders:

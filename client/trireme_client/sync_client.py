@@ -52,6 +52,7 @@ class Client(BaseClient):
             rung POPULAR, reason DEADLINE, OVERLOAD or FAULT. Without it, or before they are known, the call raises its error.
         hedge: asks a second server as well if the first is slow to answer; needs several urls.
         cache: keeps complete answers, and gives them to equal calls; None asks the server every time.
+        request_log: notes who asks and when in a file, for `trireme perf cache`.
 
     Raises:
         ValidationError: an argument is wrong.
@@ -85,6 +86,8 @@ class Client(BaseClient):
         """
         with self._recorders.recommend(ledger) as recorder:
             request = check_arguments(user_id, k, history, exclude, background)
+            if self._request_log is not None:
+                self._request_log.note(request)
             recorder.ended("validate")
             try:
                 if self._cache is None:
@@ -200,7 +203,7 @@ class Client(BaseClient):
             TriremeError: any other failure (see ``errors``).
         """
         with self._recorders.recommend_many() as recorder:
-            many = Many(check_requests(requests, return_errors), self._cache)
+            many = Many(self._noted(check_requests(requests, return_errors)), self._cache)
             keeps_errors = return_errors or self._falls_back
             try:
                 self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout)
