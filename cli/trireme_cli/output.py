@@ -24,6 +24,7 @@ __all__ = [
     "finish",
     "results",
     "warn",
+    "write_json",
 ]
 
 #: Progress and remarks; standard output belongs to results.
@@ -74,6 +75,15 @@ def finish(result: dict[str, Any], as_json: bool, *tables: Table | str) -> None:
         return
     for table in tables:
         results.print(table)
+
+
+def write_json(result: dict[str, Any], file: Path) -> None:
+    """Writes a result to a file, indented. Raises CommandError if that cannot be done."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be written ({error.strerror})") from None
 
 
 def figures_table(title: str, rows: dict[str, dict[str, float]]) -> Table:

@@ -6,6 +6,7 @@ import typer
 
 from trireme_cli.perf.ab import ab
 from trireme_cli.perf.analyze import analyze
+from trireme_cli.perf.cache import cache
 from trireme_cli.perf.features import features
 from trireme_cli.perf.freshness import freshness
 from trireme_cli.perf.goodput import goodput
@@ -18,8 +19,8 @@ __all__ = ["perf"]
 
 perf = typer.Typer(
     help="Measure: goodput (the highest rate within the SLO), overload, experiments, the limit, perf_analyzer sweeps, memory, "
-    "reads of a feature store, freshness.",
+    "reads of a feature store, freshness, what a cache would bring.",
     no_args_is_help=True,
 )
-for command in (goodput, overload, ab, limit, sweep, analyze, memory, features, freshness):
+for command in (goodput, overload, ab, limit, sweep, analyze, memory, features, freshness, cache):
     perf.command()(command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trireme_cli.output import REPOSITORY, CommandError, Json, allowed, finish
+from trireme_cli.output import REPOSITORY, CommandError, Json, allowed, finish, write_json
 from trireme_cli.perf.tables import figures, interval, number, tell
 
 __all__ = ["overload", "overload_tables"]
@@ -76,7 +75,7 @@ def overload(
     except asyncio.CancelledError:
         raise CommandError("stopped in the first round; there are no figures") from None
     if save:
-        _write(result, save)
+        write_json(result, save)
     if plot:
         write_plot(result, plot)
     shown = {name: value for name, value in result.items() if name != "turns"}
@@ -136,11 +135,3 @@ def _remarks(result: dict[str, Any]) -> Iterator[str]:
 
 def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
-
-
-def _write(result: dict[str, Any], file: Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise CommandError(f"{file}: cannot be written ({error.strerror})") from None
