@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,6 +15,15 @@ from trireme_runtime.features.record import ABSENT, CORRUPT, FRESH, RecordLayout
 
 LENGTH = 5
 LAYOUT = RecordLayout(LENGTH, 2, 3)
+
+
+def in_numpy(layout: RecordLayout = LAYOUT) -> RecordLayout:
+    """The same layout where no library was compiled."""
+    with patch("trireme_runtime.features.record.library", return_value=None):
+        return RecordLayout(layout.history, *(layout.dtype[name].shape[0] for name in ("category", "number")))
+
+
+BOTH = pytest.mark.parametrize("layout", [LAYOUT, in_numpy()], ids=["C", "NumPy"])
 
 EVENTS = st.lists(st.integers(0, 9), max_size=LENGTH).map(lambda items: [(item, at) for at, item in enumerate(items)])
 
@@ -73,14 +83,16 @@ def test_a_bundle_without_numbers_has_values_without_them() -> None:
     assert (state.tolist(), records["history"].tolist(), records["number"].shape) == ([FRESH], [padded(3)], (1, 0))
 
 
-def test_a_batch_is_decoded_with_the_state_of_each_user() -> None:
+@BOTH
+def test_a_batch_is_decoded_with_the_state_of_each_user(layout: RecordLayout) -> None:
     good = record((7, 1000), written_ms=5)
-    records, state = LAYOUT.decode([None, good.tobytes(), b"", good.tobytes()[:-1], good.tobytes()])
+    records, state = layout.decode([None, good.tobytes(), b"", good.tobytes()[:-1], good.tobytes()])
     assert state.tolist() == [ABSENT, FRESH, CORRUPT, CORRUPT, FRESH]
     assert records["history"].tolist() == [padded(), padded(7), padded(), padded(), padded(7)]
     assert records["written_ms"].tolist() == [0, 5, 0, 0, 5]
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -95,13 +107,14 @@ def test_a_batch_is_decoded_with_the_state_of_each_user() -> None:
         ("category", [0, -1]),
         ("number", [0, np.nan, 0]),
         ("number", [0, np.inf, 0]),
+        ("number", [-np.inf, 0, 0]),
     ],
 )
-def test_a_value_with_what_the_layout_does_not_allow_is_corrupt(field: str, value: Any) -> None:
+def test_a_value_with_what_the_layout_does_not_allow_is_corrupt(layout: RecordLayout, field: str, value: Any) -> None:
     good = record((7, 1000), (9, 2000), written_ms=5, encoding=1)
     bad = good.copy()
     bad[field] = value
-    records, state = LAYOUT.decode([good.tobytes(), bad.tobytes()])
+    records, state = layout.decode([good.tobytes(), bad.tobytes()])
     assert state.tolist() == [FRESH, CORRUPT]
     assert records[:1].tobytes() == good.tobytes()
     assert records[1:].tobytes() == LAYOUT.empty(1).tobytes()
@@ -115,6 +128,26 @@ def test_no_bytes_break_a_batch(values: list[Any], noise: bytes) -> None:
     for row, value in enumerate(values):
         assert state[row] == (ABSENT if value is None else FRESH if isinstance(value, list) else CORRUPT)
     assert state[-1] == CORRUPT
+
+
+@given(st.lists(st.tuples(st.integers(0, 135), st.sampled_from([0, 1, 0x7F, 0x80, 0xFF])), max_size=3))
+def test_c_and_numpy_tell_the_same_values_from_corrupt_ones(changes: list[tuple[int, int]]) -> None:
+    value = bytearray(record((7, 1000), (9, 2000), written_ms=5, encoding=1, category=[1, 2]).tobytes())
+    for place, byte in changes:
+        value[place] = byte
+    (records, state), (other, expected) = (each.decode([bytes(value)]) for each in (LAYOUT, in_numpy()))
+    assert state.tolist() == expected.tolist()
+    assert records.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("sizes", [(0, 0, 0), (1, 0, 0), (0, 1, 1), (9, 3, 0), (100, 25, 25)])
+def test_layouts_of_any_size_are_read(sizes: tuple[int, int, int]) -> None:
+    layout = RecordLayout(*sizes)
+    value = layout.empty(1).tobytes()
+    for each in (layout, in_numpy(layout)):
+        assert each.decode([value] * 3)[1].tolist() == [FRESH] * 3
+        assert each.decode([value, b"\0" * len(value)])[1].tolist() == [FRESH, CORRUPT]
+        assert each.decode([])[1].tolist() == []
 
 
 @pytest.mark.parametrize(
