@@ -18,6 +18,7 @@ from trireme_cli.output import fail
 from trireme_cli.perf import perf
 from trireme_cli.plans import plans
 from trireme_cli.recommend import recommend
+from trireme_cli.replay import replay
 from trireme_cli.rollback import rollback
 from trireme_cli.serve import serve
 from trireme_cli.train import train
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, export, rollback, serve, recommend, evaluate, ledger, console, chaos, demo):
+for command in (train, export, rollback, serve, recommend, evaluate, replay, ledger, console, chaos, demo):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(plans, name="plans")

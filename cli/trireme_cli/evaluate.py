@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trireme_export.data import Dataset, EvaluationSet
     from trireme_export.evaluation.funnel import Ask
 
-__all__ = ["evaluate", "evaluation", "evaluation_tables", "open_evaluation", "served"]
+__all__ = ["check_origin", "evaluate", "evaluation", "evaluation_tables", "open_evaluation", "served"]
 
 #: Entries of the result that are not figures of the known users.
 NO_FIGURES = ("data", "anonymous", "history_only", "settings", "left_out")
@@ -160,7 +160,7 @@ def evaluation(
         CommandError: the server's bundle is not that of the checkpoint, or nobody can be evaluated.
     """
     if url is not None:
-        _check_origin(url, model, tls, checkpoint.origin)
+        check_origin(url, model, checkpoint.origin, tls)
     users = {"known": dataset.test, "anonymous": dataset.test.anonymous()}
     if dataset.holdout is not None:
         users["history_only"] = dataset.holdout
@@ -181,7 +181,7 @@ def _add_baselines(
     return {"settings": {name: dict(one.settings) for name, one in found.fitted.items()}, "left_out": found.left_out}
 
 
-def _check_origin(url: str, model: str, tls: TLS | None, expected: dict[str, Any]) -> None:
+def check_origin(url: str, model: str, expected: dict[str, Any], tls: TLS | None = None) -> None:
     """Raises CommandError where the bundle at the server was exported from something else than ``Checkpoint.origin``."""
     from tritonclient import grpc
     from tritonclient.utils import InferenceServerException

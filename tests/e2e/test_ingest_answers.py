@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -70,3 +71,20 @@ def test_freshness_is_measured(shop: Shop) -> None:
     assert (result["rate"], result["events"]) == (200, 400)
     assert result["probes"] >= 1
     assert 0 < result["p50_ms"] <= result["max_ms"]
+
+
+def test_replayed_users_get_the_lists_of_the_offline_models(served: Served, tmp_path: Path) -> None:
+    served.checkpoint.save(tmp_path / "checkpoint")
+    places = {"data": served.data, "checkpoint": tmp_path / "checkpoint", "repository": served.repository}
+    command = ["replay", *(word for name, place in places.items() for word in (f"--{name}", str(place))), "--json"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.exception
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["all"]["moments"] > result["later"]["moments"] > 0
+    found = result["served"]
+    assert (found["model"], found["users"]) == ("recommend", 100)
+    assert found["moments"] > found["users"]
+    assert found["same"] > 0.99
+    assert found["served"] == pytest.approx(found["offline"], abs=1e-3)
+    # Lists that know nothing of the events would be others.
+    assert result["later"]["lists"]["fresh"] != result["later"]["lists"]["snapshot"]

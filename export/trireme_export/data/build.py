@@ -79,16 +79,20 @@ class _Assembly:
     items: Entities
 
     def dataset(self) -> Dataset:
-        parts, train = self.parts, self.train
-        offsets, train_items = csr(*train, self.user_ids.size)
+        train = self.train
+        train_offsets, train_items, train_times = self._by_user(self.parts.train)
+        test_offsets, test_items, test_times = self._by_user(self.parts.test & (self.row >= 0) & (self.index >= 0))
         features, segment = self.user_features, self.segment
         return Dataset(
             name=self.name,
             item_ids=self.item_ids,
             user_ids=self.user_ids,
-            train_offsets=offsets,
+            train_offsets=train_offsets,
             train_items=train_items,
-            train_times=parts.time[parts.train][np.argsort(train[0], kind="stable")],
+            train_times=train_times,
+            test_offsets=test_offsets,
+            test_items=test_items,
+            test_times=test_times,
             shared_clock=self.by == "time",
             users=_with_category(features),
             items=self.item_features,
@@ -142,6 +146,12 @@ class _Assembly:
     def row(self) -> np.ndarray:
         """int32 [n]: the user row of every positive, −1 where training does not know the user."""
         return lookup(self.user_ids, self.parts.user_id)
+
+    def _by_user(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns offsets, items and times of the ``chosen`` positives (bool [n], of known users and items), grouped by user."""
+        row = self.row[chosen]
+        offsets, items = csr(row, self.index[chosen], self.user_ids.size)
+        return offsets, items, self.parts.time[chosen][np.argsort(row, kind="stable")]
 
     @cached_property
     def train(self) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,12 @@ class Dataset:
     """int32 [P], item indices, oldest first within a user, repeats kept."""
     train_times: np.ndarray
     """int64 [P], rising within a user; equal for what was taken at once."""
+    test_offsets: np.ndarray
+    """int64 [U + 1]."""
+    test_items: np.ndarray
+    """int32 [test_offsets[-1]]: what the users took in the test part, of items that training knows; as ``train_items``."""
+    test_times: np.ndarray
+    """int64 [test_offsets[-1]], as ``train_times``."""
     shared_clock: bool
     """Whether the test is the end of the time of all users; otherwise it is the end of each user's own."""
     users: FeatureTable

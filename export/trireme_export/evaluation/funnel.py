@@ -20,7 +20,7 @@ from trireme_runtime.arrays import contains, lookup, ragged_rows, stable_partiti
 from trireme_runtime.select import top_columns
 from trireme_runtime.stages.reranking import Slate
 
-__all__ = ["Answering", "Ask", "offline_lists", "served_lists"]
+__all__ = ["Answering", "Ask", "drop_past", "offline_lists", "served_lists"]
 
 CHUNK = 256
 #: Scores of items that are held at a time.
@@ -52,7 +52,7 @@ def offline_lists(
             ranking = ranker(query, *given, torch.from_numpy(index), torch.from_numpy(best)).numpy()
         order = np.argsort(-np.where(index >= 0, ranking, -np.inf), axis=1, kind="stable")
         parts.append(np.take_along_axis(index, order, axis=1)[:, :k])
-    return _drop_past(np.concatenate(parts), evaluation, tables.item_ids.size)
+    return drop_past(np.concatenate(parts), evaluation, tables.item_ids.size)
 
 
 def served_lists(ask: Ask, tables: Tables, evaluation: EvaluationSet) -> np.ndarray:
@@ -68,7 +68,7 @@ def served_lists(ask: Ask, tables: Tables, evaluation: EvaluationSet) -> np.ndar
             history, _, _ = _inputs(tables, evaluation, rows)
             answer = ask([-1] * rows.size, [tables.item_ids[row[row >= 0]] for row in history])
         parts.append(lookup(tables.item_ids, answer))
-    return _drop_past(np.concatenate(parts), evaluation, tables.item_ids.size)
+    return drop_past(np.concatenate(parts), evaluation, tables.item_ids.size)
 
 
 def _inputs(tables: Tables, evaluation: EvaluationSet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -93,7 +93,8 @@ def _excluded(tables: Tables, evaluation: EvaluationSet, rows: np.ndarray, histo
     return mask
 
 
-def _drop_past(lists: np.ndarray, evaluation: EvaluationSet, catalogue_size: int) -> np.ndarray:
+def drop_past(lists: np.ndarray, evaluation: EvaluationSet, catalogue_size: int) -> np.ndarray:
+    """Returns ``lists`` (item indices int32 [E, K]) without the items of each user's past, which make room for what follows."""
     user = np.repeat(np.arange(evaluation.n_users), np.diff(evaluation.history_offsets))
     keep = (lists >= 0) & ~contains(user, evaluation.history_items, lists, catalogue_size)
     order = stable_partition(keep, lists.shape[1])

@@ -11,7 +11,7 @@ import numpy as np
 from trireme_export.data.evaluation_set import EvaluationSet
 from trireme_runtime.arrays import contains
 
-__all__ = ["METRICS", "evaluate_lists", "hits", "mean_metrics", "ndcg_at_k", "recall_at_k"]
+__all__ = ["METRICS", "evaluate_lists", "hits", "mean_metrics", "ndcg_at_k", "recall_at_k", "user_metrics"]
 
 METRICS = ("ndcg@10", "recall@20", "recall@200")
 #: Places that the last of them looks at.
@@ -97,13 +97,19 @@ def evaluate_lists(ranked: np.ndarray, evaluation: EvaluationSet, longest: int =
 
 
 def mean_metrics(hit: np.ndarray, relevant_count: np.ndarray, longest: int = LONGEST) -> dict[str, float]:
-    """Returns the means over users of ``METRICS``, given ``hit`` (bool [users, K]) and ``relevant_count`` (int [users]).
+    """Returns the means over users of what ``user_metrics`` returns."""
+    return {name: float(value.mean()) for name, value in user_metrics(hit, relevant_count, longest).items()}
+
+
+def user_metrics(hit: np.ndarray, relevant_count: np.ndarray, longest: int = LONGEST) -> dict[str, np.ndarray]:
+    """Returns ``METRICS`` of each user, float64 [users], given ``hit`` (bool [users, K]) and ``relevant_count`` (int [users]).
 
     No metric looks at more than ``longest`` places: where that is 40, there is recall@40 for recall@200.
     """
     values = {f"ndcg@{k}": ndcg_at_k(hit, relevant_count, k) for k in [min(10, longest)]}
-    values |= {f"recall@{k}": recall_at_k(hit, relevant_count, k) for k in (min(20, longest), min(LONGEST, longest))}
-    return {name: float(value.mean()) for name, value in values.items()}
+    return values | {
+        f"recall@{k}": recall_at_k(hit, relevant_count, k) for k in (min(20, longest), min(LONGEST, longest))
+    }
 
 
 def _checked(relevant_count: np.ndarray) -> np.ndarray:
