@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
+FEAST := .venv-feast
+FEAST_READY := $(FEAST)/.ready
 # The C library, which is compiled when the package is installed.
 NATIVE := serving/trireme_runtime/native
 
@@ -92,5 +94,11 @@ $(PEERS_READY): perf/peers/requirements.lock
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable client --editable .
 	touch $(PEERS_READY)
 
+# For `trireme perf features`.
+$(FEAST_READY): perf/peers/requirements-feast.lock
+	$(PYTHON) -m venv $(FEAST)
+	$(FEAST)/bin/python -m pip install --quiet --disable-pip-version-check -r perf/peers/requirements-feast.lock
+	touch $(FEAST_READY)
+
 clean:
-	rm -rf build $(VENV) $(PEERS) $(NATIVE)/*.so
+	rm -rf build $(VENV) $(PEERS) $(FEAST) $(NATIVE)/*.so
