@@ -31,6 +31,8 @@ def test_the_exported_names_are_pinned() -> None:
         [
             "ANONYMOUS",
             "AsyncClient",
+            "Cache",
+            "CacheCounts",
             "CallLedger",
             "Client",
             "ClosedError",
@@ -47,6 +49,7 @@ def test_the_exported_names_are_pinned() -> None:
             "Recommendation",
             "Recommendations",
             "Request",
+            "RequestLog",
             "Rung",
             "ServerError",
             "TargetState",
