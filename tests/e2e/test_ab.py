@@ -27,10 +27,10 @@ def run(*arguments: object) -> dict[str, Any]:
     return result
 
 
-def test_a_slow_stage_is_found(served: Served, tmp_path: Path) -> None:
-    slow = SlowStage(served.repository, tmp_path / "slow")
+def test_a_slow_stage_is_found(fused_repository: Path, tmp_path: Path) -> None:
+    slow = SlowStage(fused_repository, tmp_path / "slow")
     slow.set("ranking", ms=10)
-    result = run(f"{served.repository}:recommend_fused", f"{slow.repository}:recommend_fused", "--rate", 30)
+    result = run(f"{fused_repository}:recommend", f"{slow.repository}:recommend", "--rate", 30)
     assert result["verdict"] == "slower"
     p50 = result["latency_ms"]["p50"]
     assert 0 < p50["difference"]["low"] <= p50["difference"]["value"] <= p50["difference"]["high"]

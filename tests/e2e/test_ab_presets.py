@@ -120,9 +120,9 @@ def ab(*arguments: object) -> dict[str, Any]:
     [("ledger-off", (["without-ledger"], ["without-metrics"])), ("tracing-1", (None, ["traced=0.01"]))],
 )
 def test_what_being_watched_costs(
-    served: Served, quick: None, preset: str, options: tuple[list[str] | None, list[str]]
+    fused_repository: Path, quick: None, preset: str, options: tuple[list[str] | None, list[str]]
 ) -> None:
-    result = ab(f"{served.repository}:recommend_fused", "--preset", preset)
+    result = ab(f"{fused_repository}:recommend", "--preset", preset)
     assert (result["preset"], result["metric"], result["concurrency"]) == (preset, "server_cpu", 1)
     assert [result["variants"][name]["options"] for name in "ab"] == list(options)
     assert sum(result["repeats"].values()) == 1

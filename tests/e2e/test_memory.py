@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.e2e.conftest import Served
-from tests.e2e.test_commands import document, trireme
+from tests.support.commands import document, trireme, trireme_process
 from trireme_perf.host.memory import artifact_bytes
 from trireme_perf.memory import INSTANCES
 
@@ -37,7 +37,7 @@ def test_a_second_instance_shares_what_is_mapped(served: Served) -> None:
 def test_the_limit_of_made_up_catalogues(tmp_path: Path) -> None:
     sizes = ("--catalogue", 500, "--candidates", 20, "--history", 10, "--batch", 1, "--batch", 8, "--rounds", 2)
     folders = ("--out", tmp_path / "limit", "--keep", tmp_path / "kept")
-    result = document(trireme("perf", "limit", *sizes, *folders, "--json"))
+    result = document(trireme_process("perf", "limit", *sizes, *folders, "--json"))
     rows = result["axes"]["batch"]["rows"]
     assert [row["point"]["batch"] for row in rows] == [1, 8]
     assert all(row["recall"] > 0.9 for row in rows)

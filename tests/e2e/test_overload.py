@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.e2e.conftest import Served
 from trireme_cli.app import app
 from trireme_perf.overload import turn
 
@@ -16,13 +15,13 @@ SHORT = ["--rounds", "1", "--seconds", "1", "--processes", "2", "--json"]
 
 
 def test_command_draws_the_curve_of_plain_callers_and_of_the_client(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fused_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turn, "CAPACITY_S", 0.2)
     names = ["plain", "client_coalescing"]
     chosen = [f"--only={name}" for name in names] + ["--multiple=2", "--multiple=0.3"]
     files = [f"--save={tmp_path / 'overload.json'}", f"--plot={tmp_path / 'overload.png'}"]
-    done = CliRunner().invoke(app, ["perf", "overload", str(served.repository), *chosen, *files, *SHORT])
+    done = CliRunner().invoke(app, ["perf", "overload", str(fused_repository), *chosen, *files, *SHORT])
     assert done.exit_code == 0, (done.output, done.exception)
     result = json.loads(done.stdout.splitlines()[-1])
     assert list(result["contestants"]) == names
