@@ -26,13 +26,15 @@ demo: $(READY)
 BESIDE_OTHERS := answers bad_requests commands fresh_features gpu_target hangs healing ingest ingest_commands monitoring \
     own_modules parity replicas server stand_ins tls tracing tracker
 WAITING := tests/contract $(BESIDE_OTHERS:%=tests/e2e/test_%.py)
+# Threads of PyTorch wait for one another in a loop: where the other process has the other core, a training takes ten times as long.
+TWO_PROCESSES := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 test: test-unit debian-packages
-	$(BIN)/python -m pytest $(WAITING) -n 2 --dist loadfile --cov --cov-append --cov-report=
+	$(TWO_PROCESSES) $(WAITING) --dist loadfile --cov --cov-append --cov-report=
 	$(BIN)/python -m pytest tests/e2e $(WAITING:%=--ignore %) --cov --cov-append --cov-report=
 	$(BIN)/python -m tests.coverage_floors
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests/unit -n 2 --cov --cov-report=
+	$(TWO_PROCESSES) tests/unit --cov --cov-report=
 
 # Not of PyPI: the tests ask a real Prometheus and look at the console in a real browser.
 debian-packages:

@@ -26,6 +26,7 @@ PIPELINE = PipelineConfig.model_validate(
     {
         "data": {"holdout_users": 0.2},
         "training": {
+            "threads": 1,  # more wait for one another wherever other programs run, and it takes ten times as long
             "history_length": 20,
             "tower": {"dim": 32, "heads": 2, "hidden": 32, "max_epochs": 3, "batch_size": 128},
             "ranker": {"dim": 16, "hidden": 16, "history": 8, "heads": 2, "candidates": 40, "max_epochs": 2},
