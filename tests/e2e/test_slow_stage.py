@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import PLANS, Served
-from tests.e2e.test_commands import document, trireme
+from tests.support.commands import document, trireme
 from tests.support.published import wait_until_published
 from tests.support.serving import served_briefly
 from trireme_client import Client
