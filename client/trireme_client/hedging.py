@@ -16,10 +16,11 @@ from .retries import Budget
 # Latencies of the last calls that count, and how many there have to be; the percentile is taken anew after so many more.
 _WINDOW, _FEWEST, _EVERY = 500, 50, 25
 
-_PERCENTILE = 0.95
+# The share of the budget that calls use up which are slow without a fault. The rest is kept for when a server stalls.
+_SHARE_WHEN_CALM = 0.5
 
 # Second RPCs beyond the share of the calls: a server that stalls holds up more than a share of the calls of that moment.
-_BURST = 20.0
+_BURST = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,9 @@ class Hedging:
     """Asks a second server as well if the first has not answered; the first answer counts.
 
     Attributes:
-        after: seconds until then; None for the 95th percentile of the last calls.
-        budget: the share of calls for which that may be done, beyond 20 at first: above 0, at most 1.
+        after: seconds until then; None for the percentile of the last calls that half of the budget is enough for: the 99th for
+            the default.
+        budget: the share of calls for which that may be done, beyond 100 at first: above 0, at most 1.
     """
 
     after: float | None = None
@@ -47,6 +49,7 @@ class Hedges:
     def __init__(self, options: Hedging) -> None:
         self._after = options.after
         self._budget = Budget(options.budget, first=_BURST, most=_BURST)
+        self._quantile = 1 - _SHARE_WHEN_CALM * options.budget
         self._lock = threading.Lock()
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
         self._new = 0
@@ -70,7 +73,7 @@ class Hedges:
             self._new += 1
             if self._new >= _EVERY and len(self._latencies) >= _FEWEST:
                 self._new = 0
-                self._percentile = sorted(self._latencies)[int(_PERCENTILE * len(self._latencies))]
+                self._percentile = sorted(self._latencies)[int(self._quantile * len(self._latencies))]
 
 
 def check_hedge(hedge: object, servers: int) -> Hedges | None:

@@ -39,8 +39,8 @@ OVERLOADS: Final = {
         "trireme perf overload --save docs/overload.json --plot docs/overload.png",
     ),
     "overload-million": (
-        "A made-up million of items",
-        "trireme perf limit --catalogue 1000000 --rounds 2 --keep build/million-checkpoint\n"
+        "A made-up million of items, 1,000 candidates",
+        "trireme perf limit --catalogue 1000000 --candidates 1000 --rounds 2 --keep build/million-checkpoint\n"
         "trireme export --checkpoint build/million-checkpoint/* --out build/million --waive-gate measurement\n"
         "trireme perf overload build/million --save docs/overload-million.json --plot docs/overload-million.png",
     ),

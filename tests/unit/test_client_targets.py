@@ -491,7 +491,7 @@ class TestHedges:
         assert hedges.delay() == 1.0
         for number in range(500):
             hedges.answered(number / 1000)
-        assert hedges.delay() == 0.475
+        assert hedges.delay() == 0.495
 
     def test_or_what_the_options_say(self) -> None:
         hedges = Hedges(Hedging(after=0.25))
@@ -500,10 +500,19 @@ class TestHedges:
 
     def test_within_a_budget(self) -> None:
         hedges = Hedges(Hedging(after=1, budget=0.5))
-        assert sum(hedges.take() for _ in range(30)) == 20
+        assert sum(hedges.take() for _ in range(130)) == 100
         for _ in range(4):
             hedges.delay()
         assert sum(hedges.take() for _ in range(30)) == 2
+
+    def test_what_is_slow_without_a_fault_leaves_the_budget_for_one(self) -> None:
+        hedges, rng = Hedges(Hedging()), random.Random(1)
+        for _ in range(20_000):
+            delay, latency = hedges.delay(), rng.expovariate(1.0)
+            if delay is not None and latency > delay:
+                assert hedges.take()
+            hedges.answered(latency)
+        assert sum(hedges.take() for _ in range(100)) > 90
 
     @pytest.mark.parametrize("options", [{"after": 0}, {"budget": 0}, {"budget": 1.5}, {"budget": True}])
     def test_the_options_are_checked(self, options: dict[str, Any]) -> None:
