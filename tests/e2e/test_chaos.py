@@ -24,6 +24,7 @@ RUNS: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "kill-stub": (6, {}, {"available": 0.9, "deaths": 1}),  # now and then, the whole server has to be started again
     "kill-server": (10, {}, {"available": 0.9, "deaths": 0}),
     "impatient": (4, {"calls": 200}, {"available": 0.9}),
+    "background-flood": (4, {"times": 2}, {"available": 0.9, "deaths": 0}),
     "overload-5x": (4, {}, {"available": 0.9, "deaths": 0}),
     "slow-stage": (4, {"ms": 50}, {"available": 0.9, "deaths": 0}),
     "hostile": (6, {"requests": 1000}, {"available": 0.9, "deaths": 0, "reached": 0.2}),
@@ -44,7 +45,7 @@ FIELDS = ("name", "found", "allowed", "ok")
 @pytest.fixture(autouse=True)
 def few_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them is asked for before the load."""
-    monkeypatch.setattr("trireme_perf.chaos.run.USERS", 100)
+    monkeypatch.setattr("trireme_perf.chaos.staging.USERS", 100)
 
 
 def shortened(name: str, folder: Path) -> Path:

@@ -84,7 +84,7 @@ class _Run:
 
     def run(self) -> Outcome:
         scenario = self._scenario
-        rate = self._rate()
+        rate = self._scene.rate = self._rate()
         before = self._memory()
         with calling(self._tasks(rate)) as callers:
             start = time.monotonic() + LEAD_S

@@ -69,6 +69,10 @@ class Serving(Section):
     shared_memory_mb: int | None = Field(
         None, ge=16, description="size of a /dev/shm of its own, in a mount namespace of its own; needs root"
     )
+    disk_mb: int | None = Field(
+        None, ge=16, description="size of the disk for its log, a verbose one, and its temporary files; needs root"
+    )
+    memory_limit_gb: float | None = Field(None, gt=0, description="of all replicas together, as of `trireme serve`")
 
 
 class Fault(Section):

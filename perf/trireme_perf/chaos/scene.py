@@ -20,7 +20,8 @@ class Scene:
 
     original: the repository. repository: the copy that is served. model: the entry model that is asked. users: who ask.
     servers: all that serve the copy. core: the only one of the servers. slow: slows stages of the copy down, if
-    it was made for that. store: of features, if they are served with one. notes: what the action has to say.
+    it was made for that. store: of features, if they are served with one. rate: users/s that our clients ask for while all is
+    calm. notes: what the action has to say.
     """
 
     original: Path
@@ -32,6 +33,7 @@ class Scene:
     slow: SlowStage | None = None
     store: Store | None = None
     seed: int = 0
+    rate: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property

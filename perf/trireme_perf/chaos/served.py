@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +25,6 @@ INSTANCE = 8
 DEATH = re.compile(
     r"(replica \d+: )?(tritonserver \(process \d+\) (was killed|ended|is given up)|tritonserver did not come up again)"
 )
-#: Runs a program with a /dev/shm of its own, of so many MiB.
-OWN_SHARED_MEMORY = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
 
 
 @dataclass(frozen=True, order=True)
@@ -80,6 +79,8 @@ class Served:
     grpc: str
     http: str
     health: str
+    #: Where its log and its temporary files are, if that is a disk of its own.
+    disk: Path | None = None
 
     def tritonserver(self) -> int:
         """Raises: PerfError: it does not live."""
@@ -113,8 +114,11 @@ def serve(
     repository: Path,
     core: int,
     folder: Path,
+    *,
     replicas: int = 1,
     shared_memory_mb: int | None = None,
+    disk_mb: int | None = None,
+    memory_limit_gb: float | None = None,
     features: str | None = None,
 ) -> Iterator[Served]:
     """Serves a repository with ``trireme serve`` on one core until the block is left.
@@ -123,26 +127,39 @@ def serve(
         folder: is made, for its logs: what it says, and apart from that, tritonserver's.
         replicas: tritonservers on its gRPC port.
         shared_memory_mb: the size of a /dev/shm of its own; None for that of the machine.
+        disk_mb: the size of a disk of its own for its log, which is verbose then, and its temporary files; None for ``folder``.
+        memory_limit_gb: see `trireme serve`; None for its default.
         features: address of a feature store; None for none.
 
     Raises:
         StartError: it does not come up.
     """
-    folder.mkdir()
-    log = folder / "serve.log"
-    options = [f"--log={folder / 'tritonserver.log'}", f"--replicas={replicas}"]
+    log, disk = folder / "serve.log", folder / "disk"
+    disk.mkdir(parents=True)
+    options = [f"--log={disk / 'tritonserver.log'}", f"--replicas={replicas}"]
     options += [f"--features={features}"] if features else []
+    if memory_limit_gb is not None:
+        options.append(f"--memory-limit={memory_limit_gb}")
     command = serve_command(repository, options=tuple(options))
-    if shared_memory_mb is not None:
-        own = ("unshare", "--mount", "sh", "-c", OWN_SHARED_MEMORY, str(shared_memory_mb))
-        command = replace(command, arguments=(*own, *command.arguments))
+    if disk_mb is not None:
+        verbose = (*command.arguments, "--", "--log-verbose=1")
+        command = replace(command, arguments=verbose, environment={"TMPDIR": str(disk)})
+    mounts = {Path("/dev/shm"): shared_memory_mb, disk: disk_mb}
+    if own := {place: size for place, size in mounts.items() if size is not None}:
+        command = replace(command, arguments=(*_with_disks(own), *command.arguments))
     server = Server(command, core, log)
     try:
         grpc, http, health = (asyncio.run(ready_address(server, f"{name}_url")) for name in ("grpc", "http", "health"))
         with LogWatch(log) as said:
-            yield Served(server, said, grpc, _host_port(http), _host_port(health))
+            yield Served(server, said, grpc, _host_port(http), _host_port(health), disk if disk_mb else None)
     finally:
         server.stop()
+
+
+def _with_disks(sizes: Mapping[Path, int]) -> tuple[str, ...]:
+    """Returns what comes before a program so that it has disks of its own in these places, of so many MiB."""
+    mounts = [f"mount -t tmpfs -o size={size}m tmpfs {shlex.quote(str(place))}" for place, size in sizes.items()]
+    return ("unshare", "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh")
 
 
 def _host_port(url: str) -> str:

@@ -60,8 +60,16 @@ def stage(repository: Path, scenario: Scenario, place: Place, seed: int) -> Iter
             address = store.address
         servers = []
         for number in range(serving.servers):
-            folder = place.folder / f"server-{number}"
-            served = serve(copy, place.core, folder, serving.replicas, serving.shared_memory_mb, address)
+            served = serve(
+                copy,
+                place.core,
+                place.folder / f"server-{number}",
+                replicas=serving.replicas,
+                shared_memory_mb=serving.shared_memory_mb,
+                disk_mb=serving.disk_mb,
+                memory_limit_gb=serving.memory_limit_gb,
+                features=address,
+            )
             servers.append(stack.enter_context(served))
         judge = ask_expected(servers[0].grpc, model, copy, users)
         if store is not None:

@@ -14,9 +14,10 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from trireme_perf.chaos.actions.callers import impatient
+from trireme_perf.chaos.actions.callers import impatient, large_requests
 from trireme_perf.chaos.actions.connections import deadly_http, slow_connections
-from trireme_perf.chaos.actions.files import fill_shared_memory, overwrite_artifacts, truncate_artifacts
+from trireme_perf.chaos.actions.files import fill_disk, fill_shared_memory, overwrite_artifacts, truncate_artifacts
+from trireme_perf.chaos.actions.flood import background_flood
 from trireme_perf.chaos.actions.hostile import hostile
 from trireme_perf.chaos.actions.load import hog, slow_stage
 from trireme_perf.chaos.actions.processes import kill_server, kill_stub, stop_server, stop_stub
@@ -41,6 +42,8 @@ ACTIONS: Mapping[str, Callable[..., AbstractContextManager[None]]] = {
         kill_server,
         stop_server,
         impatient,
+        background_flood,
+        large_requests,
         hostile,
         slow_connections,
         deadly_http,
@@ -53,6 +56,7 @@ ACTIONS: Mapping[str, Callable[..., AbstractContextManager[None]]] = {
         kill_redis,
         slow_redis,
         kill_master,
+        fill_disk,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Faults of others who call the same server: plain clients that give up early."""
+"""Faults of others who call the same server: plain clients that give up early, or whose requests are very large."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from tritonclient.grpc import service_pb2
 from trireme_perf.chaos.actions.disturber import disturbing
 from trireme_perf.chaos.scene import Scene
 
-__all__ = ["INFER", "impatient", "message"]
+__all__ = ["INFER", "impatient", "large_requests", "message"]
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 LEAST_MS, MOST_MS = 1.0, 50.0
 IN_FLIGHT = 32
+LARGE_S, MEGABYTE = 30.0, 10**6
 
 
 @contextmanager
@@ -40,11 +41,23 @@ def impatient(
         yield
 
 
-def message(model: str, user: int) -> Any:
-    """Returns the request for one user."""
+@contextmanager
+def large_requests(
+    scene: Scene,
+    requests: Annotated[int, Field(ge=1)] = 100,
+    megabytes: Annotated[int, Field(ge=1, le=1000)] = 60,
+) -> Iterator[None]:
+    """Requests with a parameter of so many MB, at most so many, one after the other, each over a connection of its own; notes how
+    they end. tritonserver keeps most of the memory that one takes."""
+    with disturbing(scene, _large, scene.server.grpc, scene.model, scene.users[0], requests, megabytes):
+        yield
+
+
+def message(model: str, *users: int) -> Any:
+    """Returns the request for these users."""
     request = service_pb2.ModelInferRequest(model_name=model)
-    request.inputs.add(name="user_id", datatype="INT64", shape=(1, 1))
-    request.raw_input_contents.append(user.to_bytes(8, "little", signed=True))
+    request.inputs.add(name="user_id", datatype="INT64", shape=(len(users), 1))
+    request.raw_input_contents.append(b"".join(user.to_bytes(8, "little", signed=True) for user in users))
     return request
 
 
@@ -69,6 +82,23 @@ def _impatient(
         for _, call in flying:
             call.cancel()
             _count(call, counts)
+    return counts
+
+
+def _large(stop: Event, url: str, model: str, user: int, requests: int, megabytes: int) -> Counter[str]:
+    request, counts = message(model, user), Counter[str]()
+    request.parameters["padding"].string_param = "x" * (megabytes * MEGABYTE)
+    content = request.SerializeToString()
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    while not stop.is_set() and counts["calls"] < requests:
+        with grpc.insecure_channel(url, options=options) as channel:
+            try:
+                channel.unary_unary(INFER)(content, timeout=LARGE_S)
+                code = grpc.StatusCode.OK
+            except grpc.RpcError as error:
+                code = error.code()
+        counts["calls"] += 1
+        counts[code.name.lower()] += 1
     return counts
 
 

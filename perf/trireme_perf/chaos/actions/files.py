@@ -1,10 +1,10 @@
-"""Faults of what lies on disk: the files of the bundle, and the room in shared memory."""
+"""Faults of what lies on disk: the files of the bundle, and no room on a disk or in shared memory."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from trireme_perf.chaos.scene import Scene
 from trireme_perf.errors import PerfError
 
-__all__ = ["fill_shared_memory", "overwrite_artifacts", "truncate_artifacts"]
+__all__ = ["fill_disk", "fill_shared_memory", "overwrite_artifacts", "truncate_artifacts"]
 
 FILLING, BLOCK = "trireme-chaos-filling", 1 << 20
 
@@ -53,13 +53,30 @@ def fill_shared_memory(scene: Scene, left_kb: Annotated[int, Field(ge=0)] = 0) -
     own = Path(f"/proc/{scene.server.tritonserver()}/root/dev/shm")
     if own.stat().st_dev == Path("/dev/shm").stat().st_dev:
         raise PerfError("fill_shared_memory needs a server with a /dev/shm of its own: set serving.shared_memory_mb")
+    with _filled(scene, own, left_kb):
+        yield
+
+
+@contextmanager
+def fill_disk(scene: Scene, left_kb: Annotated[int, Field(ge=0)] = 0) -> Iterator[None]:
+    """Fills the disk of the server's log and temporary files, which has to be its own: ``disk_mb``; leaves room for ``left_kb``
+    KiB."""
+    disk = scene.server.disk
+    if disk is None:
+        raise PerfError("fill_disk needs a server with a disk of its own: set serving.disk_mb")
+    with _filled(scene, Path(f"/proc/{scene.server.tritonserver()}/root{disk}"), left_kb):
+        yield
+
+
+@contextmanager
+def _filled(scene: Scene, own: Path, left_kb: int) -> Iterator[None]:
     filling = own / FILLING
     free = shutil.disk_usage(own).free - left_kb * 1024
-    with filling.open("wb") as stream:
+    with filling.open("wb", buffering=0) as stream, suppress(OSError):  # somebody else may have taken the last of it
         for _ in range(max(0, free) // BLOCK):
             stream.write(bytes(BLOCK))
         stream.write(bytes(max(0, free) % BLOCK))
-    scene.note(filled_bytes=free)
+    scene.note(filled_bytes=filling.stat().st_size)
     try:
         yield
     finally:
