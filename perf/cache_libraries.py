@@ -82,16 +82,7 @@ def theine() -> tuple[Look, Write]:
 
     kept = import_module("theine").Cache(ENTRIES)
     ttl = timedelta(seconds=TTL_S)
-    missing = object()
-
-    def look(key: Any) -> Any:
-        found = kept.get(key, missing)
-        # Its versions return the value, or the value and whether it is there.
-        if isinstance(found, tuple):
-            return found[0] if found[1] else None
-        return None if found is missing else found
-
-    return look, lambda key, value: kept.set(key, value, ttl)
+    return lambda key: kept.get(key)[0], lambda key, value: kept.set(key, value, ttl)
 
 
 def moka() -> tuple[Look, Write]:
