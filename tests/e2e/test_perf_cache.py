@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from tests.e2e.conftest import Served
 from trireme_cli.app import app
+from trireme_client import ANONYMOUS, Request
+from trireme_perf.cache.funnel import LocalFunnel
 
 
 def test_command_predicts_measures_and_proposes(served: Served, tmp_path: Path) -> None:
@@ -28,3 +30,11 @@ def test_command_predicts_measures_and_proposes(served: Served, tmp_path: Path) 
     assert (counts["stale"], counts["shared"]) == (0, 0)
     assert counts["hits"] > 0
     assert abs(measured["hit_rate"]["predicted"] - counts["hits"] / measured["requests"]) < 0.15
+
+
+def test_answers_of_whom_nothing_is_known_are_told_from_others(served: Served) -> None:
+    tables = served.checkpoint.tables
+    user = int(tables.user_ids[(tables.history[:-1] >= 0).any(axis=1)][0])
+    item = int(tables.item_ids[0])
+    asked = [Request(user), Request(10**12), Request(ANONYMOUS, 10, (item,)), Request(ANONYMOUS)]
+    assert LocalFunnel(served.repository).negative(asked).tolist() == [False, True, False, True]

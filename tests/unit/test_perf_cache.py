@@ -18,6 +18,7 @@ from trireme_cli.perf.cache import cache_tables
 from trireme_client import ANONYMOUS, Request
 from trireme_client.cache.entries import CacheCounts
 from trireme_client.cache.options import Cache
+from trireme_export.perf_input import write_perf_input
 from trireme_perf.ab.blocks import Block
 from trireme_perf.cache.document import describe_replay, describe_traffic
 from trireme_perf.cache.events import Events, group_events, read_events
@@ -211,6 +212,15 @@ def test_a_forecast_has_both_policies_where_there_are_events() -> None:
 def test_exactly_one_source_of_traffic_is_allowed(given: dict[str, Any], named: str) -> None:
     with pytest.raises(PerfError, match=named):
         Source(**given)
+
+
+def test_traffic_is_made_up_or_read(tmp_path: Path) -> None:
+    write_perf_input(tmp_path, np.array([7, 8]))
+    made_up = Source(zipf=1.0, rate=10.0).read(tmp_path, 100)
+    assert (made_up.size, set(made_up.user_id.tolist())) == (100, {7, 8})
+    file = tmp_path / "requests.jsonl"
+    file.write_text('{"time": 1, "user": 9, "k": 5}\n')
+    assert Source(log=file).read(tmp_path, 100).requests == [Request(9, 5)]
 
 
 def document() -> dict[str, Any]:

@@ -41,7 +41,7 @@ def write_plot(document: Mapping[str, Any], file: Path) -> None:
         panels[2].set_axis_off()
     sizes = document["sizes"]
     panels[3].plot(*_columns(sizes, "max_entries", "hit_rate"), "o-", color=COLOURS[sizes[0]["invalidates"]], lw=1.8)
-    panels[3].set_ylim(bottom=0.0)
+    panels[3].set_ylim(0.0, 1.0)
     _dress(panels[3], f"answered from the cache, TTL {sizes[0]['ttl_s']:g} s", "answers kept at most (log)")
     handles = {
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
