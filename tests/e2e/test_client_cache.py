@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tritonclient.grpc as triton
 
 from tests.e2e.conftest import Served
 from tests.support.redis_server import RedisServer, redis_server
-from tests.support.serving import CLOSED, eventually, served_briefly
+from tests.support.serving import eventually, served_briefly
 from trireme_client import AsyncClient, Cache, Client, Rung
 from trireme_export.pipeline import export_bundle
 from trireme_ingest.events import Event
 from trireme_ingest.records import Records
 from trireme_runtime.bundle import read_manifest
 from trireme_runtime.features.record import RecordLayout
-from trireme_server.command import ADMIN_HEADER
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def shop(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     export_bundle(served.checkpoint, folder / "repository", "fused")
     with redis_server(tmp_path_factory.mktemp("redis")) as redis:
         store = f"{redis.url}?namespace=shop&timeout_ms=500"
-        with served_briefly(folder / "repository", features=store, access=CLOSED) as server:
+        with served_briefly(folder / "repository", features=store) as server:
             yield Shop(server.grpc_url, redis, served, folder / "repository")
 
 
@@ -173,17 +171,3 @@ def test_a_store_that_hangs_holds_nobody_up_for_long(shop: Shop) -> None:
             assert client.cache.counts.store_failures >= 5
         finally:
             shop.redis.thaw()
-
-
-def test_a_new_bundle_ends_all_answers(shop: Shop) -> None:
-    one, two = users(shop, 40, 2)
-    with shop.client() as client, triton.InferenceServerClient(shop.url) as operator:
-        client.recommend(one, 5)
-        assert client.recommend(one, 5).model_version == "1"
-        export_bundle(shop.served.checkpoint, shop.repository, "fused")
-        operator.load_model("recommend", headers={f"triton-grpc-protocol-{ADMIN_HEADER}": CLOSED.key})
-        # The version before answers a moment longer. Each of these calls is a new one to the cache.
-        assert eventually(lambda: client.recommend(two, 5, exclude=[time.monotonic_ns()]).model_version == "2")
-        answer = client.recommend(one, 5)
-        assert (answer.model_version, answer.age_s) == ("2", 0)
-        assert eventually(lambda: client.recommend(one, 5).age_s > 0)
