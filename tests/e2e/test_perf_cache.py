@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from tests.e2e.conftest import Served
 from trireme_cli.app import app
 from trireme_client import ANONYMOUS, Request
+from trireme_perf.cache import replay
 from trireme_perf.cache.funnel import LocalFunnel
 
 
-def test_command_predicts_measures_and_proposes(served: Served, tmp_path: Path) -> None:
+def test_command_predicts_measures_and_proposes(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "COST_TURNS", 2)
     files = [f"--save={tmp_path / 'cache.json'}", f"--plot={tmp_path / 'cache.png'}"]
     chosen = ["--data", str(served.data), "--requests=2000", "--rounds=10", "--ttl=600", "--json"]
     done = CliRunner().invoke(app, ["perf", "cache", str(served.repository), *chosen, *files])
