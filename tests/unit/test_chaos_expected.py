@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trireme_client import Reason, Recommendations, Rung
-from trireme_perf.chaos.expected import Expected, Judge
+from trireme_perf.chaos.expected import Expected, Judge, kept_wrongly
 
 POPULAR = np.array([7, 8, 9, 1, 2])
 ITEMS, SCORES = np.array([1, 2, 3, 4, 5]), np.array([5.0, 4.00001, 4.0, 3.0, 2.0], np.float32)
@@ -19,9 +19,12 @@ def answer(
     rung: Rung = Rung.FULL,
     version: str = "3",
     reason: Reason = Reason.NONE,
+    age_s: float = 0.0,
 ) -> Recommendations:
     given = scores or [float(SCORES[ITEMS.tolist().index(item)]) if item in ITEMS else 0.0 for item in items]
-    return Recommendations(41, np.array(items), np.array(given, np.float32), rung, reason, 0.0, "recommend", version)
+    return Recommendations(
+        41, np.array(items), np.array(given, np.float32), rung, reason, 0.0, "recommend", version, None, age_s
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,21 @@ def test_an_answer_without_what_the_user_did_lately_is_right_if_it_says_so(
     given: Recommendations, problem: str | None
 ) -> None:
     assert FRESH.problem(41, len(given.item_ids), given) == problem
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (answer([1, 2, 3]), None),
+        (answer([7, 8, 9], rung=Rung.POPULAR, reason=Reason.OVERLOAD), None),  # new
+        (answer([1, 2, 3], age_s=3.0), None),
+        (answer([1, 2, 3], age_s=3.1), "an answer that was kept for too long"),
+        (
+            answer([1, 2, 3], reason=Reason.FEATURES_STALE, age_s=1.0),
+            "an answer that was kept though it is less than complete",
+        ),
+        (answer([7, 8, 9], rung=Rung.POPULAR, age_s=1.0), "an answer that was kept though it is less than complete"),
+    ],
+)
+def test_what_a_cache_may_not_give(given: Recommendations, problem: str | None) -> None:
+    assert kept_wrongly(given, 3.0) == problem

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_client import AsyncClient, Coalescing, Hedging, Recommendations, TriremeError
-from trireme_perf.chaos.expected import Judge
+from trireme_client import AsyncClient, Cache, Coalescing, Hedging, Recommendations, TriremeError
+from trireme_perf.chaos.expected import Judge, kept_wrongly
 from trireme_perf.chaos.scenario import Load
 from trireme_perf.chaos.timeline import NO_ANSWER, Timeline
 from trireme_perf.errors import PerfError
@@ -83,7 +83,9 @@ def calling(tasks: Sequence[Task]) -> Iterator[Callers]:
 
 
 def measure_capacity(urls: Sequence[str], model: str, load: Load, users: Sequence[int], seed: int) -> float:
-    """Returns the users/s that a closed loop of ``CONCURRENCY`` callers reaches, with a client as those of the load."""
+    """Returns the users/s that a closed loop of ``CONCURRENCY`` callers reaches, with a client as those of the load, but that it
+    keeps no answers."""
+    load = load.model_copy(update={"cache_s": 0.0})
     mix = UserMix(np.array(users), np.random.default_rng(seed))
 
     async def measure() -> float:
@@ -118,6 +120,7 @@ def _client(urls: Sequence[str], model: str, load: Load) -> AsyncClient:
         timeout=load.timeout_ms / 1e3,
         coalescing=Coalescing() if load.coalescing else None,
         hedge=Hedging() if load.hedge else None,
+        cache=Cache(ttl_s=load.cache_s, stale_s=load.oldest_s - load.cache_s) if load.cache_s else None,
         fallback=True,
     )
 
@@ -184,7 +187,7 @@ class _Calls:
                 errors[outcome] += 1
                 continue
             rung[number], reason[number] = outcome.rung, outcome.reason
-            if problem := judge.problem(user, k, outcome):
+            if problem := judge.problem(user, k, outcome) or kept_wrongly(outcome, self._task.load.oldest_s):
                 problems[problem] += 1
                 wrong[number] = True
         return Timeline(self._due, latency_s, lag_s, rung, reason, wrong, dict(problems), dict(errors))

@@ -20,7 +20,7 @@ from trireme_perf.errors import PerfError
 from trireme_runtime.bundle import read_manifest
 from trireme_runtime.features.seen import SeenItems
 
-__all__ = ["Expected", "Judge", "ask_expected"]
+__all__ = ["Expected", "Judge", "ask_expected", "kept_wrongly"]
 
 #: Scores differ by rounding between batch sizes, so neighbours of nearly equal scores may change places.
 TOLERANCE = 1e-4
@@ -89,6 +89,15 @@ class Judge:
         close = np.allclose(answer.scores, own, rtol=TOLERANCE, atol=TOLERANCE)
         ordered = np.allclose(answer.scores, best, rtol=TOLERANCE, atol=TOLERANCE)
         return None if close and ordered else "other scores, or another order"
+
+
+def kept_wrongly(answer: Recommendations, oldest_s: float) -> str | None:
+    """Returns what is wrong with an answer because it comes from a cache, where none is older than ``oldest_s``; or None."""
+    if answer.age_s > oldest_s:
+        return "an answer that was kept for too long"
+    if answer.age_s and (answer.rung != Rung.FULL or answer.reason != Reason.NONE):
+        return "an answer that was kept though it is less than complete"
+    return None
 
 
 def ask_expected(

@@ -30,7 +30,17 @@ class Load(Section):
     hedge: bool = Field(
         False, description="whether a client asks a second server when the first is slow; needs two servers"
     )
+    cache_s: float = Field(
+        0.0,
+        ge=0,
+        description="seconds for which the clients keep answers, and half of it more while they ask anew; 0: none",
+    )
     k: int = Field(10, ge=1, le=1000, description="items per answer")
+
+    @property
+    def oldest_s(self) -> float:
+        """The age of an answer at most."""
+        return 1.5 * self.cache_s
 
     @model_validator(mode="after")
     def _leaves_time(self) -> Load:
