@@ -17,6 +17,7 @@ from trireme_cli.ledger import ledger
 from trireme_cli.output import fail
 from trireme_cli.perf import perf
 from trireme_cli.plans import plans
+from trireme_cli.precompute import precompute
 from trireme_cli.recommend import recommend
 from trireme_cli.replay import replay
 from trireme_cli.rollback import rollback
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, export, rollback, serve, recommend, evaluate, replay, ledger, console, chaos, demo):
+for command in (train, export, rollback, serve, recommend, evaluate, replay, precompute, ledger, console, chaos, demo):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(plans, name="plans")

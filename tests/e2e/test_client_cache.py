@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Served
+from tests.support.commands import document, trireme
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.serving import eventually, served_briefly
 from trireme_client import AsyncClient, Cache, Client, Rung
@@ -171,3 +173,35 @@ def test_a_store_that_hangs_holds_nobody_up_for_long(shop: Shop) -> None:
             assert client.cache.counts.store_failures >= 5
         finally:
             shop.redis.thaw()
+
+
+def test_answers_that_were_precomputed_are_found(shop: Shop, tmp_path: Path) -> None:
+    user, rare, other = users(shop, 18, 3)
+    lines = [(user, {}), (user, {}), (rare, {}), (-1, {"history": [1]}), (other, {"exclude": [2]})]
+    log = tmp_path / "requests.jsonl"
+    log.write_text("".join(json.dumps({"time": 1.0, "user": one, "k": 5, **more}) + "\n" for one, more in lines))
+    asked = ("--log", log, "--store", shop.address, "--url", shop.url, "--json")
+    once = ("precompute", *asked, "--requests", 1)  # what is less than complete, as on a busy machine, is not kept
+    assert eventually(lambda: document(trireme(*once)) == {"kept": 1, "refused": 0, "failed": 0})
+    with shop.client(store=shop.address) as client:
+        client.recommend(other, 5)  # from now on, the bundle is known
+        assert [client.recommend(one, 5).age_s > 0 for one in (user, rare)] == [True, False]
+        assert client.cache.counts.store_hits == 1
+    assert eventually(lambda: document(trireme("precompute", *asked))["kept"] == 2)
+    shop.takes(user, int(shop.served.checkpoint.tables.item_ids[0]))
+    with shop.client(store=shop.address) as client:
+        client.recommend(other, 5)
+        assert client.recommend(user, 5).age_s == 0
+
+
+def test_precompute_says_what_is_wrong(shop: Shop, tmp_path: Path) -> None:
+    log = tmp_path / "requests.jsonl"
+    log.write_text(json.dumps({"time": 1.0, "user": -1, "k": 5, "history": [1]}) + "\n")
+    asked = ("precompute", "--log", log, "--url", shop.url)
+    nobody = trireme(*asked, "--store", shop.address)
+    assert (nobody.returncode, "has no requests of known users" in nobody.stderr) == (1, True)
+    late = trireme(*asked, "--store", shop.address, "--ttl", 5, "--every", 5)
+    assert "--every is 5; allowed: less than --ttl, 5" in late.stderr
+    log.write_text(json.dumps({"time": 1.0, "user": 1, "k": 5}) + "\n")
+    away = trireme(*asked, "--store", "redis://127.0.0.1:1")
+    assert (away.returncode, "the store of precomputed answers cannot be used" in away.stderr) == (1, True)
