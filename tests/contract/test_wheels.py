@@ -87,7 +87,7 @@ def missing(installation: Installation, package: str) -> dict[str, str]:
 def test_the_client_alone(install: Install) -> None:
     installation = install("trireme-client")
     assert installation.distributions.isdisjoint({"trireme-recsys", "torch", "faiss-cpu", "opentelemetry-api"})
-    assert set(missing(installation, "trireme_client").values()) == {"opentelemetry"}
+    assert set(missing(installation, "trireme_client").values()) == {"opentelemetry", "redis"}
     with running(FakeTriton()) as url:
         assert installation.run(RECOMMEND, url) == "[700, 701, 702]\n"
 
@@ -95,14 +95,15 @@ def test_the_client_alone(install: Install) -> None:
 @pytest.mark.parametrize(
     ("requirement", "package", "incomplete"),
     [
-        ("trireme-client[telemetry]", "trireme_client", set()),
+        ("trireme-client[telemetry]", "trireme_client", {"trireme_client.cache"}),
+        ("trireme-client[telemetry,redis]", "trireme_client", set()),
         ("trireme-recsys[stages]", "trireme_runtime", {"trireme_runtime.triton", "trireme_runtime.features"}),
         ("trireme-recsys[stages,telemetry]", "trireme_runtime", {"trireme_runtime.features"}),
         ("trireme-recsys[stages,telemetry,redis]", "trireme_runtime", set()),
         ("trireme-recsys[server]", "trireme_server", set()),
         ("trireme-recsys[export]", "trireme_export", set()),
         ("trireme-recsys[ingest]", "trireme_ingest", set()),
-        ("trireme-recsys[perf]", "trireme_perf", {"trireme_perf.limit"}),
+        ("trireme-recsys[perf]", "trireme_perf", {"trireme_perf.limit", "trireme_perf.cache"}),
         ("trireme-recsys[perf,export]", "trireme_perf", set()),
         ("trireme-recsys[console]", "trireme_console", set()),
         ("trireme-recsys[server]", "trireme_cli", set()),
