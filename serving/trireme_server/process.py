@@ -40,7 +40,8 @@ from trireme_server.warmup import Warmup, read_samples, warm_up
 POLL_S = 0.05
 UNLOADING = "All models are stopped, unloading models"  # tritonserver, when no request waits in a queue
 LAST_BATCH_S, IDLE_POLL_S, SENT_S = 5.0, 0.002, 0.01
-START_TRIES = 3  # another process can take a port that we chose before the server listens on it
+START_TRIES = 3  # for what the next start may not meet, see `_lost_a_race`
+LOCK_FAILED = "boost::interprocess::lock_exception"  # seen of tritonserver 2.51, on a busy machine
 
 
 class TritonServer:
@@ -201,7 +202,7 @@ class TritonServer:
         if on_gpu and not binaries.is_embedded:
             check_plans(self.repository)
         try:
-            self._start_on_free_ports(binaries)
+            self._start_until_ready(binaries)
             if self._warm:
                 samples = read_samples(self.repository / PERF_INPUT)
                 self.warmup = warm_up(self.api, self.models, samples)
@@ -294,7 +295,7 @@ class TritonServer:
         """The last lines of the server's log; when it has become ready, only those since then."""
         return self._output.text() if self._output else ""
 
-    def _start_on_free_ports(self, binaries: Binaries) -> None:
+    def _start_until_ready(self, binaries: Binaries) -> None:
         for attempt in range(1, START_TRIES + 1):
             self._ports = choose_ports(
                 self.host, **self._asked, shares_grpc=self._shares_grpc, http_host=self.http_host
@@ -307,10 +308,15 @@ class TritonServer:
                 self._wait_until_ready()
                 return
             except StartError:
-                lost_port = 0 in self._asked.values() and "already in use" in self.log()
-                if not lost_port or attempt == START_TRIES:
+                if attempt == START_TRIES or not self._lost_a_race():
                     raise
                 self.stop()
+
+    def _lost_a_race(self) -> bool:
+        """Whether the next start may do better: another program took a port, or instances of tritonserver, which start at the same
+        time, fell over a lock that they share."""
+        log = self.log()
+        return (0 in self._asked.values() and "already in use" in log) or LOCK_FAILED in log
 
     def _launch(self, binaries: Binaries) -> None:
         """Starts the guardian, which starts the server; sets ``pid``."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
+from trireme_server import StartError, TritonServer
+from trireme_server.binaries import Binaries
 from trireme_server.healing import Healer
 from trireme_server.instances import link_repository
 from trireme_server.metrics import SupervisorMetrics
@@ -213,3 +216,44 @@ def test_an_instance_of_no_known_group_ends_the_server(world: World) -> None:
     healer = world.healer()
     world.end("c_0")
     assert healer.look() == "the stub of instance c_0 (process 9) has ended, and cannot be replaced alone"
+
+
+class Racing(TritonServer):
+    """Ends while it is starting, with one log after the other, and is ready once there are no more."""
+
+    def __init__(self, repository: Path, *logs: str) -> None:
+        super().__init__(repository, grpc_port=0, http_port=0, metrics_port=0)
+        self.logs, self.starts = list(logs), 0
+
+    def _launch(self, binaries: Binaries) -> None:
+        self.starts += 1
+
+    def _wait_until_ready(self) -> None:
+        if self.logs:
+            raise StartError(self.log())
+
+    def log(self) -> str:
+        return self.logs[0]
+
+    def stop(self) -> None:
+        self.logs.pop(0)
+
+
+ABORTED = "terminate called after throwing an instance of 'boost::interprocess::lock_exception'"
+
+
+@pytest.mark.parametrize(
+    ("logs", "starts"), [((), 1), ((ABORTED,), 2), (("failed to bind: Address already in use", ABORTED), 3)]
+)
+def test_a_start_that_lost_a_race_is_made_again(tmp_path: Path, logs: tuple[str, ...], starts: int) -> None:
+    server = Racing(tmp_path, *logs)
+    server._start_until_ready(MagicMock())
+    assert server.starts == starts
+
+
+@pytest.mark.parametrize(("logs", "starts"), [(("unknown model",), 1), ((ABORTED,) * 4, 3)])
+def test_any_other_start_that_fails_is_not(tmp_path: Path, logs: tuple[str, ...], starts: int) -> None:
+    server = Racing(tmp_path, *logs)
+    with pytest.raises(StartError, match=logs[0]):
+        server._start_until_ready(MagicMock())
+    assert server.starts == starts
