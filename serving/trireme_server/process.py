@@ -313,8 +313,8 @@ class TritonServer:
                 self.stop()
 
     def _lost_a_race(self) -> bool:
-        """Whether the next start may do better: another program took a port, or instances of tritonserver, which start at the same
-        time, fell over a lock that they share."""
+        """Whether the next start may do better: another program took a port, or instances of tritonserver, which start at the
+        same time, fell over a lock that they share."""
         log = self.log()
         return (0 in self._asked.values() and "already in use" in log) or LOCK_FAILED in log
 
