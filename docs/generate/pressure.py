@@ -64,12 +64,19 @@ def chaos_part(folder: Path) -> str:
         [f"{one['name']}{'' if one['verdict'] == 'passed' else ', ' + one['verdict']}", *_cells(one["figures"], CHAOS)]
         for one in measured["scenarios"]
     ]
+    missed = (
+        f"- {one['name']}: {check['text']}"
+        for one in measured["scenarios"]
+        for check in one["checks"]
+        if not check["ok"]
+    )
     requests = sum(one["phases"]["all"]["requests"] for one in measured["scenarios"])
     return page(
         "## Figures",
         "```bash\ntrireme chaos build/model_repository --save docs/chaos.json --plot docs/chaos.png\n```",
         f"The bundle of `make demo` on {measured['machine']}; {requests:,} requests in all; the first four columns in %.",
         table(["", *(heading for heading, *_ in CHAOS)], rows),
+        "\n".join(missed),
         "![What was answered over time in each scenario](../chaos.png)",
     )
 

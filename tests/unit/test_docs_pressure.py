@@ -29,8 +29,9 @@ def point(multiple: float, of_peak: float, counted: int = 2) -> dict[str, Any]:
 
 def test_a_scenario_is_a_row_with_its_verdict_unless_it_passed(tmp_path: Path) -> None:
     phases = {"all": {"requests": 1500}}
+    checks = [{"ok": True, "text": "wrong 0, allowed ≤ 0"}, {"ok": False, "text": "deaths 1, allowed ≤ 0"}]
     scenarios = [
-        {"name": name, "verdict": verdict, "figures": FIGURES, "phases": phases}
+        {"name": name, "verdict": verdict, "figures": FIGURES, "phases": phases, "checks": checks}
         for name, verdict in (("kill-server", "passed"), ("calm", "invalid"))
     ]
     (tmp_path / "chaos.json").write_text(json.dumps({"machine": "2 cores", "scenarios": scenarios}))
@@ -38,6 +39,8 @@ def test_a_scenario_is_a_row_with_its_verdict_unless_it_passed(tmp_path: Path) -
     assert "| kill-server | 99.95 | 100.00 | – | 92.92 | 0 | 0 | 1 | 0.1 | 2.9 |" in part
     assert "| calm, invalid |" in part
     assert "3,000 requests" in part
+    assert "- calm: deaths 1, allowed ≤ 0" in part
+    assert "wrong 0" not in part
 
 
 def test_loads_that_did_not_count_and_figures_that_nobody_has_are_left_out(tmp_path: Path) -> None:
