@@ -14,7 +14,7 @@ from trireme_cli.tls import TLSCa, TLSCert, TLSKey, client_tls
 
 if TYPE_CHECKING:
     from trireme_client import Request
-    from trireme_client.cache.precomputed import Precomputed
+    from trireme_client.precomputed import Precomputed
     from trireme_perf.cache.traffic import Traffic
 
 __all__ = ["most_frequent", "precompute"]
@@ -48,7 +48,7 @@ def precompute(
     other requests go first.
     """
     from trireme_client import Cache, Client
-    from trireme_client.cache.precomputed import Precomputer
+    from trireme_client.precomputed import Precomputer
     from trireme_perf.cache.log import read_request_log
 
     if every is not None and every >= ttl:

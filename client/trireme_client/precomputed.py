@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from ..errors import ConnectError, TriremeError, ValidationError
-from ..requests import Request, check_arguments
-from .options import Cache
-from .rules import is_final, key_of
-from .shared import Store
-
-if TYPE_CHECKING:
-    from ..sync_client import Client
+from .cache.options import Cache
+from .cache.rules import is_final, key_of
+from .cache.shared import Store
+from .errors import ConnectError, TriremeError, ValidationError
+from .requests import Request, check_arguments
+from .sync_client import Client
 
 # Requests between reading what is known of their users and writing their answers: an event in between makes an answer useless.
 _AT_ONCE = 64
