@@ -23,7 +23,7 @@ demo: $(READY)
 
 # Everything; what needs no server first, then two files at a time of what no other program on the machine can disturb: files that
 # neither measure nor hold an answer to a time. The others run alone, as does every file that is not named here.
-BESIDE_OTHERS := answers bad_requests commands fresh_features hangs healing ingest ingest_commands monitoring \
+BESIDE_OTHERS := answers bad_requests fresh_features hangs healing ingest ingest_commands monitoring \
     own_modules parity replicas server stand_ins tls tracing tracker
 WAITING := tests/contract $(BESIDE_OTHERS:%=tests/e2e/test_%.py)
 # Threads of PyTorch wait for one another in a loop: where the other process has the other core, a training takes ten times as long.
