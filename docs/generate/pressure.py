@@ -34,15 +34,12 @@ OVERLOAD: Final = (
 
 #: What was measured, and how, by the name of the files in docs/.
 OVERLOADS: Final = {
-    "overload": (
-        "The bundle of `make demo`",
-        "trireme perf overload --save docs/overload.json --plot docs/overload.png",
-    ),
     "overload-million": (
         "A made-up million of items, 1,000 candidates",
         "trireme perf limit --catalogue 1000000 --candidates 1000 --rounds 2 --keep build/million-checkpoint\n"
         "trireme export --checkpoint build/million-checkpoint/* --out build/million --waive-gate measurement\n"
-        "trireme perf overload build/million --save docs/overload-million.json --plot docs/overload-million.png",
+        "trireme perf overload build/million --only plain --only client_coalescing --multiple 1 --multiple 2 --multiple 5 \\\n"
+        "    --multiple 10 --rounds 2 --seconds 4 --save docs/overload-million.json --plot docs/overload-million.png",
     ),
 }
 

@@ -52,13 +52,13 @@ def test_loads_that_did_not_count_and_figures_that_nobody_has_are_left_out(tmp_p
         **{"machine": "2 cores", "rounds": 2},
         **{"deadline_ms": 100.0, "lag_p99_ms": 1.25, "contestants": {"client": contestant}},
     }
-    (tmp_path / "overload.json").write_text(json.dumps(measured))
+    (tmp_path / "overload-million.json").write_text(json.dumps(measured))
     part = overload_part(tmp_path)
     assert "`client`: capacity 1,234 users/s, ρ 0.09." in part
     assert "|  | ÷ peak | in time, % | failed, % | interval of ÷ peak |" in part
     assert "| 2× | 0.90 | 50.00 | 0.00 | 0.80 to 1.00 |" in part
     assert "10×" not in part
-    assert "(../overload.png)" in part
+    assert "(../overload-million.png)" in part
 
 
 def test_nothing_measured_leaves_the_page_as_it_is(tmp_path: Path) -> None:
