@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, allowed, finish
+from trireme_cli.output import REPOSITORY, CommandError, Json, Repository, allowed, finish, write_json
 from trireme_cli.perf.tables import figures, number, tell
 
 if TYPE_CHECKING:
@@ -63,12 +63,10 @@ def chaos(
 
 
 def _keep(result: dict[str, Any], outcomes: list[Outcome], save: Path | None, plot: Path | None) -> None:
-    import json
-
     from trireme_perf.chaos.plot import plot_outcomes
 
     if save:
-        save.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(result, save)
     if plot:
         plot_outcomes(outcomes, plot, machine=result["machine"])
 
