@@ -75,9 +75,9 @@ class AsyncClient(BaseClient):
 
     def _ask(self, request: CheckedRequest, recorder: Recorder, call: Call) -> Coroutine[Any, Any, Recommendations]:
         """Returns what awaits the answer of one try."""
-        delay = self._hedge_delay(recorder)
-        if delay is not None:
-            return self._hedged(request, recorder, call, delay)
+        hedges = self._hedges_for(recorder)
+        if hedges is not None:
+            return self._hedged(request, recorder, call, hedges.delay())
         return self._ask_at(call.target, request, recorder, call.timeout)
 
     def _ask_at(
@@ -105,7 +105,9 @@ class AsyncClient(BaseClient):
             except TriremeError as another:
                 error = another
 
-    async def _hedged(self, request: CheckedRequest, recorder: Recorder, call: Call, delay: float) -> Recommendations:
+    async def _hedged(
+        self, request: CheckedRequest, recorder: Recorder, call: Call, delay: float | None
+    ) -> Recommendations:
         """Returns the answer of one server, or of the faster one of two if the first takes longer than the delay."""
         began = time.monotonic()
 

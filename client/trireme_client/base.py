@@ -10,7 +10,7 @@ from .cache.answers import AnswerCache
 from .cache.options import Cache, check_cache
 from .errors import ValidationError
 from .fallback import popular_instead, reason_of
-from .hedging import Hedging, check_hedge
+from .hedging import Hedges, Hedging, check_hedge
 from .options import (
     DEFAULT_TIMEOUT,
     Coalescing,
@@ -119,16 +119,17 @@ class BaseClient:
         recorders: Recorders = self._targets.known.session.recorders
         return recorders
 
-    def _hedge_delay(self, recorder: Recorder) -> float | None:
-        """Returns the seconds after which a call is asked of a second server; None for never. A ledger is of one server."""
-        return None if self._hedges is None or recorder.wants_ledger else self._hedges.delay()
+    def _hedges_for(self, recorder: Recorder) -> Hedges | None:
+        """Returns what says when a call is asked of a second server; None if never. A ledger is of one server."""
+        return None if recorder.wants_ledger else self._hedges
 
-    def _second(self, call: Call, seconds: float) -> tuple[Target, Limit] | None:
+    def _second(self, call: Call, seconds: float | None) -> tuple[Target, Limit] | None:
         """Returns the second server of a call that has waited so long, and the time that is left; ``release`` it at the end.
 
         None if there is no other server that is asked now, or the budget is spent.
         """
         assert self._hedges is not None
+        assert seconds is not None
         target = self._targets.second(call.target)
         if target is None:
             return None

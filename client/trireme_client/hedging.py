@@ -56,7 +56,7 @@ class Hedges:
         self._percentile: float | None = None
 
     def delay(self) -> float | None:
-        """Returns the seconds after which a call that begins now is asked of a second server; None for never."""
+        """Returns the seconds after which a call that begins now is asked of a second server; None while that is not known."""
         self._budget.called()
         return self._percentile if self._after is None else self._after
 

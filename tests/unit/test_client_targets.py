@@ -533,6 +533,14 @@ class TestHedges:
         until(lambda: [target.outstanding for target in callers.client.targets] == [0, 0])
         assert all(fake.cancelled == 0 for fake in servers.fakes)
 
+    def test_what_is_slow_is_learned_from_the_calls(self, servers: Servers, made: Make) -> None:
+        callers = connected(made(servers.urls, hedge=Hedging(budget=1)))
+        assert [callers.ask(user).result(WAIT).user_id for user in range(60)] == list(range(60))
+        servers.fakes[0].hold()
+        assert [callers.ask(user).result(WAIT).user_id for user in range(30)] == list(range(30))
+        assert callers.client.targets[0].outstanding >= 1
+        servers.fakes[0].release()
+
     def test_of_two_slow_ones_the_first_to_answer_counts(self, servers: Servers, made: Make) -> None:
         callers = connected(made(servers.urls, hedge=Hedging(after=0.05)))
         before = [len(fake.requests) for fake in servers.fakes]
