@@ -114,7 +114,9 @@ def phases_table(result: dict[str, Any]) -> Table:
                 latencies = [number(found[name], 1) for name in ("p50_ms", "p99_ms", "p999_ms")]
                 ratio = number(one["figures"]["p99_ratio"], 2) if phase == "fault" else ""
                 table.add_row(f"{one['name']}, {phase}", *loads, *latencies, ratio, number(100 * found["stale"], 2))
-        counts = (f"{count:,} {kind}" for kind, count in one["counts"].items() if count)
+        counts = [f"{count:,} {kind}" for kind, count in one["counts"].items() if count]
+        if hedged := one["figures"]["hedged"]:
+            counts.append(f"{100 * hedged:.2f} % of the calls were asked of a second server")
         table.add_row(f"[dim]{'; '.join(counts)}[/dim]")
     return table
 

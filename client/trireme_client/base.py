@@ -96,6 +96,11 @@ class BaseClient:
         return sum(target.left for target in self._targets.all)
 
     @property
+    def hedged(self) -> int:
+        """Calls so far that were asked of a second server; 0 without ``hedge``."""
+        return 0 if self._hedges is None else self._hedges.taken
+
+    @property
     def closed(self) -> bool:
         """Whether ``close`` was called."""
         return self._targets.closing

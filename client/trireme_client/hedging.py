@@ -44,12 +44,17 @@ class Hedging:
 
 
 class Hedges:
-    """Decides for the calls of one client."""
+    """Decides for the calls of one client.
+
+    Attributes:
+        taken: how many calls were asked of a second server.
+    """
 
     def __init__(self, options: Hedging) -> None:
         self._after = options.after
         self._budget = Budget(options.budget, first=_BURST, most=_BURST)
         self._quantile = 1 - _SHARE_WHEN_CALM * options.budget
+        self.taken = 0
         self._lock = threading.Lock()
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
         self._new = 0
@@ -62,7 +67,11 @@ class Hedges:
 
     def take(self) -> bool:
         """Returns whether a second server may be asked now."""
-        return self._budget.take()
+        if not self._budget.take():
+            return False
+        with self._lock:
+            self.taken += 1
+        return True
 
     def answered(self, seconds: float) -> None:
         """Notes the latency of a call."""

@@ -32,6 +32,7 @@ RUNS: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "deadly-http": (4, {}, {"available": 0.9, "deaths": 0}),
     "truncated-artifacts": (9, {}, {"available": 0.9, "wrong": 40}),  # of the second until it is noticed
     "stop-one-of-two": (6, {}, {"available": 0.9, "deaths": 0}),
+    "pause-hedged": (4, {}, {"available": 0.9, "deaths": 0}),
     "cluster-master-killed": (6, {}, {"available": 0.9, "deaths": 0}),
     "shared-memory-full": (4, {}, {"available": 0.9, "deaths": 0}),
 }

@@ -27,7 +27,7 @@ def timeline(due_s: np.ndarray, **changes: np.ndarray) -> Timeline:
         "reason": np.zeros(count, dtype=np.int64),
         "wrong": np.zeros(count, dtype=bool),
     }
-    return Timeline(**(arrays | changes), problems={}, errors={})
+    return Timeline(**(arrays | changes), problems={}, errors={}, hedged=0)
 
 
 def every_10_ms(seconds: float) -> np.ndarray:

@@ -539,6 +539,7 @@ class TestHedges:
         servers.fakes[0].hold()
         assert [callers.ask(user).result(WAIT).user_id for user in range(30)] == list(range(30))
         assert callers.client.targets[0].outstanding >= 1
+        assert 1 <= callers.client.hedged <= 90
         servers.fakes[0].release()
 
     def test_of_two_slow_ones_the_first_to_answer_counts(self, servers: Servers, made: Make) -> None:
@@ -557,6 +558,7 @@ class TestHedges:
         before = sum(len(fake.requests) for fake in servers.fakes)
         assert callers.ask(5).result(WAIT).user_id == 5
         assert callers.ask(5, ledger=True).result(WAIT).ledger is not None
+        assert callers.client.hedged == 0
         assert sum(len(fake.requests) for fake in servers.fakes) == before + 2
 
     def test_an_error_of_one_is_no_answer(self, servers: Servers, made: Make) -> None:

@@ -167,16 +167,18 @@ class _Calls:
             await closed_loop(lambda user: client.recommend(user, load.k, timeout=START_S), self._users[:FIRST], 4)
             gc.collect()
             pipe.send(True)
+            hedged = client.hedged
             moment = await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
             await asyncio.sleep(moment - time.monotonic())
             late_s = time.monotonic() - moment
             with no_collection():
                 found = await open_loop(ask, range(len(self._due)), self._due, None, DRAIN_S)
+            hedged = client.hedged - hedged
         lag_s = np.zeros(len(self._due))
         lag_s[: len(found.lag_s)] = found.lag_s + late_s
-        return self._timeline(found.seconds + late_s, lag_s)
+        return self._timeline(found.seconds + late_s, lag_s, hedged)
 
-    def _timeline(self, latency_s: Any, lag_s: Any) -> Timeline:
+    def _timeline(self, latency_s: Any, lag_s: Any, hedged: int) -> Timeline:
         judge, k = self._task.judge, self._task.load.k
         problems: Counter[str] = Counter()
         errors: Counter[str] = Counter()
@@ -190,4 +192,4 @@ class _Calls:
             if problem := judge.problem(user, k, outcome) or kept_wrongly(outcome, self._task.load.oldest_s):
                 problems[problem] += 1
                 wrong[number] = True
-        return Timeline(self._due, latency_s, lag_s, rung, reason, wrong, dict(problems), dict(errors))
+        return Timeline(self._due, latency_s, lag_s, rung, reason, wrong, dict(problems), dict(errors), hedged)

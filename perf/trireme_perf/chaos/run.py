@@ -190,6 +190,7 @@ class _Run:
             "p99_ratio": _ratio(phases["fault"]["p99_ms"], phases["calm"]["p99_ms"]),
             "memory_growth": growth,
             "reached": self._scene.notes.get("reached"),
+            "hedged": timeline.hedged / len(timeline.due_s) if len(timeline.due_s) else None,
         }
 
 

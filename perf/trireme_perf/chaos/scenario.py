@@ -115,6 +115,7 @@ class Floors(Section):
     )
     memory_growth: float | None = Field(None, ge=0, description="most growth of the memory of the server's processes")
     reached: float | None = Field(None, ge=0, le=1, description="least share of hostile requests that reach `execute`")
+    hedged: float | None = Field(None, ge=0, description="largest share of calls that are asked of a second server")
     p99_ratio: float | None = Field(
         None, gt=0, description="largest p99 while the fault lasts, as a multiple of that before it"
     )

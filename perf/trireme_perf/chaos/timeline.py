@@ -27,7 +27,7 @@ class Timeline:
 
     due_s, latency_s: float64 (requests,), the latter from the due moment to the answer or the failure. lag_s: float64
     (requests,), by how much later than due each was sent. rung, reason: int64 (requests,), ``NO_ANSWER`` of calls that failed.
-    wrong: bool (requests,). problems, errors: how often each was seen.
+    wrong: bool (requests,). problems, errors: how often each was seen. hedged: how many were asked of a second server.
     """
 
     due_s: NDArray[np.float64]
@@ -38,6 +38,7 @@ class Timeline:
     wrong: NDArray[np.bool_]
     problems: Mapping[str, int]
     errors: Mapping[str, int]
+    hedged: int
 
     @property
     def failed(self) -> NDArray[np.bool_]:
@@ -97,7 +98,8 @@ def merged(parts: Sequence[Timeline]) -> Timeline:
     }
     problems: Counter[str] = sum((Counter(part.problems) for part in parts), Counter())
     errors: Counter[str] = sum((Counter(part.errors) for part in parts), Counter())
-    return Timeline(**arrays, problems=dict(problems), errors=dict(errors))
+    hedged = sum(part.hedged for part in parts)
+    return Timeline(**arrays, problems=dict(problems), errors=dict(errors), hedged=hedged)
 
 
 def shares(timeline: Timeline, start_s: float, end_s: float, deadline_s: float) -> dict[str, Any]:

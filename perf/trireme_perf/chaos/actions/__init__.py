@@ -20,7 +20,7 @@ from trireme_perf.chaos.actions.files import fill_disk, fill_shared_memory, over
 from trireme_perf.chaos.actions.flood import background_flood
 from trireme_perf.chaos.actions.hostile import hostile
 from trireme_perf.chaos.actions.load import hog, slow_stage
-from trireme_perf.chaos.actions.processes import kill_server, kill_stub, stop_server, stop_stub
+from trireme_perf.chaos.actions.processes import kill_server, kill_stub, pause_server, stop_server, stop_stub
 from trireme_perf.chaos.actions.stores import NEEDED, freeze_redis, kill_master, kill_redis, slow_redis
 from trireme_perf.chaos.scene import Scene
 
@@ -41,6 +41,7 @@ ACTIONS: Mapping[str, Callable[..., AbstractContextManager[None]]] = {
         stop_stub,
         kill_server,
         stop_server,
+        pause_server,
         impatient,
         background_flood,
         large_requests,

@@ -6,10 +6,13 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from threading import Event, Thread
+
+from pydantic import PositiveFloat
 
 from trireme_perf.chaos.scene import Scene
 
-__all__ = ["kill_server", "kill_stub", "stop_server", "stop_stub"]
+__all__ = ["kill_server", "kill_stub", "pause_server", "stop_server", "stop_stub"]
 
 
 @contextmanager
@@ -46,6 +49,26 @@ def stop_server(scene: Scene) -> Iterator[None]:
     finally:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def pause_server(scene: Scene, ms: PositiveFloat = 300, runs_ms: PositiveFloat = 700) -> Iterator[None]:
+    """Stops tritonserver for ``ms``, and again whenever it has run for ``runs_ms``."""
+    pid, lifted = scene.server.tritonserver(), Event()
+
+    def pause() -> None:
+        while not lifted.wait(runs_ms / 1e3):
+            os.kill(pid, signal.SIGSTOP)
+            lifted.wait(ms / 1e3)
+            os.kill(pid, signal.SIGCONT)
+
+    thread = Thread(target=pause, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        lifted.set()
+        thread.join()
 
 
 def _to_a_stub(scene: Scene, number: signal.Signals) -> None:
