@@ -12,6 +12,7 @@ from trireme_perf.ab import Settings, experiment
 from trireme_perf.ab.presets import PRESETS, preset_variants
 from trireme_perf.ab.variants import parse_variant
 from trireme_perf.errors import PerfError
+from trireme_perf.host.triton import serving_program
 from trireme_runtime.errors import BundleError
 
 
@@ -155,3 +156,16 @@ def test_an_unknown_preset(repository: Path) -> None:
 
 def test_the_help_names_every_preset() -> None:
     assert tuple(PRESETS) == NAMED
+
+
+def test_another_checkout_serves_a_repository_as_it_is(repository: Path, tmp_path: Path) -> None:
+    (repository / "recommend/1/manifest.json").write_text("of another format")
+    variant = parse_variant(f"{repository}:recommend_fused", tmp_path)
+    assert (variant.describe()["options"], variant.readable) == (["served by another checkout"], None)
+    for text in ("grpc://localhost:1", f"{repository}+without-metrics"):
+        with pytest.raises(PerfError, match="it must be a REPOSITORY as it is"):
+            parse_variant(text, tmp_path)
+    with pytest.raises(
+        PerfError, match=r"^--checkout is .*, which has no \.venv/bin/trireme; allowed: a checkout after"
+    ):
+        serving_program(tmp_path, "--checkout")

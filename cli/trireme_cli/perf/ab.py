@@ -71,6 +71,9 @@ def ab(
     checkpoint: Annotated[Path, typer.Option(help="With --data: what `trireme train` wrote.")] = Path(
         "build/checkpoint"
     ),
+    checkout: Annotated[
+        Path | None, typer.Option(help="Another checkout of this project, after `make demo`, that serves A.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write a baseline file.")] = None,
     against: Annotated[Path | None, typer.Option(help="Fail on a regression against this baseline file.")] = None,
     as_json: Json = False,
@@ -80,7 +83,7 @@ def ab(
     from trireme_perf.ab.baseline import check_baseline, check_same, planned, read_baseline, save_baseline
     from trireme_perf.ab.presets import PRESETS
 
-    variants = _variants(a, b, preset)
+    variants = _variants(a, b, preset, checkout)
     if preset:
         chosen = PRESETS[preset]
         tell(f"{preset}: {chosen.about}")
@@ -104,13 +107,15 @@ def ab(
         save_baseline(result, save)
 
 
-def _variants(a: str, b: str | None, preset: str | None) -> tuple[Variant, Variant]:
+def _variants(a: str, b: str | None, preset: str | None, checkout: Path | None) -> tuple[Variant, Variant]:
     from trireme_perf.ab.presets import preset_variants
     from trireme_perf.ab.variants import parse_variant
 
     if (b is None) == (preset is None):
         raise CommandError("A is compared with B, or in two ways by --preset: give exactly one of B and --preset")
-    first = parse_variant(a)
+    if preset and checkout:
+        raise CommandError("--checkout serves A, and B is served by this one: with --preset, both are A")
+    first = parse_variant(a, checkout)
     return preset_variants(preset, first) if preset else (first, parse_variant(b or ""))
 
 

@@ -35,7 +35,7 @@ def experiment(
     Raises:
         PerfError: a variant is wrong, there are no users to ask for, or see ``run.measure``.
     """
-    repository = users or a.repository or b.repository
+    repository = users or a.readable or b.readable
     if repository is None:
         raise PerfError("both servers run already: --users must name a model repository, whose users ask")
     measured = measure(a, b, read_perf_input(repository), settings, judge, tell)

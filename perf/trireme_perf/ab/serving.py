@@ -14,7 +14,7 @@ from trireme_perf.ab.connections import connect
 from trireme_perf.ab.variants import MIXINS, Variant
 from trireme_perf.host.place import Place
 from trireme_perf.host.server import Command, Server
-from trireme_perf.host.triton import ready_address, serve_command
+from trireme_perf.host.triton import INSTALLED, ready_address, serve_command, serving_program
 from trireme_perf.repositories import append_code, copy_repository
 
 __all__ = ["Opened", "open_variant"]
@@ -57,7 +57,8 @@ async def _serve(stack: AsyncExitStack, name: str, variant: Variant, place: Plac
     repository = variant.repository
     if variant.models:
         repository = with_mixin(MIXINS[variant.models], repository, place.folder / f"repository-{name}")
-    command = serve_command(repository, options=(f"--otlp-url={otlp_url}",) if otlp_url else ())
+    program = serving_program(variant.checkout, "--checkout") if variant.checkout else INSTALLED
+    command = serve_command(repository, program, (f"--otlp-url={otlp_url}",) if otlp_url else ())
     if otlp_url:
         command = replace(command, environment={SPAN_DELAY: str(SPAN_DELAY_MS)})
     server = Server(command, place.core, place.folder / f"{name}.log")

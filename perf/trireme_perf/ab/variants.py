@@ -57,7 +57,8 @@ class Variant:
     already, at ``url`` (host:port). model: the entry model. coalescing: whether the client lets users who wait at the same time
     share an RPC. client: which client asks. ledger: whether every request asks for its ledger. traced: share of the calls
     that are traced; None: neither client nor server knows of tracing. history: share of the users who are asked for with a
-    history. exclude: items that each request excludes. models: a key of ``MIXINS``; "" for the bundle's own.
+    history. exclude: items that each request excludes. models: a key of ``MIXINS``; "" for the bundle's own. checkout: another
+    one of this project, which serves it; None for this one.
 
     Raises:
         PerfError: the options contradict each other, or need a server of our own.
@@ -74,6 +75,7 @@ class Variant:
     history: float = 0.0
     exclude: int = 0
     models: str = ""
+    checkout: Path | None = None
 
     def __post_init__(self) -> None:
         if self.traced is not None and not 0 <= self.traced <= 1:
@@ -88,8 +90,17 @@ class Variant:
             )
         if self.repository is None and (self.models or self.traced is not None):
             raise PerfError(f"the variant {self.text!r} changes how it is served: it must name a REPOSITORY")
+        if self.checkout and (self.repository is None or self.models):
+            raise PerfError(
+                f"the variant {self.text!r} is served by another checkout: it must be a REPOSITORY as it is"
+            )
         if self.client == "tritonclient" and (self.coalescing or self.ledger or self.traced is not None):
             raise PerfError(f"the variant {self.text!r} is plain tritonclient: allowed beside it: {', '.join(MIXINS)}")
+
+    @property
+    def readable(self) -> Path | None:
+        """The repository, unless it may be of a format that only another checkout reads."""
+        return None if self.checkout else self.repository
 
     @property
     def text(self) -> str:
@@ -102,18 +113,22 @@ class Variant:
 
     def describe(self) -> dict[str, Any]:
         """Returns what it is, apart from where it lies: nothing is known of the bundle behind a server that runs already."""
-        manifest = read_manifest(self.repository) if self.repository else None
+        manifest = read_manifest(self.readable) if self.readable else None
+        others = ["served by another checkout"] if self.checkout else []
         return {
             "model": self.model,
             "coalescing": self.coalescing,
-            "options": [option for option in self.options() if option != "coalescing"] or None,
+            "options": [option for option in self.options() if option != "coalescing"] + others or None,
             "plan": manifest and manifest.plan,
             "bundle_id": manifest and manifest.bundle_id,
         }
 
 
-def parse_variant(text: str) -> Variant:
+def parse_variant(text: str, checkout: Path | None = None) -> Variant:
     """Reads ``REPOSITORY[:MODEL]`` or ``grpc://HOST:PORT[/MODEL]`` with ``+OPTION``s; MODEL is ``recommend`` unless named.
+
+    Args:
+        checkout: what serves the repository; None for this installation.
 
     Raises:
         PerfError: it is neither, or the repository has no such entry model. BundleError: no model repository.
@@ -122,15 +137,18 @@ def parse_variant(text: str) -> Variant:
     source = whole["source"] if whole else ""
     options = _read_options(whole["options"]) if whole else {}
     if running := RUNNING.fullmatch(source):
-        return Variant(source, None, running["url"], running["model"] or ENTRY, **options)
+        return Variant(source, None, running["url"], running["model"] or ENTRY, checkout=checkout, **options)
     found = None if "://" in source else REPOSITORY.fullmatch(source)
     if not found:
         raise PerfError(f"the variant is {text!r}; allowed: {FORM}")
     repository, model = Path(found["repository"]), found["model"] or ENTRY
+    variant = Variant(source, repository, "", model, checkout=checkout, **options)
+    if checkout:
+        return variant
     read_manifest(repository)
     if model not in (entries := entry_models(repository)):
         raise PerfError(f"the variant {text!r} names the model {model!r}; {repository} has: {', '.join(entries)}")
-    return Variant(source, repository, "", model, **options)
+    return variant
 
 
 def _read_options(text: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from trireme_client import TriremeError
 from trireme_perf.errors import PerfError
 from trireme_perf.host.place import Place
 from trireme_perf.host.server import Command, Server, StartError
-from trireme_perf.host.triton import ENTRIES, ready_address, serve_command
+from trireme_perf.host.triton import ENTRIES, ready_address, serve_command, serving_program
 from trireme_perf.load.connections import COALESCING, ClientConnection, Connection, RawConnection
 
 __all__ = [
@@ -119,15 +119,11 @@ def baseline_command(checkout: Path, repository: Path) -> Command:
     Raises:
         PerfError: the checkout has no environment, or the repository not both plans.
     """
-    program = checkout.absolute() / ".venv" / "bin" / "trireme"
-    if not program.is_file():
-        raise PerfError(
-            f"--baseline is {checkout}, which has no .venv/bin/trireme; allowed: a checkout after `make demo`"
-        )
+    program = serving_program(checkout, "--baseline")
     for model in ENTRIES["both"].values():
         if not (repository / model).is_dir():
             raise PerfError(f"--baseline-repository is {repository}, which has no {model}; export it with --plan both")
-    return serve_command(repository, (str(program),))
+    return serve_command(repository, program)
 
 
 def _plans(prefix: str, models: Mapping[str, str], kind: Kind, command: Command, place: Place) -> list[Contestant]:

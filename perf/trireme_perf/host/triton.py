@@ -11,7 +11,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.host.server import Command, Server
 from trireme_runtime.bundle import Manifest, read_manifest
 
-__all__ = ["ENTRIES", "fused_plan", "ready_address", "serve_command"]
+__all__ = ["ENTRIES", "INSTALLED", "fused_plan", "ready_address", "serve_command", "serving_program"]
 
 POLL_S = 0.05
 #: Entry models by what a repository was exported with (`--plan`).
@@ -33,14 +33,32 @@ def fused_plan(repository: Path) -> tuple[Manifest, Path]:
     return manifest, repository / ENTRIES[manifest.plan]["fused"] / str(manifest.version)
 
 
+#: The program of this installation.
+INSTALLED = (sys.executable, "-m", "trireme_cli")
+
+
 def serve_command(
     repository: Path,
-    trireme: tuple[str, ...] = (sys.executable, "-m", "trireme_cli"),
+    trireme: tuple[str, ...] = INSTALLED,
     options: tuple[str, ...] = (),
 ) -> Command:
     """Returns how ``repository`` is served on free ports, by this installation or that of another ``trireme``."""
     ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
     return Command((*trireme, "serve", str(repository.absolute()), *ports, *options, "--json"), Path.cwd())
+
+
+def serving_program(checkout: Path, option: str) -> tuple[str]:
+    """Returns the ``trireme`` of another checkout of this project.
+
+    Raises:
+        PerfError: it has no environment; ``option`` named it.
+    """
+    program = checkout.absolute() / ".venv" / "bin" / "trireme"
+    if not program.is_file():
+        raise PerfError(
+            f"{option} is {checkout}, which has no .venv/bin/trireme; allowed: a checkout after `make demo`"
+        )
+    return (str(program),)
 
 
 async def ready_address(server: Server, key: str = "grpc_url") -> str:
