@@ -25,8 +25,8 @@ class ArtifactWatch:
     """
 
     def __init__(self, repository: Path, artifacts: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
-        self._states = {path: state for path in artifacts if (state := _state(repository / path)) is not None}
-        self._repository = repository
+        files = (repository / path for path in artifacts)
+        self._states = {file: state for file in files if (state := _state(file)) is not None}
         self._clock = clock
         self._due = 0.0
 
@@ -35,11 +35,11 @@ class ArtifactWatch:
         if self._clock() < self._due:
             return None
         self._due = self._clock() + LOOK_EVERY_S
-        for path, before in self._states.items():
-            now = _state(self._repository / path)
+        for file, before in self._states.items():
+            now = _state(file)
             # One that is gone, or has another file in its place, is still mapped as it was.
             if now is not None and now[0] == before[0] and now != before:
-                return f"{self._repository / path} was changed in place while it was served"
+                return f"{file} was changed in place while it was served"
         return None
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 __all__ = ["Costs"]
 
-#: Runs that count, and after how many new ones the line through them is drawn again.
-KEPT, REDRAWN_AFTER = 32, 8
+#: Runs that count, and after how many new ones, and ns that they took, the line through them is drawn again: drawing takes as long
+#: as a run for a lone user.
+KEPT, REDRAWN_AFTER, REDRAWN_AFTER_NS = 32, 8, 20_000_000
 #: Runs of each power of two that count for the slope, however long ago they were: under load, all runs are full ones, which say
 #: nothing about smaller ones.
 KEPT_BY_SIZE = 4
@@ -32,7 +33,7 @@ class Costs:
     def __init__(self) -> None:
         self._last: deque[tuple[int, int]] = deque(maxlen=KEPT)
         self._by_size: dict[int, deque[tuple[int, int]]] = defaultdict(lambda: deque(maxlen=KEPT_BY_SIZE))
-        self._new = 0
+        self._new, self._took = 0, REDRAWN_AFTER_NS
         self._line = (0.0, 0.0)
         self._largest = sys.maxsize
         self._share = 1.0
@@ -45,6 +46,7 @@ class Costs:
         self._last.append((rows, ns))
         self._by_size[rows.bit_length()].append((rows, ns))
         self._new += 1
+        self._took += ns
         self._share = 1.0
 
     def doubt(self) -> None:
@@ -54,10 +56,13 @@ class Costs:
 
     def estimate(self, rows: int) -> float:
         """Returns the ns that a run of ``rows`` users will hardly exceed; 0 before the first run."""
-        if self._new and (self._new >= REDRAWN_AFTER or len(self._last) < REDRAWN_AFTER):
-            self._line, self._new = self._draw(), 0
+        if self._new and (len(self._last) < REDRAWN_AFTER or self._is_old()):
+            self._line, self._new, self._took = self._draw(), 0, 0
         fixed, slope = self._line
         return self._share * (fixed + slope * min(rows, self._largest))
+
+    def _is_old(self) -> bool:
+        return self._new >= REDRAWN_AFTER and self._took >= REDRAWN_AFTER_NS
 
     def _draw(self) -> tuple[float, float]:
         rows, ns = np.array(self._last, dtype=np.float64).T
