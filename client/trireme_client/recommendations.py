@@ -43,6 +43,8 @@ class Reason(IntEnum):
     """The user has seen every item that the call does not exclude."""
     FEATURES_STALE = 6
     """Every stage answered, but without what the user did lately: the store of fresh features did not answer."""
+    PRELIMINARY = 7
+    """The first of two lists, of ``recommend_stream``: the ranked one follows."""
 
     @property
     def words(self) -> str:
@@ -58,6 +60,7 @@ _WORDS = {
     Reason.NOTHING_KNOWN: "there is no history to go by",
     Reason.EXHAUSTED: "the user has seen every item, or the call excludes it",
     Reason.FEATURES_STALE: "every stage answered, without what the user did lately",
+    Reason.PRELIMINARY: "the ranked list follows",
 }
 
 

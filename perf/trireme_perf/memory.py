@@ -68,7 +68,7 @@ def _measure_plan(repository: Path, plan: str, users: Sequence[int]) -> dict[str
             TritonServer(copy, grpc_port=0, http_port=0, metrics_port=0) as server,
         ):
             assert server.pid is not None
-            _ask(server.grpc_url, [path.parent.name for path in copy.glob("recommend*/config.pbtxt")], users)
+            _ask(server.grpc_url, server.models, users)
             measured[str(count)] = tree_memory(server.pid, copy)
             size = artifact_bytes(copy)
     one, two = (measured[str(count)] for count in INSTANCES)

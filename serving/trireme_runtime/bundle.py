@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trireme_runtime.errors import BundleError
-from trireme_runtime.schema import ENTRY, Dims
+from trireme_runtime.schema import ENTRY, STREAM, Dims
 
 __all__ = [
     "CONFIG",
@@ -67,6 +67,11 @@ class Manifest:
     dims: Dims
     artifacts: Mapping[str, Artifact]
     source: Mapping[str, Any]
+
+    @property
+    def streams(self) -> bool:
+        """Whether it has the model that answers twice."""
+        return any(path.startswith(f"{STREAM}/") for path in self.artifacts)
 
     def to_json(self) -> str:
         keys = {field: key for key, field in DIM_FIELDS.items()}

@@ -6,7 +6,7 @@ Every stage, every ``config.pbtxt`` and the exporter agree with this module (a c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -32,6 +32,7 @@ __all__ = [
     "SIGNATURES",
     "STAGES",
     "STORED",
+    "STREAM",
     "TELLS_CLOCK",
     "TELL_CLOCK",
     "TRANSPORT",
@@ -81,6 +82,8 @@ K = "k"
 
 ENTRY = "recommend"
 FUSED = "recommend_fused"
+#: Answers a request twice, where the export was told to write it.
+STREAM = "recommend_stream"
 
 TRITON_DTYPES = {"int64": "TYPE_INT64", "int32": "TYPE_INT32", "float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 
@@ -208,24 +211,32 @@ class Layout:
     """The Triton models of a target, in the order of a request, and the stages that each runs.
 
     A plan of several models is chained by an ensemble; ``graphs`` are models that hold an ONNX graph, the others are Python's.
+    ``stream``, which may be added to any plan, is empty for a target that cannot answer twice.
     """
 
     ensemble: Mapping[str, tuple[str, ...]]
     fused: Mapping[str, tuple[str, ...]]
     graphs: frozenset[str] = frozenset()
+    stream: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def models(self) -> Mapping[str, tuple[str, ...]]:
-        """Those of both plans."""
-        return {**self.ensemble, **self.fused}
+        """All of them."""
+        return {**self.ensemble, **self.fused, **self.stream}
 
-    def names(self, plan: str) -> dict[str, str]:
-        """Returns the authored model by the name that it gets in a repository of ``plan``: ensemble, fused or both."""
+    def names(self, plan: str, stream: bool = False) -> dict[str, str]:
+        """Returns the authored model by the name that it gets in a repository of ``plan``: ensemble, fused or both.
+
+        stream: whether the model that answers twice is in it, too.
+        """
         ensemble = {name: name for name in (ENTRY, *self.ensemble)}
         fused = {name: name for name in (FUSED, *self.fused)}
-        if plan == "fused":
-            return {ENTRY if name == FUSED else name: name for name in fused}
-        return ensemble if plan == "ensemble" else {**ensemble, **fused}
+        plans = {
+            "ensemble": ensemble,
+            "fused": {ENTRY if name == FUSED else name: name for name in fused},
+            "both": {**ensemble, **fused},
+        }
+        return {**plans[plan], **{name: name for name in self.stream if stream}}
 
     def signature(self, model: str) -> Signature:
         """Inputs and outputs of a model of the target's authored repository."""
@@ -250,6 +261,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "ranking": ("ranking", "reranking"),
         },
         fused={FUSED: tuple(STAGES)},
+        stream={STREAM: tuple(STAGES)},
     ),
     "gpu": Layout(
         ensemble={stage: (stage,) for stage in STAGES},

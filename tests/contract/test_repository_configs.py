@@ -13,7 +13,7 @@ from trireme_export.repository.configs import parse_config
 from trireme_runtime.schema import ENTRY, EXCLUDE, LAYOUTS, LEDGER, STAGES, STORED, K, Tensor
 from trireme_runtime.triton.parameters import MOST_EXCLUDED
 
-MODELS = [(target, name) for target, layout in LAYOUTS.items() for name in layout.names("both")]
+MODELS = [(target, name) for target, layout in LAYOUTS.items() for name in layout.names("both", stream=True)]
 CONFIGS = {model: parse_config(authored_repository(model[0]) / model[1] / "config.pbtxt") for model in MODELS}
 PYTHON = [(target, name) for target, layout in LAYOUTS.items() for name in layout.models if name not in layout.graphs]
 GRAPHS = [(target, name) for target, layout in LAYOUTS.items() for name in sorted(layout.graphs)]
@@ -33,7 +33,7 @@ def expected(tensors: tuple[Tensor, ...]) -> list[tuple]:
 @pytest.mark.parametrize("target", LAYOUTS)
 def test_the_authored_repository_holds_the_models_of_the_schema_and_no_others(target: str) -> None:
     folders = {path.name for path in authored_repository(target).iterdir() if path.is_dir()}
-    assert folders == set(LAYOUTS[target].names("both"))
+    assert folders == set(LAYOUTS[target].names("both", stream=True))
     assert {path.name for path in authored_repository(target).parent.iterdir() if path.is_dir()} == set(LAYOUTS)
 
 
@@ -68,6 +68,11 @@ def test_a_python_model_batches_and_runs_on_the_cpu(target: str, name: str) -> N
     # Retrieval uses a GPU where there is one.
     kind = triton.ModelInstanceGroup.KIND_AUTO if (target, name) == ("gpu", "retrieval") else CPU
     assert [group.kind for group in config.instance_group] == [kind]
+
+
+@pytest.mark.parametrize(("target", "name"), MODELS)
+def test_only_the_model_that_answers_twice_is_decoupled(target: str, name: str) -> None:
+    assert CONFIGS[target, name].model_transaction_policy.decoupled == (name in LAYOUTS[target].stream)
 
 
 @pytest.mark.parametrize(("target", "name"), GRAPHS)

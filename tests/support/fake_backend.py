@@ -58,10 +58,12 @@ class Sender:
     """Keeps what is sent before a batch is done."""
 
     sent: list[InferenceResponse] = field(default_factory=list)
+    flags: list[int] = field(default_factory=list)
 
     def send(self, response: InferenceResponse, flags: int) -> None:
-        assert flags == TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        assert TRITONSERVER_RESPONSE_COMPLETE_FINAL not in self.flags
         self.sent.append(response)
+        self.flags.append(flags)
 
 
 @dataclass

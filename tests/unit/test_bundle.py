@@ -23,13 +23,20 @@ from trireme_runtime.stages.chain import Funnel
 SETTINGS = ServingSettings(max_batch_size=32, max_queue_delay_us=300, instances=2)
 
 
-def write(out: Path, plan: str = "both", settings: ServingSettings = SETTINGS) -> Manifest:
+def write(out: Path, plan: str = "both", settings: ServingSettings = SETTINGS, stream: bool = False) -> Manifest:
     requests = RealRequests(toy.user_ids()[:, None], np.full((toy.USERS, toy.DIMS.history), -1, dtype=np.int64))
     funnel = toy.funnel(out.parent / "onnx")
     stages = {stage.name: stage for stage in funnel.stages}
     contents = Contents("cpu", stages, funnel.staged(user_id=requests.user_id[:1]))
     return write_repository(
-        out, contents, toy.DIMS, plan=plan, settings=settings, requests=requests, source={"data": "toy"}
+        out,
+        contents,
+        toy.DIMS,
+        plan=plan,
+        settings=settings,
+        requests=requests,
+        source={"data": "toy"},
+        stream=stream,
     )
 
 
@@ -67,6 +74,32 @@ def test_a_plan_has_its_models_and_no_others(tmp_path: Path, plan: str, models: 
     config = parse_config(tmp_path / "repository" / "recommend" / "config.pbtxt")
     assert config.HasField("ensemble_scheduling") == (plan == "ensemble")
     assert verify_repository(tmp_path / "repository").version == 2
+
+
+@pytest.mark.parametrize("plan", ["ensemble", "fused", "both"])
+def test_a_model_that_answers_twice_shares_the_artifacts_of_the_others(tmp_path: Path, plan: str) -> None:
+    repository = tmp_path / "repository"
+    plain = write(repository, plan)
+    manifest = write(repository, plan, stream=True)
+    assert (plain.streams, manifest.streams) == (False, True)
+    version = repository / "recommend_stream" / "2"
+    assert [path.name for path in version.iterdir() if path.is_dir() and not path.is_symlink()] == []
+    assert parse_config(version / "config.pbtxt").model_transaction_policy.decoupled
+    users = toy.user_ids()[:, None]
+    assert Funnel.load(version)(users).item_id.tolist() == toy.funnel(tmp_path)(users).item_id.tolist()
+    assert verify_repository(repository) == manifest
+
+
+def test_a_version_without_a_model_that_answers_twice_puts_it_away(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    write(repository)
+    write(repository, stream=True)
+    serve_version(repository, 1)
+    assert not (repository / "recommend_stream").exists()
+    serve_version(repository, 2)
+    assert (repository / "recommend_stream" / "config.pbtxt").is_file()
+    write(repository)
+    assert not (repository / "recommend_stream").exists()
 
 
 def test_a_second_export_is_the_next_version_and_keeps_the_first(repository: Path) -> None:

@@ -255,7 +255,7 @@ class TestFailures:
             (change(0, raw=b"123"), ProtocolError, "3 bytes for 'item_id'; expected 96"),
             (change(0, raw=np.full(ITEMS, -7, np.int64).tobytes()), ProtocolError, "the item id -7"),
             (change(2, raw=b"\x09"), ProtocolError, "rung 9; allowed: 0, 1, 2, 3"),
-            (change(3, raw=b"\x07"), ProtocolError, "reason 7; allowed: 0, 1, 2, 3, 4, 5, 6"),
+            (change(3, raw=b"\x08"), ProtocolError, "reason 8; allowed: 0, 1, 2, 3, 4, 5, 6, 7"),
         ],
     )
     def test_an_error_names_what_came(

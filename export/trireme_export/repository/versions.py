@@ -40,7 +40,7 @@ def serve_version(repository: Path, version: int) -> None:
         held = sorted(int(path.parent.name) for path in repository.glob(f"{ENTRY}/*/{MANIFEST}"))
         raise ExportError(f"{repository} holds no version {version}; it holds {', '.join(map(str, held)) or 'none'}")
     manifest = read_version(repository, version)
-    models = LAYOUTS[manifest.target].names(manifest.plan)
+    models = LAYOUTS[manifest.target].names(manifest.plan, manifest.streams)
     unserved = repository / ENTRY / UNSERVED
     for name in models:
         if not any((folder / name / str(version) / CONFIG).is_file() for folder in (repository, unserved)):
@@ -53,7 +53,7 @@ def serve_version(repository: Path, version: int) -> None:
     # The entry model last: it names the versions of the others.
     for name in sorted(models, key=lambda name: name == ENTRY):
         _replace(repository / name / str(version) / CONFIG, repository / name / CONFIG)
-    known = {name for layout in LAYOUTS.values() for name in layout.names("both")}
+    known = {name for layout in LAYOUTS.values() for name in layout.names("both", stream=True)}
     for name in known - set(models):
         if (repository / name).is_dir():
             unserved.mkdir(exist_ok=True)

@@ -46,6 +46,7 @@ def write_repository(
     requests: RealRequests,
     source: Mapping[str, Any],
     titles: Mapping[int, str] = {},
+    stream: bool = False,
 ) -> Manifest:
     """Adds a bundle to the repository ``out`` (made if missing) as its next version, and serves it from now on.
 
@@ -55,11 +56,14 @@ def write_repository(
     Where two models need the same artifacts, those of the second are relative links to the directories of the first, so a plan
     of both costs the disk and the page cache of one.
 
+    Args:
+        stream: whether the model that answers twice is written, too.
+
     Raises:
         ExportError: another export writes to ``out``.
     """
     with locked(out), aside(out) as staging:
-        names = contents.layout.names(plan)
+        names = contents.layout.names(plan, stream)
         version = 1 + max(versions(out), default=0)
         _write_models(staging, names, contents, version)
         _write_configs(staging, names, contents, version, dims, settings)

@@ -25,6 +25,7 @@ __all__ = [
     "OUTCOMES",
     "OVERLOAD",
     "POPULAR",
+    "PRELIMINARY",
     "REASONS",
     "RETRIEVAL_ORDER",
     "SEGMENT_POPULAR",
@@ -37,8 +38,8 @@ FULL, RETRIEVAL_ORDER, SEGMENT_POPULAR, POPULAR = range(4)
 
 # Why a rung is what it is: nothing is missing; there was no time for more; more was waiting than the server can answer in full;
 # an output of a model was no number; the user has no history; they have seen or excluded every item; the list is
-# complete, but the store of fresh features could not be asked.
-NONE, DEADLINE, OVERLOAD, FAULT, NOTHING_KNOWN, EXHAUSTED, FEATURES_STALE = range(7)
+# complete, but the store of fresh features could not be asked; the final list follows.
+NONE, DEADLINE, OVERLOAD, FAULT, NOTHING_KNOWN, EXHAUSTED, FEATURES_STALE, PRELIMINARY = range(8)
 
 #: Their names, in metrics.
 REASONS = {
@@ -49,9 +50,10 @@ REASONS = {
     NOTHING_KNOWN: "nothing_known",
     EXHAUSTED: "exhausted",
     FEATURES_STALE: "features_stale",
+    PRELIMINARY: "preliminary",
 }
 
-#: Every rung with every reason that it may have.
+#: Every rung with every reason that it may have, of final lists: each user is counted once.
 OUTCOMES = (
     (FULL, NONE),
     (FULL, FEATURES_STALE),

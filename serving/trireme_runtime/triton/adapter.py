@@ -17,7 +17,7 @@ import numpy as np
 from trireme_runtime.arrays import Pairs
 from trireme_runtime.native import library
 from trireme_runtime.schema import FEATURE_AGE, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STORED, TELLS_CLOCK, Tensor
-from trireme_runtime.stages.chain import Chain, StageFailedError
+from trireme_runtime.stages.chain import Chain, Run, StageFailedError
 from trireme_runtime.stages.reranking import LOWEST, POPULAR
 from trireme_runtime.stages.shortcut import MARKED, left_out
 from trireme_runtime.triton.clock import clock_number, monotonic_ns
@@ -33,7 +33,7 @@ from trireme_runtime.triton.parameters import (
 if TYPE_CHECKING:
     from trireme_runtime.triton.tracing import StageTracer
 
-__all__ = ["Adapter", "Backend"]
+__all__ = ["Adapter", "Backend", "Entry"]
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +303,7 @@ class Adapter:
 
     def _run(self, group: Group, batch: Inputs, began: int) -> list[tuple[int, Any]]:
         """Runs the chain once on the requests of ``group``. Raises: StageFailedError."""
-        outputs, times = self._chain.run(**batch, excluded=_excluded(group))
+        outputs, times = self._compute(group, {**batch, "excluded": _excluded(group)})
         self._note(times, outputs)
         if self._tracer is not None:
             self._trace(lambda tracer: tracer.record(_traced(group), began, times, outputs))
@@ -311,6 +311,10 @@ class Adapter:
         if self._deadlines is not None:
             self._deadlines.full.costs.add(len(outputs[0]), self._clock() - began)
         return answers
+
+    def _compute(self, group: Group, tensors: dict[str, Any]) -> Run:
+        """Runs the chain on the inputs of ``group``. Raises: StageFailedError."""
+        return self._chain.run(**tensors)
 
     def _responses(self, group: Group, outputs: Sequence[np.ndarray], times: Sequence[int]) -> list[tuple[int, Any]]:
         """Each request gets its rows of the outputs."""

@@ -20,7 +20,7 @@ __all__ = ["busy_file", "noting", "read_busy"]
 _NUMBERS = struct.Struct("=qq")
 SINCE, LONGEST = 0, 1
 
-Execute = Callable[[list[Any]], list[Any]]
+Execute = Callable[[list[Any]], list[Any] | None]
 
 
 def busy_file(prefix: str, pid: int) -> Path:
@@ -47,7 +47,7 @@ def noting(execute: Execute, prefix: str | None = None) -> Execute:
         file.truncate(_NUMBERS.size)
         numbers = memoryview(mmap.mmap(file.fileno(), _NUMBERS.size)).cast("q")
 
-    def noted(requests: list[Any]) -> list[Any]:
+    def noted(requests: list[Any]) -> list[Any] | None:
         began = numbers[SINCE] = monotonic_ns()
         try:
             return execute(requests)

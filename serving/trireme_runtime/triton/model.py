@@ -39,6 +39,7 @@ class ChainModel:
     """A Triton Python model that runs the stages that its config names, from the files beside its ``model.py``."""
 
     chain: ClassVar[type[Chain]] = Chain
+    adapter: ClassVar[type[Adapter]] = Adapter
 
     def initialize(self, args: dict[str, str]) -> None:
         one_thread()
@@ -62,14 +63,14 @@ class ChainModel:
             chain.stages = with_fresh_features(chain.stages, os.environ[FEATURES], encoding, note)
         self._publisher = Publisher(metrics)
         self._tracer = _tracer(chain, args["model_name"], args["model_version"])
-        adapter = Adapter(chain, pb_utils, config, metrics.note, self._tracer, Deadlines.of(chain, config))
+        adapter = self.adapter(chain, pb_utils, config, metrics.note, self._tracer, Deadlines.of(chain, config))
         self._execute = noting(adapter.execute)
         # What is loaded stays: a full collection would look at all of it, and hold up a request for tens of milliseconds.
         gc.collect()
         gc.freeze()
         metrics.publish_load_time(process_age_s())
 
-    def execute(self, requests: list[Any]) -> list[Any]:
+    def execute(self, requests: list[Any]) -> list[Any] | None:
         return self._execute(requests)
 
     def finalize(self) -> None:
