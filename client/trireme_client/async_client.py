@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import EllipsisType
@@ -12,6 +12,7 @@ from typing import Any, Literal, overload
 
 from .async_coalescer import AsyncCoalescer
 from .async_session import AsyncSession
+from .async_stream import stream_lists
 from .base import BaseClient
 from .cache.tasks import TaskCache
 from .errors import TriremeError
@@ -62,6 +63,22 @@ class AsyncClient(BaseClient):
             except TriremeError as error:
                 result = self._instead(request, error)
             return recorder.answered(result)
+
+    def recommend_stream(
+        self,
+        user_id: int | Anonymous | None = None,
+        k: int = 10,
+        *,
+        history: Sequence[int] | Ids | None = None,
+        exclude: Sequence[int] | Ids | None = None,
+        background: bool = False,
+        timeout: float | None | EllipsisType = ...,
+    ) -> AsyncGenerator[Recommendations, None]:
+        """See ``Client.recommend_stream``."""
+        request = check_arguments(user_id, k, history, exclude, background)
+        if self._request_log is not None:
+            self._request_log.note(request)
+        return stream_lists(self._targets, request, timeout, self._instead)
 
     async def _served(self, request: CheckedRequest, recorder: Recorder, timeout: Limit) -> Recommendations:
         """Returns the answer of a server, by one or more tries."""

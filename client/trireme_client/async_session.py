@@ -84,23 +84,27 @@ class AsyncSession(Session):
             ClosedError: the client was closed meanwhile.
         """
         call, until = flying
-        loop = asyncio.get_running_loop()
-        landed = loop.create_future()
-        self._landed.add(landed)
-        call.add_done_callback(lambda _: _wake(landed))
-        timer = loop.call_later(max(0.0, until - time.monotonic()), _wake, landed)
+        landed = asyncio.get_running_loop().create_future()
+        call.add_done_callback(lambda _: wake(landed))
         try:
-            await landed
+            await self.wait(landed, until)
         except asyncio.CancelledError:
             self.leave(flying)
             raise
-        finally:
-            timer.cancel()
-            self._landed.discard(landed)
         if call.done():
             return await call
         self.leave(flying)
         raise self.closed_meanwhile() if self.closed else TimeoutError
+
+    async def wait(self, landed: asyncio.Future[None], until: float) -> None:
+        """Waits until ``wake`` is called with ``landed``, the client is closed, or that moment has come."""
+        self._landed.add(landed)
+        timer = asyncio.get_running_loop().call_later(max(0.0, until - time.monotonic()), wake, landed)
+        try:
+            await landed
+        finally:
+            timer.cancel()
+            self._landed.discard(landed)
 
     def leave(self, flying: Flying) -> None:
         call = flying.call
@@ -159,7 +163,7 @@ class AsyncSession(Session):
         """Wakes whoever waits, ends the tasks, and closes the channels: at once, or when the RPCs in flight have ended if the
         server does not survive that they are cancelled."""
         for landed in self._landed:
-            _wake(landed)
+            wake(landed)
         if self.flying and not self.cancels:
             self.spawn(self._close_later())
         else:
@@ -180,7 +184,8 @@ class AsyncSession(Session):
                 await channel.close()
 
 
-def _wake(landed: asyncio.Future[None]) -> None:
+def wake(landed: asyncio.Future[None]) -> None:
+    """Ends a wait, if that has not ended."""
     if not landed.done():
         landed.set_result(None)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from .errors import ProtocolError
 
+# The model that answers a request twice.
+STREAM = "recommend_stream"
 USER_ID, HISTORY = "user_id", "history"
 # The first value of a history that says: use the stored one.
 STORED = -2

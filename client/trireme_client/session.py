@@ -23,7 +23,7 @@ from .errors import (
     ProtocolError,
     TriremeError,
 )
-from .model import SENT, SENT_CLOCK, TIMEOUT, ModelInfo, read_model_info
+from .model import SENT, SENT_CLOCK, STREAM, TIMEOUT, ModelInfo, read_model_info
 from .options import Header, Headers, Timeout, check_channel_options, check_model, check_time_left, check_url
 from .recommendations import Recommendations
 from .recorder import NO_CALL, NO_RPC, Recorder, RpcRecorder
@@ -50,6 +50,10 @@ MOST_LEFT = 64
 
 # Seconds that the channel of a closed client stays open for such RPCs.
 CLOSE_GRACE = 5.0
+
+# How the message of an error in a stream begins that is about the request. Triton would say it by the status of the stream if it
+# were asked to, but 2.51 crashes when it does (the header triton_grpc_error).
+_INVALID = "INVALID_ARGUMENT: "
 
 Limit = float | EllipsisType | None
 """Seconds for all of a call, None for no limit; left out (...), the client's Timeout holds."""
@@ -113,6 +117,12 @@ class Session(ABC):
         else:
             self.channel = self._grpc.secure_channel(self.url, self._certificates.credentials, options=options)
         self._stub = GRPCInferenceServiceStub(self.channel)
+        # A stream has one request: as a stream of requests, it would take a thread, and three writes instead of one.
+        self._stub.ModelStreamInfer = self.channel.unary_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+        )
 
     def _open_again(self) -> None:
         """Makes another channel in place of this one, with the certificates as they are now."""
@@ -152,7 +162,7 @@ class Session(ABC):
     def arguments(self, rpc: Rpc, recorder: RpcRecorder, ends: bool = False) -> dict[str, Any]:
         """Returns the arguments for that callable. ends: whether gRPC ends the RPC at its deadline, whatever the server is."""
         seconds, metadata = rpc.deadline.remaining(), self._headers.now() + recorder.headers
-        if rpc.method == "ModelInfer":
+        if rpc.method in ("ModelInfer", "ModelStreamInfer"):
             self._check_left()
             self._stamp(rpc.message, seconds)
         # A deadline of gRPC's is a cancel at the server.
@@ -207,6 +217,35 @@ class Session(ABC):
         results = codec.results(batches, answers, recorder, keeps_errors)
         recorder.ended("parse")
         return results
+
+    def stream_steps(self, request: CheckedRequest, timeout: Limit) -> Steps[tuple[Codec, Rpc]]:
+        """Takes the steps before a stream: returns the codec, and the RPC that is answered up to two times."""
+        first = Deadline(self.allowed_seconds(timeout))
+        codec = self.codec or (yield from self.codec_steps(first))
+        message = codec.message([request])
+        message.model_name = STREAM
+        if self.clock.due():
+            self.ask_clock(codec)
+        return codec, Rpc("ModelStreamInfer", message, Deadline(self.timeout.request) if timeout is ... else first)
+
+    def streamed(self, codec: Codec, answer: Any, request: CheckedRequest) -> Recommendations:
+        """Returns the list of one ModelStreamInferResponse. Raises: TriremeError: it is an error."""
+        if answer.error_message:
+            raise self._told(answer.error_message)
+        self.notice_version(codec, answer.infer_response)
+        return codec.answer(answer.infer_response, 1).of(0, request, NO_CALL)
+
+    def _told(self, message: str) -> TriremeError:
+        """Returns the error for a message in a stream, which comes without a status."""
+        if message.startswith(_INVALID):
+            status, message = "INVALID_ARGUMENT", message.removeprefix(_INVALID)
+        elif "unknown model" in message:
+            status = "NOT_FOUND"
+            if message.endswith("is not found"):
+                message += "; an export with serving.stream writes it"
+        else:
+            status = "UNKNOWN"
+        return error_from_status(status, message, self._where(STREAM), None)
 
     def model_info_steps(self, timeout: Limit) -> Steps[ModelInfo]:
         """Takes the steps of ``model_info``."""
@@ -280,14 +319,14 @@ class Session(ABC):
             return check_time_left(timeout)
         return self.timeout.connect if self.codec is None else self.timeout.request
 
-    def failure(self, error: Any, deadline: Deadline) -> TriremeError:
-        """Returns the error to raise for one that gRPC raised.
+    def failure(self, error: Any, deadline: Deadline, model: str = "") -> TriremeError:
+        """Returns the error to raise for one that gRPC raised, of another model than the session's if that is given.
 
         A server that refuses a request which fits the known dimensions has another model by now. The dimensions are
         then forgotten, so that the next call reads them again.
         """
         seconds = CEILING if deadline.seconds is None else deadline.seconds
-        failure = error_from_status(error.code().name, error.details() or "", self._where(), seconds)
+        failure = error_from_status(error.code().name, error.details() or "", self._where(model), seconds)
         if self.closed and error.code().name == "CANCELLED":
             return self.closed_meanwhile()
         if isinstance(failure, (InvalidRequestError, ModelNotFoundError)) and self._may_read_again():
@@ -300,13 +339,13 @@ class Session(ABC):
             self.breaker.failed()
         return failure
 
-    def timed_out(self, seconds: float | None) -> TriremeError:
+    def timed_out(self, seconds: float | None, model: str = "") -> TriremeError:
         """Returns the error of a call that was not answered within ``seconds``."""
-        return error_from_status("DEADLINE_EXCEEDED", "", self._where(), seconds)
+        return error_from_status("DEADLINE_EXCEEDED", "", self._where(model), seconds)
 
     def closed_meanwhile(self) -> ClosedError:
         """Returns the error of a call whose client was closed before the answer came."""
         return ClosedError(f"{self!r} was closed during the call")
 
-    def _where(self) -> str:
-        return f"model {self._model!r} at {self.url}"
+    def _where(self, model: str = "") -> str:
+        return f"model {model or self._model!r} at {self.url}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import EllipsisType
@@ -23,6 +23,7 @@ from .rpc import T
 from .session import Limit
 from .sync_coalescer import SyncCoalescer
 from .sync_session import SyncSession
+from .sync_stream import stream_lists
 from .targets import Call, Target
 from .workers import WORKERS, Job
 
@@ -97,6 +98,38 @@ class Client(BaseClient):
             except TriremeError as error:
                 result = self._instead(request, error)
             return recorder.answered(result)
+
+    def recommend_stream(
+        self,
+        user_id: int | Anonymous | None = None,
+        k: int = 10,
+        *,
+        history: Sequence[int] | Ids | None = None,
+        exclude: Sequence[int] | Ids | None = None,
+        background: bool = False,
+        timeout: float | None | EllipsisType = ...,
+    ) -> Generator[Recommendations, None, None]:
+        """Asks the model `recommend_stream` for one user, and yields up to two lists as they come.
+
+        The first one has the reason PRELIMINARY and the order of retrieval, the second one is what ``recommend`` returns. Where
+        that is not a ranked one, such as for a user of whom nothing is known, it is the only one.
+
+        Such a call goes to one server once: it shares no RPC, is not hedged, not tried again, not kept in a cache, and not
+        reported to OpenTelemetry. Closing the iterator early is allowed; a server before Triton 2.57 answers all the same.
+
+        Args:
+            user_id: as for ``recommend``, like the others.
+            timeout: seconds for both lists together.
+
+        Raises:
+            ValidationError: an argument is wrong; nothing was sent.
+            ModelNotFoundError: the server has no such model; as all that follow, when the iterator is advanced.
+            TriremeError: any other failure (see ``errors``).
+        """
+        request = check_arguments(user_id, k, history, exclude, background)
+        if self._request_log is not None:
+            self._request_log.note(request)
+        return stream_lists(self._targets, request, timeout, self._instead)
 
     def _served(self, request: CheckedRequest, recorder: Recorder, timeout: Limit) -> Recommendations:
         """Returns the answer of a server, by one or more tries."""

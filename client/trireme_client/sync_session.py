@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import grpc
+from grpc.experimental import ChannelOptions
 
 from .codec import Codec
 from .direct import DirectCalls
@@ -27,7 +28,9 @@ class SyncSession(Session):
 
     def __init__(self, owner: str, url: str, **options: Any) -> None:
         super().__init__(grpc, owner, url, **options)
-        self._landed: dict[Any, threading.Event] = {}
+        # A thread of the client's own reads a stream; gRPC would start another one.
+        self._channel_options.append((ChannelOptions.SingleThreadedUnaryStream, 1))
+        self.waiting: dict[Any, threading.Event] = {}  # by what they wait for
         self._direct = DirectCalls()
         self.open()
 
@@ -129,13 +132,13 @@ class SyncSession(Session):
             ClosedError: the client was closed meanwhile.
         """
         call, until = flying
-        landed = self._landed[call] = threading.Event()
+        landed = self.waiting[call] = threading.Event()
         try:
             call.add_done_callback(lambda _: landed.set())
             if self.closed or not landed.wait(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)):
                 self.leave(flying)
         finally:
-            del self._landed[call]
+            del self.waiting[call]
         if call.done():
             return call.result()
         raise self.closed_meanwhile() if self.closed else TimeoutError
@@ -181,7 +184,7 @@ class SyncSession(Session):
     def close(self) -> None:
         """Wakes whoever waits, and closes the channels: at once, or when the RPCs in flight have ended if the server does not
         survive that they are cancelled."""
-        for landed in tuple(self._landed.values()):
+        for landed in tuple(self.waiting.values()):
             landed.set()
         if self.cancels or not self.flying:
             self._close_channels()

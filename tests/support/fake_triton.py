@@ -48,6 +48,8 @@ class FakeTriton(GRPCInferenceServiceServicer):
     def __init__(self) -> None:
         self.config = entry_config()
         self.version = "3"
+        self.stream = "recommend_stream"  # the model that answers twice
+        self.stream_error = ""  # or an error in place of its answers
         self.server_version = "2.51.0"  # which does not survive cancels
         self.clock: Callable[[], int] | None = time.monotonic_ns  # None for a server that does not tell it
         self.clock_number = 7
@@ -100,13 +102,45 @@ class FakeTriton(GRPCInferenceServiceServicer):
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         if TELL_CLOCK in request.parameters and self.clock is not None:
             return self._tell_clock(request)
+        self._take(request, context)
+        self._hold_back(request)
+        answer = self._answer(request, context)
+        self._answered.add(context)
+        return answer
+
+    def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+        """Answers a request twice, the second time unless that is held back; `fault` applies to both."""
+        (request,) = requests
+        if request.model_name != self.stream:
+            problem = f"Request for unknown model: '{request.model_name}' is not found"
+            yield service_pb2.ModelStreamInferResponse(error_message=problem)
+            return
+        self._take(request, context)
+        if self.stream_error:
+            yield service_pb2.ModelStreamInferResponse(error_message=self.stream_error)
+            return
+        for outcome in ((1, 7), (0, 0)):
+            if outcome == (0, 0):
+                self._hold_back(request)
+            answer = self._answer(request, context)
+            answer.raw_output_contents[2:4] = [bytes([value]) for value in outcome]
+            yield service_pb2.ModelStreamInferResponse(infer_response=answer)
+        self._answered.add(context)
+
+    def _take(self, request: Any, context: grpc.ServicerContext) -> None:
         context.add_callback(self._ended(context))
-        users = np.frombuffer(request.raw_input_contents[0], np.int64)
         with self._changed:
             self.headers.append(dict(context.invocation_metadata()))
             self.requests.append(request)
             self._changed.notify_all()
+
+    def _hold_back(self, request: Any) -> None:
+        users = np.frombuffer(request.raw_input_contents[0], np.int64)
+        with self._changed:
             self._changed.wait_for(lambda: not self._holds(set(users.tolist())), WAIT)
+
+    def _answer(self, request: Any, context: grpc.ServicerContext) -> Any:
+        users = np.frombuffer(request.raw_input_contents[0], np.int64)
         items = np.abs(users)[:, None] * 100 + np.arange(ITEMS)
         scores = np.tile(np.linspace(1, 0, ITEMS, dtype=np.float32), (users.size, 1))
         answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=self.version)
@@ -124,7 +158,6 @@ class FakeTriton(GRPCInferenceServiceServicer):
             answer.raw_output_contents.append(array.tobytes())
         if self.fault:
             self.fault(request, answer, context)
-        self._answered.add(context)
         return answer
 
     def _tell_clock(self, request: Any) -> Any:
