@@ -45,6 +45,11 @@ class ServingConfig(Section):
         description="whether TensorRT replays its launches for batches of 1, half the largest and the largest; off because "
         "releases of Triton answered with earlier requests' results (triton-inference-server/server issue 8550)",
     )
+    stream: bool = Field(
+        False,
+        description="whether there is a model `recommend_stream` as well, which answers each request twice: in the order of "
+        "retrieval, then ranked; for target cpu. See [answers in two steps](streaming.md) for where it pays",
+    )
     instances: int | None = Field(
         None,
         ge=1,

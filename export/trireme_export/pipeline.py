@@ -91,6 +91,7 @@ def export_bundle(
             requests=requests,
             source=source,
             titles=checkpoint.titles,
+            stream=serving.stream,
         )
 
 

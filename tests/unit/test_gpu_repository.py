@@ -196,6 +196,7 @@ def test_both_plans_share_files(repository: Path) -> None:
             "",
             "serving.cuda_graphs is for target gpu with the engine tensorrt; allowed with target cpu: false",
         ),
+        ("gpu", {"stream": True}, "tensorrt", "serving.stream is for target cpu; allowed with target gpu: false"),
         ("gpu", {}, "openvino", "the engine is 'openvino'; allowed for target gpu: tensorrt, onnxruntime"),
     ],
 )

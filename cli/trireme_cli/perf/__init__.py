@@ -13,14 +13,15 @@ from trireme_cli.perf.goodput import goodput
 from trireme_cli.perf.limit import limit
 from trireme_cli.perf.memory import memory
 from trireme_cli.perf.overload import overload
+from trireme_cli.perf.stream import stream
 from trireme_cli.perf.sweep import sweep
 
 __all__ = ["perf"]
 
 perf = typer.Typer(
     help="Measure: goodput (the highest rate within the SLO), overload, experiments, the limit, perf_analyzer sweeps, memory, "
-    "reads of a feature store, freshness, what a cache would bring.",
+    "reads of a feature store, freshness, what a cache would bring, answers in two steps.",
     no_args_is_help=True,
 )
-for command in (goodput, overload, ab, limit, sweep, analyze, memory, features, freshness, cache):
+for command in (goodput, overload, ab, limit, sweep, analyze, memory, features, freshness, cache, stream):
     perf.command()(command)

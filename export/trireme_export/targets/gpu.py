@@ -43,10 +43,12 @@ def build(checkpoint: Checkpoint, wanted: Wanted) -> Built:
     """Returns the graphs of the plans that are wanted, and the stages around them.
 
     Raises:
-        ExportError: see ``export_stages``, ``export_funnel_graph`` and ``prepare``; or the engine, ``serving.precision`` or
-            ``serving.candidates`` is none of target gpu.
+        ExportError: see ``export_stages``, ``export_funnel_graph`` and ``prepare``; or the engine, ``serving.precision``,
+            ``serving.candidates`` or ``serving.stream`` is none of target gpu.
     """
     serving = checkpoint.config.serving
+    if serving.stream:
+        raise ExportError("serving.stream is for target cpu; allowed with target gpu: false")
     half = _is_half(serving, wanted.engine)
     if wanted.plan != "ensemble":
         _check_candidates(serving.candidates, checkpoint.tables.item_ids.size)
