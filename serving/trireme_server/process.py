@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import shutil
 import signal
 import subprocess
@@ -278,14 +279,16 @@ class TritonServer:
             if self._is_closed:
                 return 0
             raise ServerError("this server is not started")
-        # Looks again and again: Python handles a signal that came just before a blocking call only after that call.
-        # And it looks from outside: a signal's exception inside Popen.poll can leave its lock taken.
-        deadline = time.monotonic() + within_s
-        with suppress(ChildProcessError):  # a stop in another thread was first
-            while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-                if time.monotonic() >= deadline:
+        # It looks from outside: a signal's exception inside Popen.poll can leave its lock taken.
+        with suppress(ProcessLookupError):  # a stop in another thread was first
+            end = os.pidfd_open(process.pid)
+            try:
+                ends = select.poll()
+                ends.register(end, select.POLLIN)
+                if not ends.poll(within_s * 1e3):
                     return None
-                time.sleep(min(POLL_S, within_s))
+            finally:
+                os.close(end)
         code = process.wait()
         assert self._output is not None
         self._output.finish()

@@ -9,8 +9,8 @@ import numpy as np
 
 __all__ = ["Costs"]
 
-#: Runs that count, and after how many new ones, and ns that they took, the line through them is drawn again: drawing takes as long
-#: as a run for a lone user.
+#: Runs that count, and after how many new ones, and ns that they took, the line through them is drawn again: drawing takes as
+#: long as a run for a lone user.
 KEPT, REDRAWN_AFTER, REDRAWN_AFTER_NS = 32, 8, 20_000_000
 #: Runs of each power of two that count for the slope, however long ago they were: under load, all runs are full ones, which say
 #: nothing about smaller ones.
