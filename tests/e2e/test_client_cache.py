@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Served
+from tests.support.callers import WAIT, Tasks, Threads
 from tests.support.commands import document, trireme
 from tests.support.redis_server import RedisServer, redis_server
-from tests.support.serving import eventually, served_briefly
-from trireme_client import AsyncClient, Cache, Client, Rung
+from tests.support.serving import CLOSED, eventually, served_briefly
+from trireme_client import AsyncClient, Cache, Client, Recommendations, Rung
 from trireme_export.pipeline import export_bundle
 from trireme_ingest.events import Event
 from trireme_ingest.records import Records
 from trireme_runtime.bundle import read_manifest
 from trireme_runtime.features.record import RecordLayout
+from trireme_server import TritonServer
+from trireme_server.instances import link_repository
 
 
 @dataclass(frozen=True)
 class Shop:
     """A server that reads fresh features from a Redis, which clients listen to as well."""
 
-    url: str
+    server: TritonServer
     redis: RedisServer
     served: Served
     repository: Path
+
+    @property
+    def url(self) -> str:
+        return self.server.grpc_url
 
     @property
     def address(self) -> str:
@@ -55,8 +65,8 @@ def shop(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     export_bundle(served.checkpoint, folder / "repository", "fused")
     with redis_server(tmp_path_factory.mktemp("redis")) as redis:
         store = f"{redis.url}?namespace=shop&timeout_ms=500"
-        with served_briefly(folder / "repository", features=store) as server:
-            yield Shop(server.grpc_url, redis, served, folder / "repository")
+        with served_briefly(folder / "repository", features=store, access=CLOSED) as server:
+            yield Shop(server, redis, served, folder / "repository")
 
 
 def heard(client: Any) -> Any:
@@ -205,3 +215,76 @@ def test_precompute_says_what_is_wrong(shop: Shop, tmp_path: Path) -> None:
     log.write_text(json.dumps({"time": 1.0, "user": 1, "k": 5}) + "\n")
     away = trireme(*asked, "--store", "redis://127.0.0.1:1")
     assert (away.returncode, "the store of precomputed answers cannot be used" in away.stderr) == (1, True)
+
+
+def load_another_bundle(shop: Shop, folder: Path) -> None:
+    """Exports one and has Triton load it in place of the one before, as an operator of Triton's model control does."""
+    version = str(export_bundle(shop.served.checkpoint, shop.repository, "fused").version)
+    link_repository(shop.repository, folder, cpus=1, gpu=False)
+    served = shop.server.linked / "recommend"
+    shutil.copytree(folder / "recommend" / version, served / version, symlinks=True)
+    shutil.copy(folder / "recommend/config.pbtxt", served)
+    shop.server.api.load("recommend")
+
+
+@dataclass
+class Calls:
+    """What the callers of one client were given: when each call began and had ended, and its answer."""
+
+    callers: Threads | Tasks
+    known: list[int]
+    ended: list[tuple[float, float, Recommendations]] = field(default_factory=list)
+
+    def make(self) -> list[Future[Recommendations]]:
+        """Makes a call for each user whose answer is kept, and for two that are new to the cache, at a time."""
+        new = [self._ask(user, exclude=[time.monotonic_ns()]) for user in self.known[:2]]
+        return [*new, *(self._ask(user) for user in self.known)]
+
+    def _ask(self, user: int, **more: Any) -> Future[Recommendations]:
+        began = time.monotonic()
+        asked = self.callers.ask(user, 5, **more)
+        asked.add_done_callback(lambda done: self.ended.append((began, time.monotonic(), done.result())))
+        return asked
+
+    def kept(self, version: str) -> set[int | None]:
+        """The users who were given an answer of a version that was kept."""
+        return {answer.user_id for _, _, answer in self.ended if answer.age_s > 0 and answer.model_version == version}
+
+    def late(self) -> list[Recommendations]:
+        """The kept answers of the first bundle to calls that began after another one had been answered by the second."""
+        new = min(end for _, end, answer in self.ended if answer.model_version == "2")
+        return [one for began, _, one in self.ended if began > new and one.age_s > 0 and one.model_version == "1"]
+
+
+def test_no_answer_of_the_bundle_before_is_given_once_a_new_one_has_answered(shop: Shop, tmp_path: Path) -> None:
+    known = users(shop, 40, 3)
+    addresses: list[dict[str, str]] = [{}, {"store": shop.address}]
+    with ExitStack() as stack, ThreadPoolExecutor(1) as operator:
+        clients = []
+        for kind in (Threads, Tasks):
+            for address in addresses:
+                callers = kind(shop.url, cache=Cache(ttl_s=600, **address))
+                stack.callback(callers.end)
+                clients.append(Calls(callers, known))
+        for calls in clients:
+            heard(calls.callers.client)
+
+        def served(version: str) -> bool:
+            for asked in [asked for calls in clients for asked in calls.make()]:
+                asked.result(WAIT)
+            return all(calls.kept(version) == set(known) for calls in clients)
+
+        assert eventually(lambda: served("1"))
+        loading = operator.submit(load_another_bundle, shop, tmp_path / "linked")
+        assert eventually(lambda: served("2")), loading.exception(WAIT)
+        assert [calls.late() for calls in clients] == [[], [], [], []]
+        (new,) = users(shop, 44, 1)
+        clients[1].callers.ask(new, 5).result(WAIT)
+
+        def found() -> bool:
+            with shop.client(store=shop.address) as another:
+                another.recommend(users(shop, 45, 1)[0])  # from now on, the bundle is known
+                assert [another.recommend(user, 5).model_version for user in (*known, new)] == ["2"] * 4
+                return bool(another.cache.counts.store_hits)
+
+        assert eventually(found)

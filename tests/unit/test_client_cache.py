@@ -178,6 +178,25 @@ class TestWhatIsKept:
         until(lambda: ask(callers, 9).age_s > 0)  # the version is read in the background, within a second
         assert ask(callers, 7).model_version == "4"
 
+    @pytest.mark.parametrize("method", ["recommend", "recommend_many"])
+    def test_nor_after_a_late_answer_of_the_bundle_before(self, callers: Any, fake: FakeTriton, method: str) -> None:
+        ask(callers, 7)
+        fake.hold(6)
+
+        def late(request: Any, answer: Any, context: Any) -> None:
+            answer.model_version = "3" if 6 in np.frombuffer(request.raw_input_contents[0], np.int64) else "4"
+
+        fake.fault = late
+        asked = callers.call(method, 6 if method == "recommend" else [Request(6)])
+        fake.wait_for(2)
+        assert ask(callers, 8).model_version == "4"
+        fake.release()
+        asked.result(WAIT)
+        assert ask(callers, 7).model_version == "4"
+        fake.answer_as("3")  # whoever was asked later counts: a bundle may be taken back
+        assert ask(callers, 9).model_version == "3"
+        assert ask(callers, 7).model_version == "3"
+
 
 class TestEvents:
     def test_forget_ends_the_answers_to_a_user(self, callers: Any, fake: FakeTriton) -> None:

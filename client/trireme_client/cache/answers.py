@@ -63,7 +63,10 @@ class AnswerCache:
         self._flights = Flights(self._entries)
         self._renewals: set[Flight] = set()
         self._no_renewal_before = float("-inf")
-        self._bundle = ""  # of the last answer
+        self._bundle, self._bundle_since = (
+            "",
+            0,
+        )  # of the last answer; the generation that began when it came to be that
         self._bundles: dict[str, str] = {}  # by version
         self._refused = self._shared = 0
         self.redis = Shared(options, self._entries)
@@ -205,7 +208,11 @@ class AnswerCache:
             generation: of the entries when it was asked for.
             found: what was found of its user in Redis before.
         """
-        self._bundle = bundle = self._bundle_of(answer)
+        bundle = self._bundle_of(answer)
+        # An answer that was asked for before another bundle answered may come after that: it does not bring its bundle back.
+        if bundle != self._bundle and generation >= self._bundle_since:
+            self._bundle_since = self._entries.begin_generation()
+            self._bundle = bundle
         if not is_final(answer):
             self._refused += 1
         elif bundle:

@@ -157,6 +157,12 @@ class Entries:
         """What ``put`` needs of the moment at which an answer is asked for: it grows with every ``forget``."""
         return self._generation
 
+    def begin_generation(self) -> int:
+        """Returns a new generation: answers asked for from now on are told from those asked for before."""
+        with self._lock:
+            self._generation += 1
+            return self._generation
+
     def current(self, user_id: int, generation: int) -> bool:
         """Returns whether an answer to a user that was asked for in a generation may still be kept."""
         return self._forgotten.get(user_id, self._floor) <= generation
