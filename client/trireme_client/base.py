@@ -75,6 +75,8 @@ class BaseClient:
         self._request_log = check_request_log(request_log)
         kept = check_cache(cache)
         self._cache = None if kept is None else self._cache_type(kept, self._targets)
+        if self._cache is not None:
+            self._recorders.watch_cache(self._cache)
 
     def _target(self, url: str, coalescing: Coalescing | None, options: Mapping[str, Any]) -> Target:
         session = self._session_type(type(self).__name__, url, **options)

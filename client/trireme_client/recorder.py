@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .breaker import HasBreaker, State
 from .errors import TriremeError
@@ -19,6 +19,26 @@ from .rpc import Rpc
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+
+# A cache keeps answers, or it is deaf: it cannot hear what users do, and keeps none until it can.
+CacheState = Literal["keeps", "deaf"]
+
+
+class WatchedCache(Protocol):
+    """A cache, as far as metrics know it.
+
+    Attributes:
+        counts: its ``CacheCounts``.
+        state: whether answers are kept.
+        closed: whether its client is closed.
+    """
+
+    @property
+    def counts(self) -> Any: ...
+    @property
+    def state(self) -> CacheState: ...
+    @property
+    def closed(self) -> bool: ...
 
 
 class Recorder:
@@ -47,6 +67,9 @@ class Recorder:
 
     def cached(self, found: str) -> None:
         """Notes what a cache had for the call: "hit", "stale", "miss", "shared" with an equal call, or in the "store"."""
+
+    def read(self, outcome: str, seconds: float) -> None:
+        """Notes how long the call waited for Redis, which had the answer ("hit") or not ("miss"), or did not tell ("error")."""
 
     def answered(self, result: Recommendations) -> Recommendations:
         """Notes the result of a ``recommend``; returns it with what was recorded."""
@@ -79,6 +102,9 @@ class CallClock(Recorder):
 
     def cached(self, found: str) -> None:
         self._other.cached(found)
+
+    def read(self, outcome: str, seconds: float) -> None:
+        self._other.read(outcome, seconds)
 
     def answered(self, result: Recommendations) -> Recommendations:
         total = (time.perf_counter_ns() - self._start) / 1e3
@@ -145,6 +171,9 @@ class Recorders:
 
     def watch(self, session: HasBreaker) -> None:
         """Reports the state of the server's circuit breaker as long as the session is open."""
+
+    def watch_cache(self, cache: WatchedCache) -> None:
+        """Reports what a cache gives and keeps."""
 
     def breaker_became(self, state: State) -> None:
         """Notes that the breaker has changed."""

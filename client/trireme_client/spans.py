@@ -1,5 +1,5 @@
 """The recorders for OpenTelemetry: a span and the duration of every call, a span of every RPC of a sampled call, and what
-``server_metrics`` counts.
+``server_metrics`` and ``cache_metrics`` count.
 
 Needs opentelemetry-api, so only ``telemetry`` imports this module, and only when a Telemetry is made.
 """
@@ -18,10 +18,11 @@ from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .breaker import HasBreaker, State
+from .cache_metrics import CACHE, MODEL, CacheMetrics
 from .errors import ClosedError, TriremeError, ValidationError
 from .options import split_target
 from .recommendations import Recommendations
-from .recorder import CallClock, Recorder, Recorders, RpcRecorder
+from .recorder import CallClock, Recorder, Recorders, RpcRecorder, WatchedCache
 from .rpc import Rpc
 from .server_metrics import STATE, ServerMetrics
 
@@ -40,12 +41,11 @@ SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
 ERROR_TYPE = "error.type"
 
-MODEL = "trireme.model"
 MODEL_VERSION = "trireme.model_version"
 RUNG = "trireme.rung"
 SLO = "trireme.slo"
 USERS = "trireme.users"
-CACHE = "trireme.cache"
+READ_OUTCOME = "trireme.cache.read"
 
 # Errors that are no fault of the server: such calls neither keep nor miss the SLO.
 _CALLERS_OWN = (ValidationError, ClosedError, asyncio.CancelledError)
@@ -55,7 +55,7 @@ _W3C = TraceContextTextMapPropagator()  # the only one that Triton reads
 
 
 class Instruments:
-    """The tracer, the histogram and the metrics of servers of one Telemetry."""
+    """The tracer, the histogram and the metrics of servers and caches of one Telemetry."""
 
     def __init__(
         self, tracer_provider: trace.TracerProvider | None, meter_provider: metrics.MeterProvider | None
@@ -64,7 +64,7 @@ class Instruments:
         _check("meter_provider", meter_provider, metrics.MeterProvider)
         self._tracer = trace.get_tracer("trireme_client", tracer_provider=tracer_provider)
         meter = metrics.get_meter("trireme_client", meter_provider=meter_provider)
-        self._servers = ServerMetrics(meter)
+        self._servers, self._caches = ServerMetrics(meter), CacheMetrics(meter)
         self._duration = meter.create_histogram(
             DURATION,
             unit="s",
@@ -74,17 +74,23 @@ class Instruments:
 
     def of(self, model: str, url: str) -> ClientSpans:
         """Returns the recorders of one client."""
-        return ClientSpans(self._tracer, self._duration, self._servers, model, url)
+        return ClientSpans(self._tracer, self._duration, self._servers, self._caches, model, url)
 
 
 class ClientSpans(Recorders):
     """Makes the spans of one client at one of its servers, and records the durations of its calls."""
 
     def __init__(
-        self, tracer: trace.Tracer, duration: metrics.Histogram, servers: ServerMetrics, model: str, url: str
+        self,
+        tracer: trace.Tracer,
+        duration: metrics.Histogram,
+        servers: ServerMetrics,
+        caches: CacheMetrics,
+        model: str,
+        url: str,
     ) -> None:
         self.tracer = tracer
-        self._duration, self._servers = duration, servers
+        self._duration, self._servers, self.caches = duration, servers, caches
         self.call_attributes = {MODEL: model}
         self._kept, self._missed = {MODEL: model, SLO: "kept"}, {MODEL: model, SLO: "missed"}
         host, port = split_target(url)
@@ -119,6 +125,9 @@ class ClientSpans(Recorders):
 
     def watch(self, session: HasBreaker) -> None:
         self._servers.watch(session, self._server)
+
+    def watch_cache(self, cache: WatchedCache) -> None:
+        self.caches.watch(cache, self.call_attributes[MODEL])
 
     def breaker_became(self, state: State) -> None:
         self._servers.transitions.add(1, {**self._server, STATE: state})
@@ -177,6 +186,9 @@ class CallSpan(Recorder):
     def cached(self, found: str) -> None:
         self._found = found
         self._span.set_attribute(CACHE, found)
+
+    def read(self, outcome: str, seconds: float) -> None:
+        self._client.caches.read.record(seconds, {**self._client.call_attributes, READ_OUTCOME: outcome})
 
     def answered(self, result: Recommendations) -> Recommendations:
         self._span.set_attributes({RUNG: int(result.rung), MODEL_VERSION: result.model_version})

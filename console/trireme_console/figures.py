@@ -262,10 +262,11 @@ def _callers_figure(snapshot: Snapshot, span: Span) -> tuple[str, str, Level]:
         return "–", "nobody asked" if span.callers_read else "no --callers-url given", Level.IDLE
     slo_us = _slo_us(snapshot)
     kept = f" · {span.callers.kept:.1%} in the SLO" if span.callers.kept is not None else ""
+    cached = f" · {span.callers.cached:.1%} kept answers" if span.callers.cached is not None else ""
     level = Level.IDLE
     if slo_us and span.callers.requests >= ENOUGH_BATCHES:
         level = Level.BAD if span.callers.p99_us > slo_us else Level.GOOD
-    return milliseconds(span.callers.p99_us), f"p50 {milliseconds(span.callers.p50_us)} ms{kept}", level
+    return milliseconds(span.callers.p99_us), f"p50 {milliseconds(span.callers.p50_us)} ms{kept}{cached}", level
 
 
 def _answers_figure(span: Span) -> tuple[str, str, Level]:

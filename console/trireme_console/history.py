@@ -26,6 +26,8 @@ KEPT_S = 900.0
 CUT_SHORT = ("deadline", "overload", "fault")
 #: That of full answers without what the user did lately: the feature store could not be asked.
 STALE = "features_stale"
+#: What a client's cache had for calls that needed no server: see `trireme.cache` in docs/observe/tracing.md.
+CACHED = ("hit", "stale", "store")
 #: Fewest spans that make a usual p99 of a stage.
 USUAL_SPANS = 3
 
@@ -39,6 +41,8 @@ class CallersSpan:
     p99_us: float
     kept: float | None
     """Share of the requests within the SLO, as the callers counted them; None where they know no SLO."""
+    cached: float | None = None
+    """Share of the requests whose answer a client or its Redis had kept; None where no client keeps answers."""
 
 
 @dataclass(frozen=True)
@@ -230,13 +234,16 @@ def _added(answers: Answers, part: int) -> Mapping[Any, float]:
 def _callers(before: Reading, after: Reading) -> CallersSpan | None:
     # A process that was not read before has no figures yet.
     each = [between(before.callers[url], now) for url, now in after.callers.items() if url in before.callers]
-    spent = [(key[-1], histogram) for found in each for key, histogram in found.items()]
+    spent = [(slo, cache, histogram) for found in each for (_, slo, cache), histogram in found.items()]
     if not spent:
         return None
-    whole = _sum([histogram for _, histogram in spent])
-    known = sum(histogram.count for slo, histogram in spent if slo)
-    kept = sum(histogram.count for slo, histogram in spent if slo == "kept") / known if known else None
-    return CallersSpan(int(whole.count), whole.percentile_us(50), whole.percentile_us(99), kept)
+    whole = _sum([histogram for _, _, histogram in spent])
+    known = sum(histogram.count for slo, _, histogram in spent if slo)
+    kept = sum(histogram.count for slo, _, histogram in spent if slo == "kept") / known if known else None
+    cached = None
+    if any(cache for _, cache, _ in spent):
+        cached = sum(histogram.count for _, cache, histogram in spent if cache in CACHED) / max(whole.count, 1)
+    return CallersSpan(int(whole.count), whole.percentile_us(50), whole.percentile_us(99), kept, cached)
 
 
 def _sum(histograms: list[Histogram]) -> Histogram:

@@ -39,7 +39,7 @@ CALLERS = "trireme_client_request_duration_seconds"
 REPLICAS, REPLICAS_READY = "trireme_replicas", "trireme_replicas_ready"
 RESTARTS, LAST_DEATH = "trireme_restarts", "trireme_last_death_timestamp_seconds"
 
-#: By the URL of a process that could be read: (model, "kept", "missed" or "") → duration of its requests.
+#: By the URL of a process that could be read: (model, "kept", "missed" or "", what a cache had or "") → duration of its requests.
 Callers = Mapping[str, Mapping[tuple[str, ...], Histogram]]
 
 #: Users by rung and reason.
@@ -168,7 +168,7 @@ class Source:
             published = published_in(read_metrics(self._metrics_url), identity)
         for url in self._callers_urls:
             with _noted(problems):
-                found = histograms_in(read_metrics(url), CALLERS, ("trireme_model", "trireme_slo"))
+                found = histograms_in(read_metrics(url), CALLERS, ("trireme_model", "trireme_slo", "trireme_cache"))
                 callers[url] = {key: histogram for key, histogram in found.items() if key[0] == self._model}
         supervised = None
         if self._supervisor_url is not None:

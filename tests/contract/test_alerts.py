@@ -10,12 +10,14 @@ import pytest
 import yaml
 
 from tests.support.promtool import (
+    CALLER,
     INGEST,
     INSTANCE,
     RULES,
     SUPERVISOR,
     alert,
     answers,
+    caches,
     callers,
     check_alerts,
     counter,
@@ -211,6 +213,13 @@ def test_a_feature_store_that_says_nothing(tmp_path: Path, users: float, fires: 
         for each, count in of_state.items()
     }
     check_alerts(tmp_path, healthy(60) | series, {4: [], 30: [stale] if fires else []})
+
+
+@pytest.mark.parametrize(("minutes", "fires"), [(4, False), (10, True)])
+def test_clients_that_cannot_hear_redis(tmp_path: Path, minutes: int, fires: bool) -> None:
+    series = healthy(END) | caches(then(0, 3, minutes))
+    deaf = alert("TriremeCacheDeaf", instance=CALLER, trireme_model=FUSED)
+    check_alerts(tmp_path, series, {BEFORE: [], LAST: [deaf] if fires else []})
 
 
 def test_events_that_nobody_applies(tmp_path: Path) -> None:

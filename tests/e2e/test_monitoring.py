@@ -21,6 +21,7 @@ from tests.support.load import Load
 from tests.support.prometheus import Prometheus, Sample, shorter_expression, write_configuration
 from tests.support.redis_server import redis_server
 from tests.support.serving import served_briefly
+from trireme_client import Cache
 from trireme_ingest.metrics import Progress
 from trireme_perf.slow_stage import SlowStage
 from trireme_runtime.bundle import read_manifest
@@ -59,7 +60,7 @@ def watched(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with (
         feature_store(served, users, folder) as features,
         served_briefly(slow.repository, features=features) as server,
-        Load(server.grpc_url, FUSED, users, callers=4, rate=20) as load,
+        Load(server.grpc_url, FUSED, users, callers=4, rate=20, cache=Cache(ttl_s=5, store=features)) as load,
         supervised(server) as supervisor_url,
         consumed() as ingest,
         watch(folder, server, supervisor_url, load, ingest) as prometheus,

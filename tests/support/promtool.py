@@ -14,7 +14,7 @@ from trireme_runtime.triton.metrics import ANSWERS, BUCKETS_S, COMPUTE
 
 RULES = Path(__file__).parents[2] / "docker/prometheus/rules"
 REQUESTS = "trireme_client_request_duration_seconds_count"
-INSTANCE, SUPERVISOR, INGEST = "here:8002", "here:8003", "here:8004"
+INSTANCE, SUPERVISOR, INGEST, CALLER = "here:8002", "here:8003", "here:8004", "caller:9464"
 
 #: What tells one firing alert from another; `severity` is a contract of the rule files, not of a scenario.
 LABELS = "alertname, instance, model, stage, entry, rung, trireme_model"
@@ -60,6 +60,7 @@ def healthy(minutes: int) -> dict[str, list[float]]:
     found |= ingest(up=[1] * minutes, lag_s=[0] * minutes, applied=[600] * minutes)
     found |= server(nv_inference_request_success=[600] * minutes, nv_inference_request_failure=[0] * minutes)
     found |= answers(rung0=[590] * minutes, rung1=[0] * minutes, rung2=[5] * minutes, rung3=[5] * minutes)
+    found |= caches(deaf=[0] * minutes)
     return found | callers([600] * minutes, [3] * minutes)
 
 
@@ -110,11 +111,21 @@ def answers(**rungs: Sequence[float]) -> dict[str, list[float]]:
 
 def callers(requests: Sequence[float], missed: Sequence[float], model: str = FUSED) -> dict[str, list[float]]:
     """What one caller counts of the requests of each minute, and of those that miss the SLO."""
-    labels = {"job": "callers", "instance": "caller:9464", "trireme_model": model}
+    labels = {"job": "callers", "instance": CALLER, "trireme_model": model}
     kept = [all_ - out for all_, out in zip(requests, missed, strict=True)]
     return {
         name(REQUESTS, **labels, trireme_slo="kept"): counter(kept),
         name(REQUESTS, **labels, trireme_slo="missed"): counter(missed),
+    }
+
+
+def caches(deaf: Sequence[float], model: str = FUSED) -> dict[str, list[float]]:
+    """What one caller says of its ten clients that keep answers: how many cannot hear Redis at each minute."""
+    labels = {"job": "callers", "instance": CALLER, "trireme_model": model}
+    metric = "trireme_client_cache_clients"
+    return {
+        name(metric, **labels, trireme_cache_state="deaf"): list(deaf),
+        name(metric, **labels, trireme_cache_state="keeps"): [10 - out for out in deaf],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -63,16 +64,16 @@ class Watched:
         return sorted(found, key=lambda span: span.start_time)
 
     def durations(self) -> list[HistogramDataPoint]:
-        return self._points("trireme.client.request.duration", "s")
+        return self.points("trireme.client.request.duration", "s")
 
     def counts(self, name: str, unit: str) -> dict[tuple[Any, ...], int]:
         """The values of a metric of servers by the values of their attributes, in the order of the attributes' names."""
         return {
             tuple(value for _, value in sorted(point.attributes.items())): point.value
-            for point in self._points(name, unit)
+            for point in self.points(name, unit)
         }
 
-    def _points(self, name: str, unit: str) -> list[Any]:
+    def points(self, name: str, unit: str) -> list[Any]:
         data = self._reader.get_metrics_data()
         resources = data.resource_metrics if data else []
         scopes = [scope for resource in resources for scope in resource.scope_metrics]
@@ -489,3 +490,50 @@ def test_hits_of_a_cache_are_told_from_misses(kind: Callable[..., Any]) -> None:
             callers.ask(7).result(WAIT)
     assert [span.attributes["trireme.cache"] for span in watched.spans("recommend")] == ["miss", "hit", "hit"]
     assert {point.attributes["trireme.cache"]: point.count for point in watched.durations()} == {"miss": 1, "hit": 2}
+
+
+def test_a_cache_tells_what_it_gives_and_keeps(kind: Callable[..., Any]) -> None:
+    watched = Watched()
+    lookups = {"hit": 2, "stale": 0, "store": 0, "shared": 0, "miss": 2}
+
+    def counts(name: str, unit: str) -> dict[Any, Any]:
+        return {value: count for (value, _), count in watched.counts(f"trireme.client.cache.{name}", unit).items()}
+
+    with running(FakeTriton()) as url:
+        deaf = Cache(features="redis://localhost:1")
+        with asking(kind, url, watched, cache=Cache()) as callers, asking(kind, url, watched, cache=deaf):
+            for user in (7, 8, 7, 7):
+                callers.ask(user).result(WAIT)
+            assert counts("lookups", "{lookup}") == lookups
+            ages = counts("age", "s")
+            assert (0 < ages["hit"] < WAIT, ages["stale"], ages["store"]) == (True, 0, 0)
+            assert counts("clients", "{client}") == {"keeps": 1, "deaf": 1}
+            assert watched.counts("trireme.client.cache.entries", "{answer}") == {("recommend",): 2}
+            callers.client.cache.forget(7)
+            callers.ask(8).result(WAIT)
+        del callers
+        assert counts("dropped", "{answer}") == {"refused": 0, "invalidated": 1, "evicted": 0}
+        assert counts("clients", "{client}") == {}
+        assert counts("lookups", "{lookup}") == {**lookups, "hit": 3}
+
+
+def test_what_a_cache_counted_stays_when_it_is_gone() -> None:
+    watched = Watched()
+    with running(FakeTriton()) as url:
+        for _ in range(2):
+            with asking(Threads, url, watched, cache=Cache()) as callers:
+                callers.ask(7).result(WAIT)
+                watched.points("trireme.client.cache.lookups", "{lookup}")
+            del callers
+            gc.collect()
+    assert watched.counts("trireme.client.cache.lookups", "{lookup}")["miss", "recommend"] == 2
+
+
+def test_a_read_of_redis_that_fails_is_told(kind: Callable[..., Any]) -> None:
+    watched = Watched()
+    store = Cache(store="redis://localhost:1")
+    with running(FakeTriton()) as url, asking(kind, url, watched, cache=store) as callers:
+        for _ in range(2):  # the first call finds out about the bundle
+            callers.ask(7, ledger=True).result(WAIT)
+    (reads,) = watched.points("trireme.client.cache.read.duration", "s")
+    assert (dict(reads.attributes), reads.count) == ({"trireme.model": "recommend", "trireme.cache.read": "error"}, 1)

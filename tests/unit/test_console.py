@@ -257,8 +257,8 @@ def test_what_is_not_published_is_said() -> None:
 def test_callers_are_added_up_and_judged_by_the_slo() -> None:
     def of(kept: int, missed: int) -> Callers:
         bounds = (0.01, 0.02, 0.04, float("inf"))
-        kept_by_a = {("recommend", "kept"): Histogram(bounds, (kept, kept, kept, kept))}
-        return {"a": kept_by_a, "b": {("recommend", "missed"): Histogram(bounds, (0, 0, missed, missed))}}
+        kept_by_a = {("recommend", "kept", ""): Histogram(bounds, (kept, kept, kept, kept))}
+        return {"a": kept_by_a, "b": {("recommend", "missed", ""): Histogram(bounds, (0, 0, missed, missed))}}
 
     snapshot = watched(reading(0, requests=0, callers=of(10, 2)), reading(1, requests=100, callers=of(85, 27)))
     assert snapshot.window is not None
@@ -269,8 +269,23 @@ def test_callers_are_added_up_and_judged_by_the_slo() -> None:
     assert (said.word, said.text.startswith("Callers wait too long: p99 39.")) == ("Over the SLO", True)
 
 
+def test_what_needed_no_server_is_told_where_clients_keep_answers() -> None:
+    def of(**found: int) -> Callers:
+        asked = {
+            ("recommend", "kept", cache): Histogram((0.01, float("inf")), (count, count))
+            for cache, count in found.items()
+        }
+        return {"a": asked, "b": {("recommend", "kept", ""): Histogram((0.01, float("inf")), (50, 50))}}
+
+    none = of(hit=0, stale=0, store=0, shared=0, miss=0)
+    counts = of(hit=20, stale=5, store=5, shared=10, miss=60)
+    snapshot = watched(reading(0, requests=0, callers=none), reading(1, requests=100, callers=counts))
+    notes = {tile.title: tile.note for tile in tiles(snapshot)}
+    assert notes["Callers' p99"].endswith("100.0% in the SLO · 30.0% kept answers")
+
+
 def test_a_process_that_was_not_read_before_tells_nothing_yet() -> None:
-    asked = {"a": {("recommend", ""): Histogram((0.1, float("inf")), (1000, 1000))}}
+    asked = {"a": {("recommend", "", ""): Histogram((0.1, float("inf")), (1000, 1000))}}
     for before, told in ({}, False), ({"a": {}}, True):
         snapshot = watched(reading(0, requests=0, callers=before), reading(1, requests=100, callers=asked))
         assert snapshot.window is not None
@@ -281,7 +296,7 @@ def test_callers_with_other_buckets_are_added_up_where_they_agree() -> None:
     def of(a: int, b: int) -> Callers:
         coarse = Histogram((0.01, 0.1, float("inf")), (a, a, a))
         fine = Histogram((0.01, 0.02, 0.1, float("inf")), (0, b, b, b))
-        return {"a": {("recommend", "kept"): coarse}, "b": {("recommend", "kept"): fine}}
+        return {"a": {("recommend", "kept", ""): coarse}, "b": {("recommend", "kept", ""): fine}}
 
     snapshot = watched(reading(0, requests=0, callers=of(0, 0)), reading(1, requests=10, callers=of(50, 50)))
     assert snapshot.window is not None
@@ -297,9 +312,11 @@ def test_the_callers_histogram_is_found_under_the_name_that_opentelemetry_gives_
     histogram = meters.get_meter("trireme").create_histogram("trireme.client.request.duration", unit="s")
     histogram.record(0.004, {"trireme_model": "recommend", "trireme_slo": "kept"})
     histogram.record(3.0, {"trireme_model": "recommend", "trireme_slo": "missed", "error_type": "TimeoutError"})
+    histogram.record(0.0001, {"trireme_model": "recommend", "trireme_slo": "kept", "trireme_cache": "hit"})
     families = text_string_to_metric_families(generate_latest(registry).decode())
-    found = histograms_in(families, CALLERS, ("trireme_model", "trireme_slo"))
-    assert {key: value.count for key, value in found.items()} == {("recommend", "kept"): 1, ("recommend", "missed"): 1}
+    found = histograms_in(families, CALLERS, ("trireme_model", "trireme_slo", "trireme_cache"))
+    told = [("kept", ""), ("missed", ""), ("kept", "hit")]
+    assert {key: value.count for key, value in found.items()} == {("recommend", *labels): 1 for labels in told}
     meters.shutdown()
 
 

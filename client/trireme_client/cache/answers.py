@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..errors import ClosedError, TimeoutError
 from ..options import check_time_left
 from ..recommendations import Recommendations
-from ..recorder import NO_CALL, Recorder
+from ..recorder import NO_CALL, CacheState, Recorder
 from ..requests import CheckedRequest, check_int
 from ..rpc import T
 from ..session import Limit
@@ -78,9 +78,20 @@ class AnswerCache:
             shared=self._shared,
             refused=self._refused,
             store_hits=self.redis.hits,
+            store_age_s=self.redis.hits_age_s,
             store_failures=self.redis.failures,
             corrupt=self.redis.corrupt,
         )
+
+    @property
+    def state(self) -> CacheState:
+        """Whether answers are kept: "keeps", or "deaf" while it cannot be heard what users do."""
+        return "keeps" if self.redis.hears else "deaf"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client is closed."""
+        return self._targets.closing
 
     def forget(self, user_id: int) -> None:
         """Ends all answers to a user: those that were kept, and those that are being asked for. Call it for what the user did.
@@ -179,6 +190,7 @@ class AnswerCache:
         began, found = self._clock(), None
         if flight.key.bundle and self.redis.may_read():
             found = yield Read(flight.key)
+            recorder.read("error" if found is None else found.outcome, self._clock() - began)
             if found is not None and found.answer is not None:
                 self._keep(flight.key, found.answer, flight.generation, found.age_s)
                 recorder.cached("store")

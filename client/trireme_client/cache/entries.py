@@ -66,6 +66,9 @@ class CacheCounts(NamedTuple):
         store_hits: misses that were answered from Redis.
         store_failures: what Redis was asked and did not answer in time, or not at all.
         corrupt: values in Redis that could not be read.
+        hits_age_s: the ages of the answers that were given in their time, added up, in s.
+        stale_age_s: of those that were given after it.
+        store_age_s: of those from Redis.
     """
 
     hits: int = 0
@@ -79,6 +82,9 @@ class CacheCounts(NamedTuple):
     store_hits: int = 0
     store_failures: int = 0
     corrupt: int = 0
+    hits_age_s: float = 0.0
+    stale_age_s: float = 0.0
+    store_age_s: float = 0.0
 
 
 class _Entry:
@@ -111,6 +117,7 @@ class Entries:
         self._generation = self._floor = 0
         self._forgotten: OrderedDict[int, int] = OrderedDict()
         self._hits = self._stale = self._misses = self._invalidated = self._evicted = 0
+        self._hits_age_s = self._stale_age_s = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -126,6 +133,8 @@ class Entries:
                 invalidated=self._invalidated,
                 evicted=self._evicted,
                 entries=len(self._entries),
+                hits_age_s=self._hits_age_s,
+                stale_age_s=self._stale_age_s,
             )
 
     def get(self, key: Key, *, stale: bool = True) -> Hit | None:
@@ -139,14 +148,17 @@ class Entries:
             if entry is None:
                 self._misses += 1
                 return None
+            age_s = now - entry.made_at
             if now < entry.stale_at:
                 self._hits += 1
+                self._hits_age_s += age_s
                 entry.used = True
-                return Hit(entry.answer, now - entry.made_at, False)
+                return Hit(entry.answer, age_s, False)
             if stale and now < entry.dead_at:
                 self._stale += 1
+                self._stale_age_s += age_s
                 entry.used = True
-                return Hit(entry.answer, now - entry.made_at, True)
+                return Hit(entry.answer, age_s, True)
             self._misses += 1
             if now >= entry.dead_at:
                 self._drop(key)

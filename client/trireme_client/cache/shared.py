@@ -40,6 +40,11 @@ class Found(NamedTuple):
     stamp: bytes
     corrupt: bool = False
 
+    @property
+    def outcome(self) -> str:
+        """Whether it is an answer: "hit" or "miss"."""
+        return "miss" if self.answer is None else "hit"
+
 
 class Store:
     """Answers in one Redis, by blocking calls.
@@ -108,6 +113,7 @@ class Shared:
         hears: whether each write to a user's record is heard, so that answers may be kept.
         timeout_s: how long a read may take.
         hits: answers that were found in Redis.
+        hits_age_s: their ages, added up.
         failures: reads, writes and ``forget`` that Redis did not answer in time, or not at all.
         corrupt: values that could not be read.
     """
@@ -119,6 +125,7 @@ class Shared:
         self._breaker = Breaker()
         self._writes: set[Job] = set()
         self.hits = self.failures = self.corrupt = 0
+        self.hits_age_s = 0.0
         self.timeout_s = 0.0
         address = options.address()
         self.hears = address is None
@@ -156,7 +163,9 @@ class Shared:
             return None
         self._breaker.answered()
         found: Found = job.result()
-        self.hits += found.answer is not None
+        if found.answer is not None:
+            self.hits += 1
+            self.hits_age_s += found.age_s
         self.corrupt += found.corrupt
         return found
 
