@@ -208,6 +208,13 @@ def test_a_forecast_has_both_policies_where_there_are_events() -> None:
     assert sizes[0].hit_rate < sizes[2].hit_rate
 
 
+def test_ttls_that_the_traffic_cannot_tell_apart_are_left_out() -> None:
+    asked = traffic(*((float(number), number % 5) for number in range(31)))
+    forecast = Forecast(asked, Costs(100, 10, 110), np.zeros(5, bool), nothing_to_judge(asked))
+    for ttls, predicted in (((10.0, 30.0, 60.0), [10, 30]), ((10.0, 40.0, 60.0), [10, 40]), ((60.0,), [60])):
+        assert [row.ttl_s for row in forecast.by_ttl(ttls) if not row.stale_s] == predicted
+
+
 @pytest.mark.parametrize(("given", "named"), [({}, "nowhere"), ({"zipf": 1.0, "log": Path("x")}, "log and zipf")])
 def test_exactly_one_source_of_traffic_is_allowed(given: dict[str, Any], named: str) -> None:
     with pytest.raises(PerfError, match=named):
@@ -250,6 +257,14 @@ def test_what_was_measured_stands_beside_what_was_predicted() -> None:
     assert (measured["cpu_us"]["without"], measured["cpu_us"]["with"]) == (100, 50)
     assert measured["latency_ms"]["p50"]["ratio"]["value"] == 0.5
     assert (measured["requests"], measured["counts"]["hits"]) == (200, 120)
+
+
+def test_without_events_there_is_one_proposal_and_no_panel_of_ndcg(tmp_path: Path) -> None:
+    result = document()
+    result |= {name: [row | {"invalidates": False} for row in result[name]] for name in ("predictions", "sizes")}
+    lines = [part for part in cache_tables(result) if isinstance(part, str)]
+    assert [line for line in lines if line.startswith("proposed")] == ["proposed: no cache; no TTL saves anything"]
+    write_plot(result, tmp_path / "cache.png")
 
 
 def test_tables_and_picture_show_all_of_it(tmp_path: Path) -> None:

@@ -76,9 +76,11 @@ def cache_tables(result: dict[str, Any]) -> Iterator[Table | str]:
         f"µs of CPU time of client and server per request: {costs['plain']:.0f} without a cache; with one, {costs['hit']:.0f} "
         f"for an answer that is there and {costs['miss']:.0f} for another"
     )
-    for name, about in PROPOSED.items():
-        if any(row["invalidates"] == (name == "invalidated") for row in rows):
+    if any(row["invalidates"] for row in rows):
+        for name, about in PROPOSED.items():
             yield f"proposed {about}: {_proposal(result['proposals'][name])}"
+    else:
+        yield f"proposed: {_proposal(result['proposals']['not_invalidated'])}"
     yield _measured(result["measured"])
 
 

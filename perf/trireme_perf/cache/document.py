@@ -31,7 +31,7 @@ def describe_traffic(source: str, traffic: Traffic) -> dict[str, Any]:
         "requests": traffic.size,
         "different": int(np.unique(traffic.kind).size),
         "events": int(traffic.events.time.size),
-        "seconds": float(traffic.time[-1] - traffic.time[0]),
+        "seconds": traffic.seconds,
         "share_of_users": traffic.share,
     }
 

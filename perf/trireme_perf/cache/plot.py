@@ -20,6 +20,7 @@ __all__ = ["write_plot"]
 #: By whether events invalidate.
 COLOURS = {True: "#1b6ca8", False: "#d1603d"}
 NAMES = {True: "events invalidate", False: "they do not"}
+NO_EVENTS = "answers end by their time"
 
 
 def write_plot(document: Mapping[str, Any], file: Path) -> None:
@@ -28,21 +29,20 @@ def write_plot(document: Mapping[str, Any], file: Path) -> None:
     Raises:
         PerfError: the file cannot be written.
     """
-    figure = Figure(figsize=(15, 4.6), dpi=150, layout="constrained")
-    panels = figure.subplots(1, 4)
     rows = document["predictions"]
+    judged = any(row["ndcg_lost"] is not None for row in rows)
+    figure = Figure(figsize=(15 if judged else 11.4, 4.6), dpi=150, layout="constrained")
+    panels = figure.subplots(1, 4 if judged else 3)
     _by_ttl(panels[0], rows, "hit_rate", "answered from the cache")
     _by_ttl(panels[1], rows, "saved", "CPU time of client and server saved")
     _measured(panels[0], panels[1], document["measured"])
-    if any(row["ndcg_lost"] is not None for row in rows):
+    if judged:
         _by_ttl(panels[2], rows, "ndcg_lost", "NDCG@10 lost")
         panels[2].axhline(MOST_LOST, color="#7d8790", lw=1, ls=":", label="allowed in a proposal")
-    else:
-        panels[2].set_axis_off()
     sizes = document["sizes"]
-    panels[3].plot(*_columns(sizes, "max_entries", "hit_rate"), "o-", color=COLOURS[sizes[0]["invalidates"]], lw=1.8)
-    panels[3].set_ylim(0.0, 1.0)
-    _dress(panels[3], f"answered from the cache, TTL {sizes[0]['ttl_s']:g} s", "answers kept at most (log)")
+    panels[-1].plot(*_columns(sizes, "max_entries", "hit_rate"), "o-", color=COLOURS[sizes[0]["invalidates"]], lw=1.8)
+    panels[-1].set_ylim(0.0, 1.0)
+    _dress(panels[-1], f"answered from the cache, TTL {sizes[0]['ttl_s']:g} s", "answers kept at most (log)")
     handles = {
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
@@ -64,12 +64,13 @@ def _title(document: Mapping[str, Any]) -> str:
 
 def _by_ttl(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, title: str) -> None:
     """A line for each policy, and a thinner one for it with stale answers."""
+    names = NAMES if any(row["invalidates"] for row in rows) else {False: NO_EVENTS}
     for invalidates, colour in COLOURS.items():
         for stale in (False, True):
             shown = [row for row in rows if row["invalidates"] == invalidates and bool(row["stale_s"]) == stale]
             if shown:
                 look: dict[str, Any] = {"lw": 1.2, "ls": "--"} if stale else {"lw": 1.8, "marker": "o", "markersize": 4}
-                label = NAMES[invalidates] + (", stale for as long again" if stale else "")
+                label = names[invalidates] + (", stale for as long again" if stale else "")
                 axes.plot(*_columns(shown, "ttl_s", key), color=colour, label=label, **look)
     _dress(axes, title, "TTL, s (log)")
 

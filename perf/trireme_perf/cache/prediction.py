@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,11 @@ class Forecast:
         )
 
     def by_ttl(self, ttls: Sequence[float] = TTLS) -> list[Prediction]:
-        """Predicts every TTL, without stale answers and with as long a stale time as the TTL; ``ttls`` ascending."""
+        """Predicts every TTL, without stale answers and with as long a stale time as the TTL; ``ttls`` ascending.
+
+        Of those that are longer than the traffic, only the first is predicted: no answer ends, so all of them do the same.
+        """
+        ttls = ttls[: bisect_left(ttls, self.traffic.seconds) + 1]
         return [
             self.predict(Cache(ttl_s=ttl, stale_s=stale * ttl), invalidates)
             for invalidates in self.policies

@@ -105,7 +105,7 @@ def measure_cache(
     manifest, _ = fused_plan(repository)
     traffic = source.read(repository, settings.requests)
     first, second = traffic.halves()
-    tell(f"{traffic.size:,} requests; {first.size:,} are in the first half of the time")
+    tell(f"{traffic.size:,} requests; {first.size:,} are in the first half of the time, of {first.seconds:,.0f} s")
     with own_place() as place:
 
         async def measured() -> dict[str, Any]:

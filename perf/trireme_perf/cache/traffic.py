@@ -40,6 +40,11 @@ class Traffic:
         return int(self.time.size)
 
     @property
+    def seconds(self) -> float:
+        """From the first request to the last."""
+        return float(self.time[-1] - self.time[0])
+
+    @property
     def user_id(self) -> NDArray[np.int64]:
         """int64 [n], −1 for anonymous users."""
         return np.array(_users(self.requests), dtype=np.int64)[self.kind]
