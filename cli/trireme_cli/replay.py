@@ -24,6 +24,7 @@ KINDS = {
     "snapshot": "snapshot",
     "without_taken": "snapshot, without what was taken since",
     "fresh": "fresh features",
+    "context": "fresh features, and the context of the request",
 }
 
 

@@ -24,7 +24,8 @@ class Tables:
     """Arrays in index space. The last row of a user table stands for unknown users.
 
     user_ids int64 [U] and item_ids int64 [N], ascending. history int32 [U + 1, L], left-padded with −1.
-    category int32 [U + 1, F], number float32 [U + 1, D − 1]; 0 is unknown. seen_offsets int64 [U + 2] and
+    category int32 [U + 1, F + C], the last C columns for the context of a request and 0 here, number float32 [U + 1, D − 1]; 0 is
+    unknown. seen_offsets int64 [U + 2] and
     seen_items int32: what each user interacted with. popular int32 [segments, P] with popular_score float32;
     row 0 is for everybody. segment int64 [1], the column of category that names the segment.
     """
@@ -66,7 +67,7 @@ def build_tables(dataset: Dataset, history_length: int, list_length: int) -> Tab
         user_ids=dataset.user_ids,
         item_ids=dataset.item_ids,
         history=_with_unknown(history, -1),
-        category=_with_unknown(dataset.users.category, 0),
+        category=_with_unknown(_with_context(dataset), 0),
         number=_with_unknown(dataset.users.number, 0),
         seen_offsets=np.append(seen_offsets, seen_offsets[-1]),
         seen_items=seen_items,
@@ -74,6 +75,12 @@ def build_tables(dataset: Dataset, history_length: int, list_length: int) -> Tab
         popular_score=popular_score,
         segment=np.array([dataset.segment]),
     )
+
+
+def _with_context(dataset: Dataset) -> np.ndarray:
+    """Returns the categories of the users, and columns for a context that only a request has."""
+    unknown = np.zeros((dataset.n_users, len(dataset.train_context.names)), np.int32)
+    return np.concatenate([dataset.users.category, unknown], axis=1)
 
 
 def _with_unknown(table: np.ndarray, value: int) -> np.ndarray:

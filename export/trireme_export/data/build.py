@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from trireme_export.data.context import Context, encode_context
 from trireme_export.data.dataset import Dataset
 from trireme_export.data.entities import Entities, open_entities
 from trireme_export.data.evaluation_set import EvaluationSet, build_evaluation
-from trireme_export.data.features import FeatureTable
+from trireme_export.data.features import FeatureTable, text_bytes
 from trireme_export.data.histories import csr, distinct_pairs
 from trireme_export.data.options import DataConfig
 from trireme_export.data.parts import Parts, split_positives
@@ -59,11 +61,15 @@ def read_dataset(directory: Path, config: DataConfig | None = None) -> Dataset:
         time_column=config.time_column,
         label_column=config.label_column,
         label_minimum=config.label_minimum,
+        context=config.context,
     )
     by: SplitBy = config.split_by or ("user" if interactions.time_column == "seq" else "time")
     parts = split_positives(directory, interactions, config, by)
     users, items = open_entities(directory, "user", config), open_entities(directory, "item", config)
-    return _Assembly(directory.name, config, by, interactions, parts, users, items).dataset()
+    columns = {name: column.take(pa.array(parts.place)) for name, column in interactions.context.items()}
+    file = str(directory / "interactions.parquet")
+    context = encode_context(columns, parts.train, config.min_category_count, file)
+    return _Assembly(directory.name, config, by, interactions, parts, users, items, context).dataset()
 
 
 @dataclass(frozen=True)
@@ -77,11 +83,17 @@ class _Assembly:
     parts: Parts
     users: Entities
     items: Entities
+    context: Context
+    """Of every positive."""
 
     def dataset(self) -> Dataset:
         train = self.train
-        train_offsets, train_items, train_times = self._by_user(self.parts.train)
-        test_offsets, test_items, test_times = self._by_user(self.parts.test & (self.row >= 0) & (self.index >= 0))
+        trained, tested = (
+            self._by_user(self.parts.train),
+            self._by_user(self.parts.test & (self.row >= 0) & (self.index >= 0)),
+        )
+        train_offsets, train_items, train_times = self._grouped(trained)
+        test_offsets, test_items, test_times = self._grouped(tested)
         features, segment = self.user_features, self.segment
         return Dataset(
             name=self.name,
@@ -102,6 +114,8 @@ class _Assembly:
             test=self.test,
             holdout=self._holdout() if self.config.holdout_users else None,
             report=self._report(),
+            train_context=replace(self.context, index=self.context.take(trained)),
+            test_context=replace(self.context, index=self.context.take(tested)),
         )
 
     @cached_property
@@ -147,11 +161,15 @@ class _Assembly:
         """int32 [n]: the user row of every positive, −1 where training does not know the user."""
         return lookup(self.user_ids, self.parts.user_id)
 
-    def _by_user(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns offsets, items and times of the ``chosen`` positives (bool [n], of known users and items), grouped by user."""
-        row = self.row[chosen]
-        offsets, items = csr(row, self.index[chosen], self.user_ids.size)
-        return offsets, items, self.parts.time[chosen][np.argsort(row, kind="stable")]
+    def _by_user(self, chosen: np.ndarray) -> np.ndarray:
+        """Returns the places of the ``chosen`` positives (bool [n], of known users and items), grouped by user: int64 [p]."""
+        place = np.flatnonzero(chosen)
+        return place[np.argsort(self.row[place], kind="stable")]
+
+    def _grouped(self, place: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns offsets, items and times of positives that are grouped by user."""
+        offsets, items = csr(self.row[place], self.index[place], self.user_ids.size)
+        return offsets, items, self.parts.time[place]
 
     @cached_property
     def train(self) -> tuple[np.ndarray, np.ndarray]:
@@ -189,6 +207,7 @@ class _Assembly:
             item_columns=self.items.explained(self.item_features),
             title_column=self.title,
             segment_column=self.segment,
+            context=self.context.values,
         )
 
     def _fingerprint(self) -> str:
@@ -202,7 +221,16 @@ class _Assembly:
         ):
             arrays[f"{kind} ids"] = ids
             arrays |= {f"{kind} {name}": array for name, array in sorted(entities.values(features, ids).items())}
+        for name, vocabulary, index in zip(
+            self.context.names, self.context.vocabularies, self._context_rows(order), strict=True
+        ):
+            arrays |= {f"context {name} names": text_bytes(vocabulary), f"context {name} index": index}
         return digest_of(arrays)
+
+    def _context_rows(self, order: np.ndarray) -> np.ndarray:
+        """Returns the context of every positive, column by column: int32 [C, n]."""
+        index = self.context.take(order)
+        return np.zeros((0, order.size), np.int32) if index is None else index.T
 
     def _counts(self) -> dict[str, Any]:
         """Returns the part of the report that the files and the split decide."""

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from trireme_export.data.context import NO_CONTEXT, Context
 from trireme_export.data.evaluation_set import EvaluationSet
 from trireme_export.data.features import FeatureTable
 from trireme_export.data.histories import csr, distinct_pairs
@@ -58,6 +59,10 @@ class Dataset:
     holdout: EvaluationSet | None
     """Users kept out of training, to be served by their history alone; None unless asked for."""
     report: DataReport
+    train_context: Context = NO_CONTEXT
+    """Of the P training positives."""
+    test_context: Context = NO_CONTEXT
+    """Of ``test_items``."""
 
     @property
     def catalogue_size(self) -> int:
@@ -92,4 +97,6 @@ class Dataset:
             item_category_sizes=self.items.category_sizes,
             item_number=self.items.number,
             item_lists=self.items.lists,
+            context=self.train_context.index,
+            context_sizes=self.train_context.sizes,
         )

@@ -16,7 +16,15 @@ from trireme_export.data.reader import EntityTable
 from trireme_export.data.schema import SEPARATOR, ColumnKind, to_float
 from trireme_runtime.arrays import lookup
 
-__all__ = ["FeatureTable", "ListFeature", "encode_features", "feature_values", "standardise"]
+__all__ = [
+    "FeatureTable",
+    "ListFeature",
+    "encode_category",
+    "encode_features",
+    "feature_values",
+    "standardise",
+    "text_bytes",
+]
 
 #: Share of values at each end that are pulled in to the quantile, so that one outlier does not set the scale.
 TAIL = 0.005
@@ -89,7 +97,7 @@ def encode_features(
             if kinds[name].kind == kind:
                 yield name, column.take(pa.array(row, mask=row < 0))
 
-    found = {name: _category(column, min_count, max_categories) for name, column in of("category")}
+    found = {name: encode_category(column, min_count, max_categories) for name, column in of("category")}
     scaled = {name: standardise(to_float(column)) for name, column in of("number")}
     split = [_list(name, column, min_count, max_categories) for name, column in of("list")]
     categories = {name: entry for name, entry in found.items() if len(entry[1]) > 1}
@@ -121,9 +129,9 @@ def feature_values(table: EntityTable | None, features: FeatureTable, ids: np.nd
     for name, vocabulary, index in zip(
         features.category_names, features.vocabularies, features.category.T, strict=True
     ):
-        values |= {f"{name} names": _text(vocabulary), f"{name} index": index}
+        values |= {f"{name} names": text_bytes(vocabulary), f"{name} index": index}
     for part in features.lists:
-        values |= {f"{part.name} names": _text(part.vocabulary), f"{part.name} index": part.values}
+        values |= {f"{part.name} names": text_bytes(part.vocabulary), f"{part.name} index": part.values}
         values[f"{part.name} offsets"] = part.offsets
     if table is not None:
         row = _row_of(table, ids)
@@ -132,7 +140,8 @@ def feature_values(table: EntityTable | None, features: FeatureTable, ids: np.nd
     return values
 
 
-def _text(names: tuple[str, ...]) -> np.ndarray:
+def text_bytes(names: tuple[str, ...]) -> np.ndarray:
+    """Returns ``names`` as bytes that differ where one of them does: uint8 [m]."""
     return np.frombuffer("\0".join(names).encode(), dtype=np.uint8)
 
 
@@ -178,7 +187,7 @@ def _row_of(table: EntityTable | None, ids: np.ndarray) -> np.ndarray:
     return np.where(position >= 0, order[position], -1).astype(np.int64)
 
 
-def _category(column: pa.Array, min_count: int, max_categories: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def encode_category(column: pa.Array, min_count: int, max_categories: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns the index of each row, int32 [n], and the names of the indices: most frequent first, ties by name."""
     encoded = column.dictionary_encode()
     code = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
@@ -197,7 +206,7 @@ def _list(name: str, column: pa.Array, min_count: int, max_categories: int) -> L
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         parts = pc.split_pattern(column, SEPARATOR)
     row = pc.list_parent_indices(parts).to_numpy(zero_copy_only=False)
-    index, vocabulary = _category(pc.list_flatten(parts), min_count, max_categories)
+    index, vocabulary = encode_category(pc.list_flatten(parts), min_count, max_categories)
     # One sort drops unknown parts and parts that a row repeats.
     keys = np.unique(row.astype(np.int64) * len(vocabulary) + index)
     keys = keys[keys % len(vocabulary) != 0] if len(vocabulary) > 1 else keys[:0]

@@ -16,6 +16,9 @@ class DataConfig(Section):
 
     user_features: dict[str, Kind] = Field({}, description="kind of columns of users.parquet, by name")
     item_features: dict[str, Kind] = Field({}, description="kind of columns of items.parquet, by name")
+    context: tuple[str, ...] = Field(
+        (), description="columns of interactions.parquet that a request may name, such as device: categories"
+    )
     time_column: str | None = Field(None, description="column that sorts the interactions; default timestamp, else seq")
     label_column: str | None = Field(None, description="column that marks positives; default is_click if there is one")
     label_minimum: float | None = Field(None, description="smallest positive label; default anything above 0")
@@ -47,4 +50,14 @@ class DataConfig(Section):
     def _label(self) -> DataConfig:
         if self.label_minimum is not None and self.label_column is None:
             raise ValueError("label_minimum needs label_column")
+        return self
+
+    @model_validator(mode="after")
+    def _context(self) -> DataConfig:
+        taken = {"user_id", "item_id", self.time_column, self.label_column}
+        for position, name in enumerate(self.context):
+            if name in taken or name in self.context[:position]:
+                raise ValueError(
+                    f"context names {name!r}; allowed: each column once, and neither ids, the time nor the label"
+                )
         return self

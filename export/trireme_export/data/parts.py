@@ -22,6 +22,8 @@ class Parts:
     user_id: np.ndarray
     item_id: np.ndarray
     time: np.ndarray
+    place: np.ndarray
+    """int64 [n], the row of each in ``Interactions``."""
     train: np.ndarray
     """bool [n], of known users."""
     test: np.ndarray
@@ -60,7 +62,7 @@ def split_positives(directory: Path, interactions: Interactions, config: DataCon
             f"{np.count_nonzero(test)} are test and {np.count_nonzero(held)} are of users held out; "
             "lower test_fraction, holdout_users or the minimum counts"
         )
-    return Parts(user_id, item_id, time, train, test & ~held, ~test & held, test & held, held_users)
+    return Parts(user_id, item_id, time, positive, train, test & ~held, ~test & held, test & held, held_users)
 
 
 def _last_time_is_too_common(directory: Path, column: str, time: np.ndarray, fraction: float) -> str:

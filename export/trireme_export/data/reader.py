@@ -5,7 +5,8 @@ Nothing is repaired silently: what cannot be used is refused with the file, the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ class Interactions:
     """Columns that could be labels, too: bool, or numbers of which each is 0 or 1."""
     out_of_order: int
     """Rows that the file holds after a row of a later time."""
+    context: Mapping[str, pa.Array] = field(default_factory=dict)
+    """By column, text [n]: the value of each row, null where there is none."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def read_interactions(
     time_column: str | None = None,
     label_column: str | None = None,
     label_minimum: float | None = None,
+    context: Sequence[str] = (),
 ) -> Interactions:
     """Reads ``interactions.parquet``, or another file with one interaction per row.
 
@@ -70,6 +74,7 @@ def read_interactions(
         time_column: what to sort by; by default ``timestamp``, or ``seq`` where that is missing.
         label_column: marks positives; by default ``is_click`` if there is one, or every row is a positive.
         label_minimum: smallest positive label; by default every label above 0.
+        context: columns with a value of each interaction.
 
     Raises:
         DataError: see ``trireme_export.data.errors``.
@@ -78,7 +83,7 @@ def read_interactions(
     names = _open(file)
     time_name = _time_column(file, names, time_column)
     label_name = label_column or ("is_click" if "is_click" in names else None)
-    wanted = ["user_id", "item_id", time_name] + ([label_name] if label_name else [])
+    wanted = ["user_id", "item_id", time_name] + ([label_name] if label_name else []) + [*context]
     table = _read(file, names, list(dict.fromkeys(wanted)))
     user_id = _ids(file, "user_id", table["user_id"])
     item_id = _ids(file, "item_id", table["item_id"])
@@ -90,7 +95,15 @@ def read_interactions(
     out_of_order = int(np.count_nonzero(time < np.maximum.accumulate(time)))
     order = np.argsort(time, kind="stable")
     return Interactions(
-        user_id[order], item_id[order], time[order], positive[order], time_name, label, unused, out_of_order
+        user_id[order],
+        item_id[order],
+        time[order],
+        positive[order],
+        time_name,
+        label,
+        unused,
+        out_of_order,
+        {name: _texts(file, name, table[name]).take(pa.array(order)) for name in context},
     )
 
 
@@ -245,6 +258,20 @@ def _positive(file: Path, table: pa.Table, name: str | None, minimum: float | No
     if minimum is None:
         return values > 0, f"positives are {name} > 0"
     return values >= minimum, f"positives are {name} >= {minimum:g}"
+
+
+def _texts(file: Path, name: str, column: pa.ChunkedArray) -> pa.Array:
+    """Returns the values of a category as text; those of a bool are True and False, as Python writes them."""
+    column = _flat(column)
+    kinds = pa.types
+    if kinds.is_boolean(column.type):
+        return pc.if_else(column, "True", "False")
+    if not (kinds.is_integer(column.type) or kinds.is_string(column.type) or kinds.is_large_string(column.type)):
+        raise DataColumnError(
+            f"{file}, column {name!r}: is {column.type} (such as {_some(column)}); "
+            "a context is a category: text, integers or bool"
+        )
+    return column.cast(pa.large_string())
 
 
 def _could_be_labels(file: Path, names: list[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trireme_export.data.split import SplitBy
@@ -49,6 +49,8 @@ class DataReport:
     item_columns: Mapping[str, str]
     title_column: str | None
     segment_column: str | None
+    context: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Values that have an index of their own, from 1, by column of the context."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain values, for JSON."""
@@ -64,6 +66,8 @@ class DataReport:
             f"{self.users:,} users ({self.users_without_history:,} without history), {self.items:,} items, "
             f"{self.users_evaluated:,} users evaluated",
         ]
+        for name, values in self.context.items():
+            lines.append(f"interactions.parquet {name}: context of a request, {len(values):,} values")
         if self.users_held_out:
             lines.append(f"{self.users_held_out:,} users held out of training")
         if self.out_of_order:

@@ -43,6 +43,10 @@ class TrainingData:
     item_number: Float32 | None = None
     """float32 [N, Di], standardised; None is no column."""
     item_lists: tuple[ListFeature, ...] = ()
+    context: Int32 | None = None
+    """int32 [P, C], what was known of the request of each positive; values in [0, ``context_sizes[c]``), 0 is unknown; None is no
+    column."""
+    context_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.item_category is None:
@@ -53,6 +57,11 @@ class TrainingData:
             object.__setattr__(self, "item_number", np.zeros((self.catalogue_size, 0), dtype=np.float32))
         self._check_interactions()
         self._check_features()
+
+    @property
+    def category_sizes(self) -> tuple[int, ...]:
+        """Of the categories that the models read: those of the user, and behind them the context."""
+        return self.user_category_sizes + self.context_sizes
 
     @property
     def n_users(self) -> int:
@@ -77,8 +86,13 @@ class TrainingData:
         """Returns the same users and items with only the ``positives`` bool [P]."""
         counts = np.concatenate([[0], np.cumsum(positives)])[self.user_offsets]
         times = None if self.user_times is None else self.user_times[positives]
+        context = None if self.context is None else self.context[positives]
         return replace(
-            self, user_offsets=counts.astype(np.int64), user_items=self.user_items[positives], user_times=times
+            self,
+            user_offsets=counts.astype(np.int64),
+            user_items=self.user_items[positives],
+            user_times=times,
+            context=context,
         )
 
     def history(self, length: int, rows: npt.NDArray | None = None) -> Int32:
@@ -86,12 +100,18 @@ class TrainingData:
         rows = np.arange(self.n_users) if rows is None else np.asarray(rows)
         return gather_history(self.user_items, self.user_offsets[rows], self.user_offsets[rows + 1], length)
 
-    def user_inputs(self, history: Int32, rows: npt.NDArray) -> tuple[Int32, Float32]:
-        """Returns ``user_category`` int32 [B, F] and ``user_number`` float32 [B, D] of ``rows``; row −1 is an unknown user."""
+    def user_inputs(self, history: Int32, rows: npt.NDArray, context: Int32 | None = None) -> tuple[Int32, Float32]:
+        """Returns ``user_category`` int32 [B, F + C] and ``user_number`` float32 [B, D] of ``rows``; row −1 is an unknown user.
+
+        ``context``: int32 [B, C]; None is unknown.
+        """
         rows = np.asarray(rows)
         known = (rows >= 0)[:, None]
         category = np.where(known, self.user_category[rows], 0).astype(np.int32)
         number = np.where(known, self.user_number[rows], 0).astype(np.float32)
+        if self.context_sizes:
+            given = np.zeros((len(rows), len(self.context_sizes)), np.int32) if context is None else context
+            category = np.concatenate([category, given], axis=1)
         return category, append_history_size(number, history)
 
     def _check_interactions(self) -> None:
@@ -113,6 +133,9 @@ class TrainingData:
         _check_table("user_category", self.user_category, self.n_users, self.user_category_sizes)
         if self.user_category.shape[1] < 1:
             raise ValueError("user_category has no column: at least one is needed (all 0 = unknown)")
+        if self.context is not None or self.context_sizes:
+            context = np.zeros((0, 0), np.int32) if self.context is None else self.context
+            _check_table("context", context, len(self.user_items), self.context_sizes)
         assert self.item_category is not None
         assert self.item_number is not None
         _check_table("item_category", self.item_category, self.catalogue_size, self.item_category_sizes)

@@ -17,10 +17,11 @@ from trireme_export.evaluation.moments import Moments
 from trireme_export.models import TrainedModels
 from trireme_export.tables import Tables
 
-__all__ = ["FRESH", "SNAPSHOT", "WITHOUT_TAKEN", "compare_lists", "moment_lists", "ratio_of_means"]
+__all__ = ["CONTEXT", "FRESH", "SNAPSHOT", "WITHOUT_TAKEN", "compare_lists", "moment_lists", "ratio_of_means"]
 
-#: The lists: of the bundle's snapshot; the same without what users took since; of the snapshot with what a store holds.
-SNAPSHOT, WITHOUT_TAKEN, FRESH = "snapshot", "without_taken", "fresh"
+#: The lists: of the bundle's snapshot; the same without what users took since; of the snapshot with what a store holds;
+#: with the context of the request as well, where the data has one.
+SNAPSHOT, WITHOUT_TAKEN, FRESH, CONTEXT = "snapshot", "without_taken", "fresh", "context"
 CONFIDENCE, RESAMPLES = 0.95, 2000
 #: Entries of a table of resamples that are held at a time.
 TABLE = 1 << 22
@@ -33,11 +34,14 @@ def moment_lists(
     _, first, user = np.unique(moments.user_row, return_index=True, return_inverse=True)
     frozen = offline_lists(models, tables, moments.take(first).asked(tables, with_fresh=False), candidates, k)[user]
     known = moments.asked(tables, with_fresh=True)
-    return {
+    lists = {
         SNAPSHOT: frozen,
         WITHOUT_TAKEN: drop_past(frozen, known, tables.item_ids.size),
         FRESH: offline_lists(models, tables, known, candidates, k),
     }
+    if moments.context is not None:
+        lists[CONTEXT] = offline_lists(models, tables, known, candidates, k, moments.context)
+    return lists
 
 
 def compare_lists(lists: Mapping[str, np.ndarray], moments: Moments, longest: int = LONGEST) -> dict[str, Any]:

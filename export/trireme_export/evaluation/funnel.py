@@ -33,15 +33,25 @@ Answering = Callable[[np.ndarray, "np.ndarray | None"], Slate]
 
 
 def offline_lists(
-    models: TrainedModels, tables: Tables, evaluation: EvaluationSet, candidates: int, k: int
+    models: TrainedModels,
+    tables: Tables,
+    evaluation: EvaluationSet,
+    candidates: int,
+    k: int,
+    context: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns what the trained models answer, in float32 and with exact search: item indices int32 [E, k]."""
+    """Returns what the trained models answer, in float32 and with exact search: item indices int32 [E, k].
+
+    ``context``: of each request, int32 [E, C]; None is unknown.
+    """
     tower, ranker = models.two_tower.precompute(), models.ranker.precompute()
     with torch.inference_mode():
         vectors = models.two_tower.item_vectors().numpy()
     parts = []
     for rows in evaluation.chunks(max(1, min(CHUNK, SCORES // len(vectors)))):
         history, category, number = _inputs(tables, evaluation, rows)
+        if context is not None:
+            category[:, category.shape[1] - context.shape[1] :] = context[rows]
         given = tuple(map(torch.from_numpy, (history, category, number)))
         with torch.inference_mode():
             query = tower(*given)

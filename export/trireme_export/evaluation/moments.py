@@ -37,6 +37,8 @@ class Moments:
     """int64 [M + 1], strictly rising."""
     relevant_items: np.ndarray
     """int32 [relevant_offsets[-1]]: what was new to the user then, ascending and distinct per moment."""
+    context: np.ndarray | None = None
+    """int32 [M, C], of the first of these items; None where the data has no context."""
 
     @property
     def has_fresh(self) -> np.ndarray:
@@ -58,6 +60,7 @@ class Moments:
             ends=self.ends[rows],
             relevant_offsets=row_offsets(position, rows.size),
             relevant_items=items,
+            context=None if self.context is None else self.context[rows],
         )
 
     def fresh(self, length: int) -> np.ndarray:
@@ -83,13 +86,14 @@ class Moments:
 
 def test_moments(dataset: Dataset) -> Moments:
     """Returns the moments of the test part. What is taken at one time, such as a basket, is one: none of it is known before."""
-    user, item, time = _events(dataset)
+    event = _events(dataset)
+    user, item, time = _users(dataset)[event], dataset.test_items[event], dataset.test_times[event]
     begins_user = np.diff(user, prepend=-1) != 0
     begins = begins_user | (np.diff(time, prepend=time[:1]) != 0)
     first = np.flatnonzero(begins)
     moment = np.cumsum(begins) - 1
     new = np.flatnonzero(_is_new(dataset, user, item))
-    asked, place = np.unique(moment[new], return_inverse=True)
+    asked, foremost, place = np.unique(moment[new], return_index=True, return_inverse=True)
     ends = first[asked]
     return Moments(
         user_row=user[ends].astype(np.int32),
@@ -99,19 +103,25 @@ def test_moments(dataset: Dataset) -> Moments:
         ends=ends,
         relevant_offsets=row_offsets(place, asked.size),
         relevant_items=item[new],
+        context=dataset.test_context.take(event[new[foremost]]),
     )
 
 
 test_moments.__test__ = False  # type: ignore[attr-defined]  # pytest collects by name
 
 
-def _events(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """User row, item index and time of what was taken in the test part, as a store keeps it: ordered, and each event once."""
-    user = np.repeat(np.arange(dataset.n_users), np.diff(dataset.test_offsets))
+def _users(dataset: Dataset) -> np.ndarray:
+    """The user row of what was taken in the test part: int64 [events]."""
+    return np.repeat(np.arange(dataset.n_users), np.diff(dataset.test_offsets))
+
+
+def _events(dataset: Dataset) -> np.ndarray:
+    """The places of what was taken in the test part, as a store keeps it: ordered by user, time and item, and each event once."""
+    user = _users(dataset)
     order = np.lexsort((dataset.test_items, dataset.test_times, user))
     user, item, time = user[order], dataset.test_items[order], dataset.test_times[order]
     again = (np.diff(user, prepend=-1) == 0) & (np.diff(time, prepend=-1) == 0) & (np.diff(item, prepend=-1) == 0)
-    return user[~again], item[~again], time[~again]
+    return order[~again]
 
 
 def _is_new(dataset: Dataset, user: np.ndarray, item: np.ndarray) -> np.ndarray:

@@ -25,6 +25,8 @@ class Batch:
     """int32 (B, T), −1 where padding."""
     cut: np.ndarray
     """float64 (B,), on the clock of ``clock_of``."""
+    context: Int32 | None = None
+    """int32 (B, T, C), of the targets, anything where padding; None without a context."""
 
 
 def clock_of(data: TrainingData) -> np.ndarray:
@@ -83,9 +85,12 @@ class ExampleSource:
             np.minimum(high, self.data.user_offsets[rows + 1]),
         )
         history = gather_history(self.data.user_items, self.data.user_offsets[rows], low, self.length)
-        return Batch(rows, history, self._targets(low, high, rng), cut)
+        place = self._targets(low, high, rng)
+        targets = np.where(place >= 0, self.data.user_items[place], -1).astype(np.int32)
+        return Batch(rows, history, targets, cut, None if self.data.context is None else self.data.context[place])
 
-    def _targets(self, low: np.ndarray, high: np.ndarray, rng: np.random.Generator | None) -> Int32:
+    def _targets(self, low: np.ndarray, high: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        """Returns the places of the targets among all positives: int64 (B, T), −1 where padding."""
         count = np.maximum(high - low, 0)
         step = np.arange(self.targets)[None, :]
         offset = np.broadcast_to(step, (len(low), self.targets)).copy()
@@ -94,8 +99,7 @@ class ExampleSource:
             stride = count[long, None] / self.targets
             offset[long] = ((step + rng.random((long.sum(), self.targets))) * stride).astype(np.int64)
         valid = offset < count[:, None]
-        index = np.where(valid, low[:, None] + offset, 0)
-        return np.where(valid, self.data.user_items[index], -1).astype(np.int32)
+        return np.where(valid, low[:, None] + offset, -1)
 
 
 def popularity_snapshots(

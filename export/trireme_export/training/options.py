@@ -19,6 +19,9 @@ class TowerConfig(Section):
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout in the user tower")
     history_dropout: float = Field(0.3, ge=0, lt=0.5, description="mean share of history items hidden in an example")
     user_dropout: float = Field(0.15, ge=0, le=1, description="share of examples in which the user is unknown")
+    context_dropout: float = Field(
+        0.3, ge=0, le=1, description="share of examples in which the context is unknown, see data.context"
+    )
     batch_size: int = Field(512, ge=1, description="examples in a step")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     weight_decay: float = Field(1e-5, ge=0, description="decoupled, of Adam")

@@ -74,7 +74,7 @@ def draw_lists(tower: TwoTower, data: TrainingData, part: Slice, count: int) -> 
     """Draws the lists that the funnel would have given to its ranker for the users of ``part``."""
     query, vectors = user_queries(tower, data, part)
     ids, score = top_candidates(part, lambda index: query[index] @ vectors.T, count)
-    category, number = data.user_inputs(part.history, part.rows)
+    category, number = data.user_inputs(part.history, part.rows, part.context)
     return Lists(part, query, category, number, ids, score, hits_of(part.relevant, ids), hits_of(part.late, ids))
 
 

@@ -101,7 +101,7 @@ def shape_of(data: TrainingData, config: TrainingConfig) -> ModelShape:
     return ModelShape(
         catalogue_size=data.catalogue_size,
         history_length=config.history_length,
-        user_category_sizes=data.user_category_sizes,
+        user_category_sizes=data.category_sizes,
         user_numbers=data.user_number.shape[1] + 1,
         item_category_sizes=data.item_category_sizes,
         item_numbers=data.item_number.shape[1],

@@ -28,6 +28,10 @@ MOMENT_VALUES = 1 << 27
 BLOCK = 1024
 """Users whose queries are computed at a time."""
 
+CONTEXT_SCALE = 0.5
+"""Of the values of a context at the start: ten times that of the user's categories. A training has few steps, and what depends on
+the context has to be seen from the first on."""
+
 Report = Callable[[str, int, int], None]
 """Called with (what, steps done, steps in all)."""
 
@@ -59,6 +63,7 @@ class TowerTrainer:
         tower = self.config.tower
         model = TwoTower(self.shape)
         fill_item_features(model.features, self.data)
+        self._spread_contexts(model)
         self.set_popularity(model, end)
         past = clock_of(self.data) < end
         rng = np.random.default_rng(self.config.seed)
@@ -73,6 +78,13 @@ class TowerTrainer:
                 for layer, table in zip((model.read, model.written), tables, strict=True):
                     layer.weight.mul_(0.1).add_(torch.from_numpy(table * np.float32(tower.warm_scale)))
         return model
+
+    def _spread_contexts(self, model: TwoTower) -> None:
+        """Draws the values of the context from ``CONTEXT_SCALE``, around an unknown one of zeros."""
+        for table in list(model.user.categories.tables)[len(self.data.user_category_sizes) :]:
+            assert isinstance(table, torch.nn.Embedding)
+            torch.nn.init.normal_(table.weight, std=CONTEXT_SCALE)
+            torch.nn.init.zeros_(table.weight[0])
 
     def set_popularity(self, model: TwoTower, end: float) -> None:
         """Puts the log popularity as of the clock ``end`` into the item vectors."""
@@ -170,7 +182,7 @@ class _Loop:
 def user_queries(model: TwoTower, data: TrainingData, part: Slice) -> tuple[Float32, Float32]:
     """Returns ``query`` float32 (V, dim) of a slice and ``item_vectors`` float32 (N, dim), without gradients."""
     model.eval()
-    inputs = (part.history, *data.user_inputs(part.history, part.rows))
+    inputs = (part.history, *data.user_inputs(part.history, part.rows, part.context))
     with torch.inference_mode():
         table = model.read_table(model.features())
         parts = [

@@ -34,12 +34,15 @@ class Slice:
     """(V, N) of zeros and ones: taken after the cut and not seen."""
     late: sp.csr_matrix
     """The part of ``relevant`` from the later half of the slice; all of it where users share no clock."""
+    context: Int32 | None = None
+    """int32 (V, C), that of the user's first positive after the cut; only what was taken in it counts. None without a context."""
 
     def take(self, positions: np.ndarray) -> Slice:
         """Returns only the users at ``positions`` int [v]."""
         relevant = self.relevant[positions]
         late = self.late[positions] if self.halves else relevant
-        return Slice(self.rows[positions], self.history[positions], self.seen[positions], relevant, late)
+        context = None if self.context is None else self.context[positions]
+        return Slice(self.rows[positions], self.history[positions], self.seen[positions], relevant, late, context)
 
     @property
     def halves(self) -> bool:
@@ -53,10 +56,11 @@ def cut_slice(data: TrainingData, cut: float, length: int, max_users: int, rng: 
     past = clock < cut
     seen = data.incidence(past)
     known = (np.asarray(seen.sum(axis=0)).ravel() > 0).astype(np.float32)
-    relevant = _new_items(data.incidence(~past), seen, known)
+    context, asked = _contexts(data, past)
+    relevant = _new_items(data.incidence(asked), seen, known)
     late = relevant
     if data.shared_clock:
-        late = _new_items(data.incidence(clock >= (1.0 + cut) / 2), seen, known)
+        late = _new_items(data.incidence(asked & (clock >= (1.0 + cut) / 2)), seen, known)
     rows = np.flatnonzero((np.diff(relevant.indptr) > 0) & (np.diff(seen.indptr) > 0))
     if len(rows) > max_users:
         rows = np.sort(rng.choice(rows, max_users, replace=False))
@@ -65,7 +69,19 @@ def cut_slice(data: TrainingData, cut: float, length: int, max_users: int, rng: 
     history = gather_history(data.user_items, start[rows], (start + before)[rows], length)
     relevant_rows = relevant[rows]
     late_rows = relevant_rows if late is relevant else late[rows]
-    return Slice(rows, history, seen[rows], relevant_rows, late_rows)
+    return Slice(rows, history, seen[rows], relevant_rows, late_rows, None if context is None else context[rows])
+
+
+def _contexts(data: TrainingData, past: np.ndarray) -> tuple[Int32 | None, np.ndarray]:
+    """Returns the context of each user's first positive that is not ``past`` (bool (P,)), int32 (U, C), and which positives
+    are neither past nor of another context: bool (P,)."""
+    if data.context is None:
+        return None, ~past
+    after, user = np.flatnonzero(~past), data.users
+    found, first = np.unique(user[after], return_index=True)
+    context = np.zeros((data.n_users, data.context.shape[1]), np.int32)
+    context[found] = data.context[after[first]]
+    return context, ~past & (data.context == context[user]).all(axis=1)
 
 
 def _new_items(taken: sp.csr_matrix, seen: sp.csr_matrix, known: np.ndarray) -> sp.csr_matrix:

@@ -8,10 +8,13 @@ popularity is what is served.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trireme_export.data.histories import Int32
 from trireme_export.data.training_data import TrainingData
 from trireme_export.models.two_tower import TwoTower
 from trireme_export.training.examples import Batch
@@ -52,7 +55,8 @@ def window_loss(
     """
     history = _hide(batch.history, config.history_dropout, rng)
     rows = np.where(rng.random(len(batch.rows)) < config.user_dropout, -1, batch.rows)
-    category, number = data.user_inputs(history, rows)
+    batch, context = _in_context(batch, config.context_dropout, rng)
+    category, number = data.user_inputs(history, rows, context)
     columns: Tensor | None = None
     bias: Tensor = model.bias
     if share is None:
@@ -70,6 +74,24 @@ def window_loss(
     moment = np.minimum((batch.cut * len(levels)).astype(np.int64), len(levels) - 1)
     logits = query[:, :latent] @ items.T + bias + _popularity_logits(query[:, latent + 1 :], levels, moment, columns)
     return likelihood(logits, batch, columns, data.catalogue_size)
+
+
+def _in_context(batch: Batch, share: float, rng: np.random.Generator) -> tuple[Batch, Int32 | None]:
+    """Gives each example the context of one of its targets, and takes away the targets of other contexts; for a ``share`` of the
+    examples, the context stays unknown, and all targets stay.
+
+    Returns:
+        The batch, and int32 (B, C); None where the data has no context.
+    """
+    if batch.context is None:
+        return batch, None
+    rows, valid = np.arange(len(batch.rows)), batch.targets >= 0
+    chosen = np.where(valid, rng.random(valid.shape), -1.0).argmax(axis=1)
+    context = batch.context[rows, chosen]
+    unknown = rng.random(len(rows)) < share
+    context[unknown] = 0
+    same = (batch.context == context[:, None]).all(axis=2) | unknown[:, None]
+    return replace(batch, targets=np.where(same, batch.targets, -1)), context
 
 
 def _hide(history: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
