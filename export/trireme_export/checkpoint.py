@@ -52,6 +52,11 @@ class Checkpoint:
     fingerprint: str = ""
 
     @property
+    def context(self) -> dict[str, list[str]]:
+        """The values of each feature of a request that have an index of their own, from 1, by name; none in old checkpoints."""
+        return {name: list(values) for name, values in self.data.get("context", {}).items()}
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What a bundle says of the checkpoint that it was exported from, in the ``ORIGIN`` parameter of its models."""
         serving = self.config.serving

@@ -72,6 +72,7 @@ def export_bundle(
         checkpoint.config.budget.model_dump(),
         checkpoint.origin,
         serving.cuda_graphs,
+        checkpoint.context,
     )
     requests = _real_requests(checkpoint.tables)
     with tempfile.TemporaryDirectory(prefix="trireme-export-") as folder:

@@ -75,7 +75,7 @@ class Manifest:
 
     def to_json(self) -> str:
         keys = {field: key for key, field in DIM_FIELDS.items()}
-        dims = {keys.get(name, name): size for name, size in asdict(self.dims).items()}
+        dims = {keys.get(name, name): size for name, size in asdict(self.dims).items() if size}
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self), "dims": dims}, indent=2) + "\n"
 
     @classmethod

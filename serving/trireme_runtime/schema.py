@@ -16,6 +16,8 @@ __all__ = [
     "BUDGET",
     "BUSY_PREFIX",
     "CLASS",
+    "CONTEXT",
+    "CONTEXT_VALUES",
     "ENTRY",
     "EXCLUDE",
     "FUSED",
@@ -50,6 +52,8 @@ __all__ = [
 TRANSPORT = "transport"
 #: Parameter of an entry model's config: the SLO and the share of every stage, as JSON.
 BUDGET = "budget"
+#: Parameter of an entry model's config: the columns of the context and the values of each, from index 1 on, as JSON.
+CONTEXT_VALUES = "context"
 #: Parameter of an entry model's config: what the bundle was exported from, as JSON.
 ORIGIN = "origin"
 #: Parameter of a model's config, and its value where the server decides how many instances it runs.
@@ -106,11 +110,13 @@ class Dims:
     """D, numerical features of a user; the last one is log1p(length of the history)."""
     catalogue: int
     """N, items."""
+    context: int = 0
+    """Features of a request; they are the last of the F categories."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 1:
-                raise ValueError(f"dims.{name} is {value}, must be at least 1")
+            if value < (least := 0 if name == "context" else 1):
+                raise ValueError(f"dims.{name} is {value}, must be at least {least}")
         if self.list_length > self.candidates:
             raise ValueError(
                 f"dims.list_length is {self.list_length}, must be at most dims.candidates {self.candidates}"
@@ -158,6 +164,8 @@ class Signature:
 
 USER_ID = Tensor("user_id", "int64", 1)
 HISTORY = Tensor("history", "int64", "history", optional=True)
+#: In repositories of data with a context; the export takes it out of the configs of others.
+CONTEXT = Tensor("context", "int32", "context", optional=True)
 USER_ROW = Tensor("user_row", "int32", 1)
 HISTORY_INDEX = Tensor("history_index", "int32", "history")
 USER_CATEGORY = Tensor("user_category", "int32", "category")
@@ -173,12 +181,12 @@ RUNG = Tensor("rung", "uint8", 1)
 REASON = Tensor("reason", "uint8", 1)
 FEATURE_AGE = Tensor("feature_age_s", "float32", 1)
 
-_ENTRY_SIGNATURE = Signature((USER_ID, HISTORY), (ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE))
+_ENTRY_SIGNATURE = Signature((USER_ID, HISTORY, CONTEXT), (ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE))
 
 #: The stages in the order of a request.
 STAGES: Mapping[str, Signature] = {
     "feature_transform": Signature(
-        (USER_ID, HISTORY), (USER_ROW, HISTORY_INDEX, USER_CATEGORY, USER_NUMBER, FRESHNESS)
+        (USER_ID, HISTORY, CONTEXT), (USER_ROW, HISTORY_INDEX, USER_CATEGORY, USER_NUMBER, FRESHNESS)
     ),
     "user_tower": Signature((HISTORY_INDEX, USER_CATEGORY, USER_NUMBER), (QUERY,)),
     "retrieval": Signature((QUERY, USER_ROW, HISTORY_INDEX), (CANDIDATE_INDEX, RETRIEVAL_SCORE)),

@@ -23,7 +23,7 @@ SIZES: dict[str, Any] = {
 
 
 def random_checkpoint(**sizes: Any) -> Checkpoint:
-    """Returns a checkpoint of ``SIZES``, or with other ``sizes``."""
+    """Returns a checkpoint of ``SIZES``, or with other ``sizes``; the first of ``contexts`` is named c0, its values v1, v2, …."""
     chosen = {**SIZES, **sizes}
     features, _, retrieval, _, reranking = random_stages(chosen)
     shape = model_shape(chosen)
@@ -36,6 +36,7 @@ def random_checkpoint(**sizes: Any) -> Checkpoint:
         popular_score=reranking.popular_score,
         segment=np.array([reranking.segment_column]),
     )
+    context = {f"c{n}": [f"v{value}" for value in range(1, size)] for n, size in enumerate(chosen.get("contexts", ()))}
     serving = {"candidates": chosen["candidates"], "list_length": min(8, chosen["candidates"])}
     config = PipelineConfig.model_validate({"serving": {**serving, "precision": "float32"}})
-    return Checkpoint(config, TrainedModels(shape, two_tower, ranker), tables, {"name": "random"})
+    return Checkpoint(config, TrainedModels(shape, two_tower, ranker), tables, {"name": "random", "context": context})

@@ -29,6 +29,7 @@ SIZES = {
     "users": st.integers(0, 9),
     "length": st.sampled_from([1, 2, 3, 5, 17]),
     "categories": st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple),
+    "contexts": st.lists(st.integers(1, 4), max_size=2).map(tuple),
     "numbers": st.integers(1, 3),
     "popularity": st.integers(1, 2),
     "latent": st.integers(1, 40),
@@ -77,7 +78,7 @@ def model_shape(s: Mapping[str, Any]) -> ModelShape:
     return ModelShape(
         catalogue_size=s["items"],
         history_length=s["length"],
-        user_category_sizes=s["categories"],
+        user_category_sizes=s["categories"] + s.get("contexts", ()),
         user_numbers=s["numbers"],
         item_category_sizes=(3,),
         item_numbers=1,
@@ -127,13 +128,15 @@ def random_stages(s: Mapping[str, Any]) -> list[Stage]:
         history[user, length - known :] = rng.integers(0, items, known)
     category = np.stack([rng.integers(0, size, users + 1) for size in s["categories"]], axis=1).astype(np.int32)
     category[-1] = 0
+    contexts = np.array(s.get("contexts", ()), np.int32)
+    category = np.concatenate([category, np.zeros((users + 1, contexts.size), np.int32)], axis=1)
     number = rng.normal(size=(users + 1, s["numbers"] - 1)).astype(np.float32)
     user_ids = np.sort(rng.choice(1000, users, replace=False)).astype(np.int64)
     column = int(rng.integers(len(s["categories"])))
     popular, popular_score = _popular(rng, s["categories"][column], s["popular_length"], items)
     seen, candidates = _seen(rng, users, items), s["candidates"]
     return [
-        FeatureTransform(user_ids, item_ids, history, category, number),
+        FeatureTransform(user_ids, item_ids, history, category, number, contexts),
         UserTower(Module(tower, "user_tower"), tower_tables(tower)),
         Retrieval(_index(rng, vectors, s.get("lists", 0), s.get("margin", 0.0)), seen, candidates, item_ids),
         Ranking(Module(ranker, "ranking"), ranker_tables(ranker)),
@@ -155,7 +158,12 @@ def random_request(stages: list[Stage], rows: int, seed: int, history: bool, exc
     features: Any = stages[0]
     items, length = features.item_ids.size, features.history.shape[1]
     known = np.append(features.user_ids, [-1, 5000])
-    request: dict[str, Any] = {"user_id": rng.choice(known, (rows, 1)), "history": None, "excluded": None}
+    request: dict[str, Any] = {
+        "user_id": rng.choice(known, (rows, 1)),
+        "history": None,
+        "context": None,
+        "excluded": None,
+    }
     if history:
         given = rng.choice(np.append(features.item_ids, [-1, 10 * items + 1]), (rows, length))
         given[rng.random(rows) < 0.2] = -1
@@ -164,6 +172,10 @@ def random_request(stages: list[Stage], rows: int, seed: int, history: bool, exc
     if excluding and rows:
         count = int(rng.choice([1, items, 3 * items * rows]))
         request["excluded"] = rng.integers(0, rows, count), rng.integers(0, items, count).astype(np.int32)
+    sizes = features.context_sizes
+    # None, or some of an index that no value has.
+    has_context = bool(sizes.size) and rng.random() < 0.7
+    request["context"] = rng.integers(0, sizes + 2, (rows, sizes.size), np.int32) if has_context else None
     return request
 
 

@@ -90,6 +90,15 @@ def case(tmp_path: Path) -> Case:
     return Case(toy.funnel(tmp_path))
 
 
+def test_a_context_is_of_the_request_and_not_of_the_store(case: Case) -> None:
+    case.tables.context_sizes = np.array([3], np.int32)
+    case.store.hold(user_id(USER), FIRST, encoding=ENCODING)
+    context = np.array([[2], [1], [3]], np.int32)
+    features = case.fresh(column(user_id(USER), NOBODY, user_id(1)), None, context)
+    assert features.user_category[:, -1].tolist() == [2, 1, 0]  # the bundle has no index 3
+    assert case.fresh(column(user_id(USER))).user_category[0, -1] == 0
+
+
 def user_id(row: int) -> int:
     return int(toy.user_ids()[row])
 

@@ -57,6 +57,26 @@ class TestFeatureTransform:
         assert features.user_category.tolist() == [[0, 1]]
         np.testing.assert_allclose(features.user_number, [[-1 + 3 * 2 / 19, np.log1p(3)]], rtol=1e-6)
 
+    def test_a_context_takes_the_last_columns_and_what_is_unknown_is_0(self) -> None:
+        tables = FeatureTransform(
+            np.array([5, 8]),
+            np.array([10]),
+            np.full((3, 2), -1, np.int32),
+            np.array([[1, 0, 0], [2, 0, 0], [0, 0, 0]], np.int32),
+            np.zeros((3, 0), np.float32),
+            np.array([3, 2], np.int32),
+        )
+        users = np.array([[8], [5], [-1]])
+        assert tables(users, None, np.array([[2, 1], [3, 0], [1, 2]], np.int32)).user_category.tolist() == [
+            [2, 2, 1],
+            [1, 0, 0],
+            [0, 1, 0],
+        ]
+        assert tables(users).user_category.tolist() == [[2, 0, 0], [1, 0, 0], [0, 0, 0]]
+        assert FeatureTransform.invalid_rows(users, None, np.array([[0, 1], [0, -4], [9, 9]], np.int32)) == {
+            1: "context[1] is -4, allowed are 0 (unknown) and the indices of values"
+        }
+
     def test_unknown_and_anonymous_users_have_no_row_and_no_features(self, funnel: Funnel) -> None:
         features = stage(funnel, FeatureTransform)(np.array([[999_999], [-1], [0]]))
         assert features.user_row.tolist() == [[-1]] * 3
@@ -301,7 +321,7 @@ class TestReranking:
 class TestFunnel:
     def test_outputs_have_the_dtypes_and_shapes_of_the_schema(self, funnel: Funnel) -> None:
         users = np.concatenate([toy.user_ids(), [-1, 5]])[:, None]
-        tensors: dict = {"user_id": users, "history": None}
+        tensors: dict = {"user_id": users, "history": None, "context": None}
         for part in funnel.stages:
             signature = STAGES[part.name]
             outputs = part(**{tensor.name: tensors[tensor.name] for tensor in signature.inputs})
@@ -410,11 +430,17 @@ class TestArtifacts:
 
 
 class TestDims:
-    @pytest.mark.parametrize("field", [field.name for field in fields(Dims)])
+    @pytest.mark.parametrize("field", [field.name for field in fields(Dims) if field.name != "context"])
     def test_every_size_is_at_least_one(self, field: str) -> None:
         sizes = {each.name: 1 for each in fields(Dims)}
         with pytest.raises(ValueError, match=f"dims.{field} is 0"):
             Dims(**(sizes | {field: 0}))
+
+    def test_there_may_be_no_context(self) -> None:
+        sizes = {each.name: 1 for each in fields(Dims)}
+        assert Dims(**(sizes | {"context": 0})).context == 0
+        with pytest.raises(ValueError, match=r"dims\.context is -1, must be at least 0"):
+            Dims(**(sizes | {"context": -1}))
 
     def test_an_answer_is_no_longer_than_the_candidates(self) -> None:
         with pytest.raises(ValueError, match=r"at most dims\.candidates 5"):

@@ -32,6 +32,7 @@ def bundle_dims(checkpoint: Checkpoint) -> Dims:
         category=tables.category.shape[1],
         number=tables.number.shape[1] + 1,
         catalogue=int(tables.item_ids.size),
+        context=len(checkpoint.context),
     )
 
 

@@ -77,7 +77,7 @@ def choose_compiled(funnel: Funnel, users: np.ndarray) -> tuple[Funnel, dict[str
 
 
 def _requests(funnel: Funnel, users: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yields stored histories, other users' histories of every length, and exclusions, with an unknown user each."""
+    """Yields stored histories, other users' histories of every length, and exclusions with contexts, an unknown user each."""
     features: Any = funnel.stages[0]
     users = np.append(users, [[-1]], axis=0)
     yield {"user_id": users, "history": None}
@@ -89,7 +89,10 @@ def _requests(funnel: Funnel, users: np.ndarray) -> Iterator[dict[str, Any]]:
     yield {"user_id": users, "history": np.roll(history, 1, axis=0)}
     popular = np.flatnonzero(np.arange(features.item_ids.size) % 7 == 0)[:100].astype(np.int32)
     pairs = np.repeat(np.arange(len(users)), popular.size), np.tile(popular, len(users))
-    yield {"user_id": users, "history": None, EXCLUDED: pairs}
+    context = np.arange(len(users), dtype=np.int32)[:, None] % (
+        features.context_sizes + 1
+    )  # one beyond the last is unknown
+    yield {"user_id": users, "history": None, "context": context, EXCLUDED: pairs}
 
 
 def _compare(funnel: Funnel, expected: Mapping[str, Any]) -> float:

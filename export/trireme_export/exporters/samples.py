@@ -18,9 +18,11 @@ def real_users(features: FeatureTransform) -> dict[str, np.ndarray]:
 
 
 def random_users(features: FeatureTransform, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Returns the same for unknown users with random histories of every length from 0 to L."""
+    """Returns the same for unknown users with random histories of every length from 0 to L, and random contexts."""
     length = features.history.shape[1]
     history = rng.choice(features.item_ids, size=(SAMPLE, length))
     for row, size in enumerate(np.linspace(0, length, SAMPLE).astype(int)):
         history[row, : length - size] = -1
-    return features(np.full((SAMPLE, 1), -1), history)._asdict()
+    sizes = features.context_sizes
+    context = rng.integers(0, sizes, (SAMPLE, sizes.size), np.int32) if sizes.size else None
+    return features(np.full((SAMPLE, 1), -1), history, context)._asdict()

@@ -6,7 +6,7 @@ Nothing here edits text: a config is parsed, its fields are set, and the message
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,19 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from trireme_runtime.cpu import usable_cpus
-from trireme_runtime.schema import AUTO, BUDGET, INSTANCES, ORIGIN, RUNS, Dims, Layout, Signature, batch_profile
+from trireme_runtime.schema import (
+    AUTO,
+    BUDGET,
+    CONTEXT,
+    CONTEXT_VALUES,
+    INSTANCES,
+    ORIGIN,
+    RUNS,
+    Dims,
+    Layout,
+    Signature,
+    batch_profile,
+)
 
 __all__ = ["ServingSettings", "WarmupSample", "parse_config", "print_config", "specialise", "tensor_bytes"]
 
@@ -36,6 +48,8 @@ class ServingSettings:
     """``Checkpoint.origin``; every model carries it as a parameter, by which an evaluation knows the bundle."""
     cuda_graphs: bool = False
     """Whether TensorRT replays its launches."""
+    context: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """``Checkpoint.context``; models that are given a context carry it as a parameter, from which clients know the indices."""
 
     @property
     def profile(self) -> tuple[int, int, int]:
@@ -81,8 +95,8 @@ def specialise(
 ) -> ModelConfig:
     """Returns a copy of the authored ``config`` of a target's ``layout`` as model ``name`` of one bundle.
 
-    Sets dimensions, batch size, scheduling, warm-up, the stages, the budget, the origin, and the version: the model serves this
-    one only, and the steps of an ensemble are pinned to it.
+    Sets dimensions, batch size, scheduling, warm-up, the stages, the budget, the origin, the values of a context, and the
+    version: the model serves this one only, and the steps of an ensemble are pinned to it.
     """
     signature = layout.signature(config.name)
     result = ModelConfig()
@@ -95,6 +109,8 @@ def specialise(
         result.parameters[BUDGET].string_value = json.dumps(settings.budget)
     if settings.origin:
         result.parameters[ORIGIN].string_value = json.dumps(settings.origin)
+    if settings.context and CONTEXT in signature.inputs:
+        result.parameters[CONTEXT_VALUES].string_value = json.dumps(settings.context)
     if result.HasField("ensemble_scheduling"):
         for step in result.ensemble_scheduling.step:
             step.model_version = version

@@ -34,10 +34,10 @@ def write_graph(graph: Graph, tensors: Mapping[str, np.ndarray], folder: Path) -
 
 
 def without_unread(config: ModelConfig, read: Mapping[str, Collection[str]]) -> ModelConfig:
-    """Returns ``config`` without the inputs that graphs do not read, and without the edges of an ensemble that end there.
+    """Returns ``config`` without the inputs that are not read, and without the edges of an ensemble that end there.
 
     Args:
-        read: the inputs of every graph, by its model.
+        read: the inputs that are read, by model; a model that is missing reads all of its own.
     """
     result = ModelConfig()
     result.CopyFrom(config)

@@ -25,7 +25,7 @@ from trireme_export.repository.contents import Contents, RealRequests
 from trireme_export.repository.graphs import specialise_graph, without_unread, write_graph
 from trireme_export.repository.versions import WARMUP, aside, locked, prune, serve_version, take_back, versions
 from trireme_runtime.bundle import CONFIG, MANIFEST, Artifact, Manifest, describe_file
-from trireme_runtime.schema import ENTRY, Dims
+from trireme_runtime.schema import CONTEXT, ENTRY, Dims
 from trireme_runtime.titles import write_titles
 
 __all__ = ["Plan", "write_repository"]
@@ -108,6 +108,9 @@ def _write_configs(
 ) -> None:
     layout = contents.layout
     read = {name: graph.model.inputs for name, graph in contents.graphs.items()}
+    if not dims.context:
+        python = [name for name in names.values() if name not in layout.graphs]
+        read |= {name: tuple(t.name for t in layout.signature(name).inputs if t != CONTEXT) for name in python}
     for name, authored in names.items():
         config = parse_config(authored_repository(contents.target) / authored / CONFIG)
         config = without_unread(config, read)

@@ -129,9 +129,11 @@ class FusedFunnel:
         self._graph = graph
         self._reranking = reranking
 
-    def __call__(self, user_id: np.ndarray, history: np.ndarray | None = None) -> Slate:
-        """Args: user_id int64 [batch, 1]; history int64 [batch, L], see ``FeatureTransform``."""
-        tensors: dict[str, Any] = {"user_id": user_id, "history": history}
+    def __call__(
+        self, user_id: np.ndarray, history: np.ndarray | None = None, context: np.ndarray | None = None
+    ) -> Slate:
+        """Args: user_id int64 [batch, 1]; history int64 [batch, L]; context int32 [batch, C], see ``FeatureTransform``."""
+        tensors: dict[str, Any] = {"user_id": user_id, "history": history, "context": context}
         for stage in self._before:
             tensors.update(stage(**stage_inputs(stage.name, tensors))._asdict())
         tensors.update(self._graph.answers(tensors))

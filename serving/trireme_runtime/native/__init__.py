@@ -16,7 +16,7 @@ from trireme_runtime.errors import ArtifactError
 __all__ = ["VERSION", "library"]
 
 #: Of what Python calls in the library; ``trireme_native_version`` in C says the same.
-VERSION = 4
+VERSION = 5
 
 #: What these levels of x86-64 demand, as Linux calls it: ``pni`` is SSE3, ``abm`` LZCNT.
 X86_64_V2 = {"pni", "ssse3", "sse4_1", "sse4_2", "cx16", "popcnt", "lahf_lm"}

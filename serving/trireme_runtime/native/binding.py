@@ -20,8 +20,8 @@ BATCH = 64
 
 #: The fields of ``Bundle`` in funnel.h, in its order: tables, then sizes, stage by stage.
 _BUNDLE = (
-    *("*user_ids", "*item_ids", "*history", "*category", "*number"),
-    *("users", "items", "length", "categories", "numbers"),
+    *("*user_ids", "*item_ids", "*history", "*category", "*number", "*context_sizes"),
+    *("users", "items", "length", "categories", "numbers", "contexts"),
     *("*read", "*position", "*item_score", "*context", "*key", "*tower_category", "*tower_first", "*tower_norm"),
     *("*mix", "*mix_bias", "*query", "*query_bias"),
     *("tower_values", "latent", "heads", "key_width", "newest", "category_width", "hidden", "dim"),
@@ -59,7 +59,7 @@ class Batch(ctypes.Structure):
 
     _fields_ = (
         ("rows", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("user_id", "history", "excluded_row", "excluded_item")),
+        *((name, ctypes.c_void_p) for name in ("user_id", "history", "context", "excluded_row", "excluded_item")),
         ("excluded", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in _TENSORS),
     )
@@ -68,6 +68,7 @@ class Batch(ctypes.Structure):
 #: The size that is the width of a tensor; others have one column.
 _WIDTHS = {
     "history": "length",
+    "context": "contexts",
     "history_index": "length",
     "user_category": "categories",
     "user_number": "numbers",
@@ -79,6 +80,7 @@ _WIDTHS = {
     "score": "list_length",
 }
 _STAGES = tuple(STAGES)
+_OPTIONAL = {tensor.name for held in STAGES.values() for tensor in held.inputs if tensor.optional}
 _DTYPES = {tensor.name: tensor.numpy_dtype for held in STAGES.values() for tensor in (*held.inputs, *held.outputs)}
 
 
@@ -123,7 +125,7 @@ class NativeStages:
             self._open(tensors)
         read, rows = [], -1
         for name, dtype, width in self._inputs:
-            array = tensors.get(name) if name == "history" else tensors[name]
+            array = tensors.get(name) if name in _OPTIONAL else tensors[name]
             if array is not None:
                 array = np.ascontiguousarray(array, dtype)
                 rows = len(array) if rows < 0 else rows
@@ -135,7 +137,7 @@ class NativeStages:
             read.append((name, array))
         for name in self._zeros:
             tensors[name] = np.zeros((rows, 1), np.float32)
-        self._batch.history = None  # unless it is given
+        self._batch.history = self._batch.context = None  # unless they are given
         ctypes.memset(self._times, 0, ctypes.sizeof(self._times))
         for start in range(0, rows, BATCH):
             self._run(read, start, min(rows, start + BATCH), tensors.get("excluded"), rows == 1)

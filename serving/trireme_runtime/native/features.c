@@ -41,6 +41,11 @@ void feature_transform(const Funnel *funnel, const Batch *batch) {
             memcpy(index, bundle->history + user * length, (size_t)length * sizeof *index);
         memcpy(batch->user_category + row * bundle->categories, bundle->category + user * bundle->categories,
                (size_t)bundle->categories * sizeof *bundle->category);
+        for (int64_t at = 0; batch->context && at < bundle->contexts; at++) {
+            const int32_t value = batch->context[row * bundle->contexts + at];
+            batch->user_category[(row + 1) * bundle->categories - bundle->contexts + at] =
+                value >= 0 && value < bundle->context_sizes[at] ? value : 0;
+        }
         float *number = batch->user_number + row * numbers;
         memcpy(number, bundle->number + user * (numbers - 1), (size_t)(numbers - 1) * sizeof *number);
         int64_t known = 0;

@@ -8,7 +8,7 @@
 #include "codes.h"
 
 /* Raised with every change of what Python calls or hands over, together with VERSION in __init__.py. */
-#define VERSION 4
+#define VERSION 5
 #define PUBLIC __attribute__((visibility("default")))
 
 typedef void Stage(const Funnel *, const Batch *);

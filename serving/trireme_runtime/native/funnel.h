@@ -18,7 +18,8 @@ typedef struct {
     const int32_t *history;  /* [users + 1, length], -1 on the left */
     const int32_t *category; /* [users + 1, categories] */
     const float *number;     /* [users + 1, numbers - 1] */
-    int64_t users, items, length, categories, numbers;
+    const int32_t *context_sizes; /* [contexts], values of each of the last categories, which requests bring */
+    int64_t users, items, length, categories, numbers, contexts;
 
     /* user_tower */
     const float *read;          /* [items + 1, latent], what the tower reads for an item; the last row is zero */
@@ -84,6 +85,7 @@ typedef struct {
     int64_t rows;
     const int64_t *user_id; /* [rows] */
     const int64_t *history; /* [rows, length], or null: the stored one */
+    const int32_t *context; /* [rows, contexts], or null: unknown */
     const int64_t *excluded_row; /* [excluded], ascending */
     const int32_t *excluded_item;
     int64_t excluded;

@@ -24,6 +24,7 @@ DTYPES = {
     "history": "int32",
     "category": "int32",
     "number": "float32",
+    "context_sizes": "int32",
     "tower_first": "int64",
     "seen_offsets": "int64",
     "seen_items": "int32",
@@ -133,6 +134,7 @@ def _feature_transform(s: Sizes) -> Counts:
         "history": users * s["length"],
         "category": users * s["categories"],
         "number": users * (s["numbers"] - 1),
+        "context_sizes": s["contexts"],
     }
 
 

@@ -178,9 +178,11 @@ class Chain:
 class Funnel(Chain):
     """All five stages. The fused plan serves it, offline evaluation calls it."""
 
-    def __call__(self, user_id: np.ndarray, history: np.ndarray | None = None) -> Slate:
-        """Args: user_id int64 [batch, 1]; history int64 [batch, L], see ``FeatureTransform``."""
-        return Slate(*self.run(user_id=user_id, history=history).outputs)
+    def __call__(
+        self, user_id: np.ndarray, history: np.ndarray | None = None, context: np.ndarray | None = None
+    ) -> Slate:
+        """Args: user_id int64 [batch, 1]; history int64 [batch, L]; context int32 [batch, C], see ``FeatureTransform``."""
+        return Slate(*self.run(user_id=user_id, history=history, context=context).outputs)
 
     def save(self, path: Path) -> None:
         for stage in self.stages:

@@ -77,7 +77,9 @@ class FreshFeatures:
         # A category that no user of the bundle has would be read from behind the tables of the models.
         self._largest = stage.category.max(axis=0, initial=0)
 
-    def __call__(self, user_id: np.ndarray, history: np.ndarray | None = None) -> Features:
+    def __call__(
+        self, user_id: np.ndarray, history: np.ndarray | None = None, context: np.ndarray | None = None
+    ) -> Features:
         """See ``FeatureTransform``."""
         features = self._stage(user_id, history)
         asked = np.flatnonzero(user_id[:, 0] >= 0)
@@ -88,6 +90,7 @@ class FreshFeatures:
             took = time.perf_counter_ns() - began
             age_s = self._use(features, asked, is_given, reading)
             self._note(reading.state, took, age_s)
+        self._stage.put_context(features.user_category, context)  # over what the store holds of the user
         return features
 
     def _use(self, features: Features, asked: np.ndarray, is_given: np.ndarray, reading: Reading) -> np.ndarray:

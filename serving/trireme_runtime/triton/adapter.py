@@ -16,7 +16,19 @@ import numpy as np
 
 from trireme_runtime.arrays import Pairs
 from trireme_runtime.native import library
-from trireme_runtime.schema import FEATURE_AGE, ITEM_ID, LEDGER, REASON, RUNG, SCORE, STORED, TELLS_CLOCK, Tensor
+from trireme_runtime.schema import (
+    CONTEXT,
+    FEATURE_AGE,
+    HISTORY,
+    ITEM_ID,
+    LEDGER,
+    REASON,
+    RUNG,
+    SCORE,
+    STORED,
+    TELLS_CLOCK,
+    Tensor,
+)
 from trireme_runtime.stages.chain import Chain, Run, StageFailedError
 from trireme_runtime.stages.reranking import LOWEST, POPULAR
 from trireme_runtime.stages.shortcut import MARKED, left_out
@@ -60,6 +72,9 @@ class Entry(NamedTuple):
     left_out: int | None = None
     sender: Callable[[], Any] = lambda: None
 
+
+#: By the name of an optional input, what stands for it in a batch in which others have it.
+ABSENT: Mapping[str, int] = {HISTORY.name: STORED, CONTEXT.name: 0}
 
 Group = list[Entry]
 #: Inputs of a batch by name; None for one that no request has.
@@ -112,14 +127,14 @@ class Adapter:
         self._max_rows = int(config["max_batch_size"])
         self._most_characters = most_characters(self._max_rows)
         # What a request leaves out, as if it had been given: so that requests with and without it are one batch.
+        self._names = [tensor.name for tensor in chain.signature.inputs]
+        # A server without a feature store takes `freshness` out of the configs, the export `context` where there is none.
+        self._inputs = [tensor for tensor in chain.signature.inputs if tensor.name in self._widths]
         self._absent = {
-            tensor.name: np.full((self._max_rows, self._widths[tensor.name]), STORED, tensor.numpy_dtype)
-            for tensor in chain.signature.inputs
+            tensor.name: np.full((self._max_rows, self._widths[tensor.name]), ABSENT[tensor.name], tensor.numpy_dtype)
+            for tensor in self._inputs
             if tensor.optional
         }
-        self._names = [tensor.name for tensor in chain.signature.inputs]
-        # A server without a feature store takes `freshness` out of the configs.
-        self._inputs = [tensor for tensor in chain.signature.inputs if tensor.name in self._widths]
         self._note = note
         self._tracer = tracer
         self._deadlines = deadlines
