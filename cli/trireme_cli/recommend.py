@@ -37,6 +37,10 @@ def recommend(
     exclude: Annotated[
         str | None, typer.Option(help="Item ids, comma-separated, that must not come back; at most 1,000.")
     ] = None,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of what is known of the request, such as device=mobile; once for each name."),
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that the answer may take; the server shortens it to be in time.")
     ] = None,
@@ -58,23 +62,34 @@ def recommend(
 
     who = ANONYMOUS if user is None else user
     items, excluded = parse_ids("--history", history), parse_ids("--exclude", exclude)
+    known = parse_context(context or [])
     titles = read_titles(repository)
     tls = client_tls(tls_ca, tls_cert, tls_key)
     limit = Timeout() if timeout is None else Timeout(timeout)
     with Client(url, model=model, timeout=limit, tls=tls) as client:
         if not ledger:
-            answer = client.recommend(who, k, history=items, exclude=excluded, background=background)
+            answer = client.recommend(who, k, history=items, exclude=excluded, background=background, context=known)
             finish(to_json(answer, titles), as_json, recommendations_table(answer, titles))
             return
         from trireme_perf.waterfall import measure_call
 
         def ask(ledger: bool) -> Recommendations:
-            return client.recommend(who, k, history=items, exclude=excluded, background=background, ledger=ledger)
+            return client.recommend(
+                who, k, history=items, exclude=excluded, background=background, context=known, ledger=ledger
+            )
 
         ask(False)  # connects, and warms what the first call of a process pays for
         answer, waterfall = measure_call(url, model, lambda: ask(True), tls)
     result = {**to_json(answer, titles), "ledger": waterfall.to_dict()}
     finish(result, as_json, recommendations_table(answer, titles), waterfall_table(waterfall))
+
+
+def parse_context(pairs: list[str]) -> dict[str, str]:
+    """Reads "device=mobile" and the like. Raises CommandError."""
+    for pair in pairs:
+        if not pair.partition("=")[1]:
+            raise CommandError(f"--context is {pair!r}; allowed: NAME=VALUE, such as device=mobile")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def parse_ids(option: str, text: str | None) -> list[int] | None:

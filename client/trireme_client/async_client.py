@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import EllipsisType
@@ -21,7 +21,16 @@ from .model import ModelInfo
 from .options import check_grace
 from .recommendations import Recommendations
 from .recorder import Recorder
-from .requests import Anonymous, CheckedRequest, Ids, Request, check_arguments, check_requests
+from .requests import (
+    Anonymous,
+    CheckedRequest,
+    ContextValue,
+    Ids,
+    Request,
+    check_arguments,
+    check_names,
+    check_requests,
+)
 from .rpc import T
 from .session import Limit
 from .targets import Call, Target
@@ -46,16 +55,19 @@ class AsyncClient(BaseClient):
         history: Sequence[int] | Ids | None = None,
         exclude: Sequence[int] | Ids | None = None,
         background: bool = False,
+        context: Mapping[str, ContextValue] | None = None,
         timeout: float | None | EllipsisType = ...,
         ledger: bool = False,
     ) -> Recommendations:
         """See ``Client.recommend``."""
         with self._recorders.recommend(ledger) as recorder:
-            request = check_arguments(user_id, k, history, exclude, background)
+            request = check_arguments(user_id, k, history, exclude, background, context=context)
             if self._request_log is not None:
                 self._request_log.note(request)
             recorder.ended("validate")
             try:
+                if request.context:
+                    check_names([request], await self._context_names(timeout))
                 if self._cache is None:
                     result = await self._served(request, recorder, timeout)
                 else:
@@ -169,7 +181,10 @@ class AsyncClient(BaseClient):
     ) -> list[Any]:
         """See ``Client.recommend_many``."""
         with self._recorders.recommend_many() as recorder:
-            many = Many(self._noted(check_requests(requests, return_errors)), self._cache)
+            checked = check_requests(requests, return_errors)
+            if any(isinstance(each, CheckedRequest) and each.context for each in checked):
+                checked = check_names(checked, await self._context_names(timeout), return_errors)
+            many = Many(self._noted(checked), self._cache)
             keeps_errors = return_errors or self._falls_back
             try:
                 await self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout)
@@ -181,6 +196,11 @@ class AsyncClient(BaseClient):
         session = call.target.session
         steps = session.recommend_steps(many.asked, call.timeout, recorder, keeps_errors)
         many.came(await session.run(steps))
+
+    async def _context_names(self, timeout: Limit) -> Collection[str]:
+        """Returns the names that a context may have, which the first call that needs them reads from the server."""
+        names = self._known_names()
+        return (await self.model_info(timeout=timeout)).context if names is None else names
 
     async def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """See ``Client.model_info``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .cache.answers import AnswerCache
@@ -120,6 +120,11 @@ class BaseClient:
                 if isinstance(request, CheckedRequest):
                     self._request_log.note(request)
         return requests
+
+    def _known_names(self) -> Collection[str] | None:
+        """Returns the names that a context may have; None as long as no server has told them."""
+        codec = self._targets.known.session.codec
+        return None if codec is None else codec.info.context
 
     @property
     def _recorders(self) -> Recorders:

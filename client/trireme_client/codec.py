@@ -16,6 +16,7 @@ from .errors import ProtocolError, TriremeError
 from .model import (
     BACKGROUND,
     CLASS,
+    CONTEXT,
     EXCLUDE,
     FEATURE_AGE,
     HISTORY,
@@ -34,11 +35,11 @@ from .model import (
 )
 from .recommendations import Reason, Recommendations, Rung
 from .recorder import Recorder
-from .requests import NO_USER, CheckedRequest, Ids
+from .requests import NO_USER, CheckedRequest, Context, Ids
 
 _log = logging.getLogger(__name__)
 
-_WIRE_INT64 = np.dtype("<i8")
+_WIRE_INT64, _WIRE_INT32 = np.dtype("<i8"), np.dtype("<i4")
 # By value: a look-up in an enum costs ten times that in a dict.
 _RUNGS = {int(rung): rung for rung in Rung}
 _REASONS = {int(reason): reason for reason in Reason}
@@ -100,7 +101,7 @@ class Codec:
         """
         # By field, in one pass over the users.
         columns: Any = zip(*requests, strict=True)
-        user_ids, ks, histories, excluded, background, _ = columns
+        user_ids, ks, histories, excluded, background, _, contexts = columns
         given = [history for history in histories if history is not None]
         message = service_pb2.ModelInferRequest()
         message.CopyFrom(self._header(len(requests)))
@@ -108,6 +109,8 @@ class Codec:
         message.raw_input_contents.append(
             pad_histories(histories, self.info.history_length).tobytes() if given else self._stored * len(requests)
         )
+        if self.info.context:  # also where no user has one, so that the server puts all requests into the same batches
+            message.raw_input_contents.append(self._context_indices(contexts).tobytes())
         wanted = self._wanted(max(ks), given)
         if wanted < self.info.list_length:
             message.parameters[K].int64_param = wanted
@@ -148,8 +151,28 @@ class Codec:
             header = service_pb2.ModelInferRequest(model_name=self.info.name, model_version=self._model_version)
             header.inputs.add(name=USER_ID, datatype="INT64", shape=(rows, 1))
             header.inputs.add(name=HISTORY, datatype="INT64", shape=(rows, self.info.history_length))
+            if self.info.context:
+                header.inputs.add(name=CONTEXT, datatype="INT32", shape=(rows, len(self.info.context)))
             self._headers[rows] = header
         return header
+
+    def _context_indices(self, contexts: Sequence[Context]) -> NDArray[np.int32]:
+        """Returns the values of each user, int32 (users, names); 0 is unknown."""
+        indices = np.zeros((len(contexts), len(self.info.context)), _WIRE_INT32)
+        for row, context in zip(indices, contexts, strict=True):
+            for name, value in context:
+                if name in self._values:
+                    column, values = self._values[name]
+                    row[column] = values.get(value, 0)
+        return indices
+
+    @cached_property
+    def _values(self) -> dict[str, tuple[int, dict[str, int]]]:
+        """The column of each name, and the indices of its values."""
+        return {
+            name: (column, {value: index for index, value in enumerate(values, start=1)})
+            for column, (name, values) in enumerate(self.info.context.items())
+        }
 
     @cached_property
     def _stored(self) -> bytes:

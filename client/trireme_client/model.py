@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ProtocolError
@@ -12,6 +12,9 @@ from .errors import ProtocolError
 # The model that answers a request twice.
 STREAM = "recommend_stream"
 USER_ID, HISTORY = "user_id", "history"
+# The input of a model with a context, which is also the parameter of its configuration with the names of columns and values, as
+# JSON. The first value has the index 1; 0 is unknown.
+CONTEXT = "context"
 # The first value of a history that says: use the stored one.
 STORED = -2
 ITEM_ID, SCORE, RUNG, REASON, FEATURE_AGE = "item_id", "score", "rung", "reason", "feature_age_s"
@@ -48,6 +51,7 @@ class ModelInfo:
         max_batch_size: the most users per RPC.
         slo_ms: milliseconds within which 99 of 100 requests are to be answered, by the bundle's budget; None without.
         origin: what the bundle was made from, as JSON; "" if it does not say.
+        context: the values that the model knows of each feature of a request, by name; empty if it takes none.
     """
 
     name: str
@@ -57,6 +61,7 @@ class ModelInfo:
     max_batch_size: int
     slo_ms: float | None = None
     origin: str = ""
+    context: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def bundle(self) -> str:
@@ -87,9 +92,25 @@ def read_model_info(config: Any, versions: Iterable[str], model_version: str) ->
     if config.max_batch_size < 1:
         raise ProtocolError(f"model {config.name!r} has max_batch_size {config.max_batch_size}; allowed: >= 1")
     newest = max((version for version in versions if version.isdecimal()), key=int, default="")
-    size, slo = config.max_batch_size, _slo_ms(config)
+    size, slo, context = config.max_batch_size, _slo_ms(config), _context(config, inputs)
     origin = config.parameters[ORIGIN].string_value if ORIGIN in config.parameters else ""
-    return ModelInfo(config.name, model_version or newest, history_length, list_length, size, slo, origin)
+    return ModelInfo(config.name, model_version or newest, history_length, list_length, size, slo, origin, context)
+
+
+def _context(config: Any, inputs: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Returns the values of each feature of a request, by name in the order of the tensor."""
+    if CONTEXT not in inputs:
+        return {}
+    width = _width(config.name, "input", inputs, CONTEXT, "TYPE_INT32")
+    text = config.parameters[CONTEXT].string_value if CONTEXT in config.parameters else ""
+    try:
+        context = {str(name): tuple(map(str, values)) for name, values in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        context = {}
+    if len(context) != width:
+        allowed = f"JSON with the values of {width} names"
+        raise ProtocolError(f"model {config.name!r} has the parameter {CONTEXT!r} {text!r:.60}; allowed: {allowed}")
+    return context
 
 
 def _slo_ms(config: Any) -> float | None:

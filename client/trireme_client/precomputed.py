@@ -66,7 +66,8 @@ class Precomputer:
     def _renew(self, requests: Sequence[Request]) -> Precomputed:
         info = self._client.model_info()
         keys = [
-            key_of(check_arguments(each.user_id, each.k, each.history, each.exclude), info.bundle) for each in requests
+            key_of(check_arguments(each.user_id, each.k, each.history, each.exclude, context=each.context), info.bundle)
+            for each in requests
         ]
         stamps = [self._store.read(key).stamp for key in keys]
         answers = self._client.recommend_many([replace(each, background=True) for each in requests], return_errors=True)

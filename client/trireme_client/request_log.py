@@ -134,4 +134,6 @@ def _line(noted: _Noted) -> str:
         line["history"] = request.history.tolist()
     if request.exclude:
         line["exclude"] = [int(item) for item in request.exclude.split(",")]
+    if request.context:
+        line["context"] = dict(request.context)
     return json.dumps(line, separators=(",", ":")) + "\n"

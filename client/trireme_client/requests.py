@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ INT64_MAX = 2**63 - 1
 NO_USER = -1  # the user id of an anonymous user on the wire
 
 Ids = NDArray[np.int64]
+ContextValue = str | int | bool | None
+Context = tuple[tuple[str, str], ...]
 
 
 class Anonymous(Enum):
@@ -52,6 +54,9 @@ class Request:
             list is as long as without it, as far as there are items.
         background: whether all other requests go first, such as for mails. A server with too much to do answers it with popular
             items.
+        context: what is known of the request, by name, such as {"device": "mobile", "hour": 17}, for a model that takes it:
+            ``model_info`` says which names and values it knows. Other names are an error; other values, None and what is left
+            out count as unknown.
     """
 
     user_id: int | Anonymous | None = None
@@ -59,11 +64,12 @@ class Request:
     history: Sequence[int] | Ids | None = None
     exclude: Sequence[int] | Ids | None = None
     background: bool = False
+    context: Mapping[str, ContextValue] | None = None
 
 
 class CheckedRequest(NamedTuple):
     """A request in the types of the wire. ``exclude`` is "12,15", empty for nothing. ``where`` ("requests[3].") is the start of
-    a later error's message."""
+    a later error's message. ``context`` has ascending names, and no unknown values."""
 
     user_id: int
     k: int
@@ -71,10 +77,17 @@ class CheckedRequest(NamedTuple):
     exclude: str
     background: bool
     where: str
+    context: Context = ()
 
 
 def check_arguments(
-    user_id: object, k: object, history: object, exclude: object = None, background: object = False, where: str = ""
+    user_id: object,
+    k: object,
+    history: object,
+    exclude: object = None,
+    background: object = False,
+    where: str = "",
+    context: object = None,
 ) -> CheckedRequest:
     """Checks whatever in a Request does not depend on the model. Raises ValidationError."""
     # The usual case first, and fast: most calls have a plain int, a small k and nothing else.
@@ -82,6 +95,7 @@ def check_arguments(
         history is None
         and exclude is None
         and background is False
+        and context is None
         and type(user_id) is int
         and type(k) is int
         and 0 <= user_id <= INT64_MAX
@@ -99,6 +113,7 @@ def check_arguments(
         "" if exclude is None else check_exclude(f"{where}exclude", exclude),
         check_flag(f"{where}background", background),
         where,
+        () if context is None else check_context(f"{where}context", context),
     )
 
 
@@ -124,8 +139,55 @@ def _check_request(where: str, request: object) -> CheckedRequest:
     if not isinstance(request, Request):
         raise ValidationError(f"{where} is {_short(request)}; allowed: a Request")
     return check_arguments(
-        request.user_id, request.k, request.history, request.exclude, request.background, f"{where}."
+        request.user_id,
+        request.k,
+        request.history,
+        request.exclude,
+        request.background,
+        f"{where}.",
+        request.context,
     )
+
+
+def check_names(
+    requests: Sequence[CheckedRequest | ValidationError], known: Collection[str], keeps_errors: bool = False
+) -> list[CheckedRequest | ValidationError]:
+    """Checks the names of contexts, which only the model knows. ``keeps_errors`` is as for ``check_requests``.
+
+    A name that the model does not know raises a ValidationError.
+    """
+    checked: list[CheckedRequest | ValidationError] = []
+    for request in requests:
+        if isinstance(request, CheckedRequest):
+            wrong = [(name, value) for name, value in request.context if name not in known]
+            if wrong:
+                error = _unknown_name(request.where, *wrong[0], known)
+                if not keeps_errors:
+                    raise error
+                checked.append(error)
+                continue
+        checked.append(request)
+    return checked
+
+
+def _unknown_name(where: str, name: str, value: str, known: Collection[str]) -> ValidationError:
+    allowed = ", ".join(known) if known else "none, the model takes no context"
+    return ValidationError(f"{where}context has {name!r}: {value!r}; allowed names: {allowed}")
+
+
+def check_context(name: str, context: object) -> Context:
+    """Returns names and values as text, ascending, without those that are None."""
+    if not isinstance(context, Mapping):
+        raise ValidationError(f"{name} is {_short(context)}; allowed: a dict such as {{'device': 'mobile'}}")
+    pairs = []
+    for key, value in context.items():
+        if not isinstance(key, str):
+            raise ValidationError(f"{name} has the name {_short(key)}; allowed: a str")
+        if not (value is None or isinstance(value, (str, bool, np.bool_)) or _is_int(value)):
+            raise ValidationError(f"{name}[{key!r}] is {_short(value)}; allowed: a str, an integer, a bool or None")
+        if value is not None:
+            pairs.append((key, str(value)))
+    return tuple(sorted(pairs))
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import EllipsisType
@@ -18,7 +18,16 @@ from .model import ModelInfo
 from .options import check_grace
 from .recommendations import Recommendations
 from .recorder import Recorder
-from .requests import Anonymous, CheckedRequest, Ids, Request, check_arguments, check_requests
+from .requests import (
+    Anonymous,
+    CheckedRequest,
+    ContextValue,
+    Ids,
+    Request,
+    check_arguments,
+    check_names,
+    check_requests,
+)
 from .rpc import T
 from .session import Limit
 from .sync_coalescer import SyncCoalescer
@@ -71,13 +80,14 @@ class Client(BaseClient):
         history: Sequence[int] | Ids | None = None,
         exclude: Sequence[int] | Ids | None = None,
         background: bool = False,
+        context: Mapping[str, ContextValue] | None = None,
         timeout: float | None | EllipsisType = ...,
         ledger: bool = False,
     ) -> Recommendations:
         """Returns the k best items for one user.
 
         Args:
-            user_id: see Request, as for k, history, exclude and background.
+            user_id: see Request, as for k, history, exclude, background and context.
             timeout: seconds for the whole call, None for no limit; left out, the client's Timeout holds.
             ledger: reports in the answer where the time of this call went.
 
@@ -86,11 +96,13 @@ class Client(BaseClient):
             TriremeError: any other failure (see ``errors``).
         """
         with self._recorders.recommend(ledger) as recorder:
-            request = check_arguments(user_id, k, history, exclude, background)
+            request = check_arguments(user_id, k, history, exclude, background, context=context)
             if self._request_log is not None:
                 self._request_log.note(request)
             recorder.ended("validate")
             try:
+                if request.context:
+                    check_names([request], self._context_names(timeout))
                 if self._cache is None:
                     result = self._served(request, recorder, timeout)
                 else:
@@ -236,7 +248,10 @@ class Client(BaseClient):
             TriremeError: any other failure (see ``errors``).
         """
         with self._recorders.recommend_many() as recorder:
-            many = Many(self._noted(check_requests(requests, return_errors)), self._cache)
+            checked = check_requests(requests, return_errors)
+            if any(isinstance(each, CheckedRequest) and each.context for each in checked):
+                checked = check_names(checked, self._context_names(timeout), return_errors)
+            many = Many(self._noted(checked), self._cache)
             keeps_errors = return_errors or self._falls_back
             try:
                 self._tried(partial(self._ask_many, many, recorder, keeps_errors), timeout)
@@ -248,6 +263,11 @@ class Client(BaseClient):
         session = call.target.session
         steps = session.recommend_steps(many.asked, call.timeout, recorder, keeps_errors)
         many.came(session.run(steps))
+
+    def _context_names(self, timeout: Limit) -> Collection[str]:
+        """Returns the names that a context may have, which the first call that needs them reads from the server."""
+        names = self._known_names()
+        return (self.model_info(timeout=timeout)).context if names is None else names
 
     def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """Returns the model's version and dimensions, which the first call that needs them reads from the server.

@@ -33,7 +33,7 @@ def test_the_code_of_the_readme_runs(
         (tmp_path / name).write_bytes(content)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (CLIENT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 15
+    assert len(blocks) == 16
     mutual = grpc.ssl_server_credentials([(key, certificate)], certificate, require_client_auth=True)
     plain, second, encrypted = FakeTriton(), FakeTriton(), FakeTriton()
     with running(plain) as url, running(second) as other, running(encrypted, mutual) as tls_url:

@@ -22,10 +22,11 @@ def test_a_line_holds_what_the_answer_depends_on(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
     with RequestLog(file) as log:
         log.note(check_arguments(7, 10, None))
-        log.note(check_arguments(ANONYMOUS, 5, np.array([3, 1]), [8]))
+        log.note(check_arguments(ANONYMOUS, 5, np.array([3, 1]), [8], context={"hour": 9, "device": "tv"}))
     first, second = lines(file)
+    context = {"context": {"device": "tv", "hour": "9"}}
     assert first == {"time": first["time"], "user": 7, "k": 10}
-    assert second == {"time": second["time"], "user": -1, "k": 5, "history": [3, 1], "exclude": [8]}
+    assert second == {"time": second["time"], "user": -1, "k": 5, "history": [3, 1], "exclude": [8], **context}
     log.note(check_arguments(8, 10, None))  # after the end: harmless
     with RequestLog(file) as log:
         log.note(check_arguments(9, 10, None))

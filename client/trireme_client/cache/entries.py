@@ -28,6 +28,7 @@ class Key(NamedTuple):
         k: how many items.
         history: int64 item ids as bytes; None for the stored history.
         exclude: "12,15"; empty for nothing.
+        context: names and values; empty for nothing.
     """
 
     bundle: str
@@ -35,6 +36,7 @@ class Key(NamedTuple):
     k: int
     history: bytes | None = None
     exclude: str = ""
+    context: tuple[tuple[str, str], ...] = ()
 
 
 class Hit(NamedTuple):

@@ -13,7 +13,8 @@ _NEGATIVE = (Reason.NOTHING_KNOWN, Reason.EXHAUSTED)
 def key_of(request: CheckedRequest, bundle: str) -> Key:
     """Returns what the answer to a request depends on, beside what the user does. Its class decides only when it is answered."""
     history = request.history
-    return Key(bundle, request.user_id, request.k, None if history is None else history.tobytes(), request.exclude)
+    given = None if history is None else history.tobytes()
+    return Key(bundle, request.user_id, request.k, given, request.exclude, request.context)
 
 
 def is_negative(answer: Recommendations) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import zlib
 from typing import NamedTuple
@@ -49,7 +50,8 @@ def stamp_of(*parts: bytes | None) -> bytes:
 def digest_of(key: Key) -> str:
     """Returns the key as 32 hexadecimal digits."""
     history = b"-" if key.history is None else b"+" + key.history
-    text = f"{key.bundle}\n{key.user_id}\n{key.k}\n{key.exclude}\n".encode()
+    context = f"{json.dumps(key.context)}\n" if key.context else ""
+    text = f"{key.bundle}\n{key.user_id}\n{key.k}\n{key.exclude}\n{context}".encode()
     return hashlib.blake2b(text + history, digest_size=16).hexdigest()
 
 

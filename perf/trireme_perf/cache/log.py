@@ -17,7 +17,8 @@ __all__ = ["read_request_log"]
 
 
 def read_request_log(file: Path) -> Traffic:
-    """Reads lines such as ``{"time": 1795781556.906, "user": 7, "k": 10, "history": [3, 5], "exclude": [8]}``.
+    """Reads lines such as ``{"time": 1795781556.906, "user": 7, "k": 10, "history": [3, 5], "exclude": [8],
+    "context": {"device": "mobile"}}``.
 
     A last line that is cut off is left out: it is being written.
 
@@ -54,7 +55,8 @@ def _parse(where: str, line: bytes) -> tuple[float, tuple[Any, ...]]:
     if not isinstance(time, (int, float)) or isinstance(time, bool):
         raise PerfError(f"{where}: time is {time!r}; allowed: seconds since the epoch")
     user, k = _integer(where, values, "user", -1), _integer(where, values, "k", 1)
-    return float(time), (user, k, _ids(where, values, "history"), _ids(where, values, "exclude"))
+    history, exclude = _ids(where, values, "history"), _ids(where, values, "exclude")
+    return float(time), (user, k, history, exclude, _context(where, values))
 
 
 def _integer(where: str, values: dict[str, Any], name: str, low: int) -> int:
@@ -73,6 +75,13 @@ def _ids(where: str, values: dict[str, Any], name: str) -> tuple[int, ...] | Non
     return tuple(value)
 
 
+def _context(where: str, values: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    value = values.get("context", {})
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise PerfError(f"{where}: context is {value!r:.60}; allowed: an object with texts")
+    return tuple(value.items())
+
+
 def _request(kind: tuple[Any, ...]) -> Request:
-    user, k, history, exclude = kind
-    return Request(ANONYMOUS if user == -1 else user, k, history, exclude)
+    user, k, history, exclude, context = kind
+    return Request(ANONYMOUS if user == -1 else user, k, history, exclude, context=dict(context) or None)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trireme_client import Request
 from trireme_client.cache.entries import Entries, Key
 from trireme_client.cache.options import Cache
+from trireme_client.cache.rules import key_of
 from trireme_client.requests import check_arguments
 from trireme_perf.cache.traffic import Traffic
 
@@ -101,8 +102,7 @@ def simulate(traffic: Traffic, cache: Cache, invalidates: bool, negative: NDArra
 
 
 def _keys(requests: Sequence[Request]) -> list[Key]:
-    checked = [check_arguments(one.user_id, one.k, one.history, one.exclude) for one in requests]
     return [
-        Key(BUNDLE, one.user_id, one.k, None if one.history is None else one.history.tobytes(), one.exclude)
-        for one in checked
+        key_of(check_arguments(one.user_id, one.k, one.history, one.exclude, context=one.context), BUNDLE)
+        for one in requests
     ]
