@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tests.support.fake_triton import FakeTriton, running
+from trireme_cli.output import CommandError
+from trireme_cli.recommend import parse_context
 from trireme_client import AsyncClient, Cache, Client, Coalescing, ProtocolError, Request, ValidationError
 from trireme_client.cache.rules import key_of
 from trireme_client.cache.values import digest_of
@@ -134,6 +136,12 @@ def test_a_model_that_does_not_tell_its_names_is_none_of_ours(fake: FakeTriton, 
     fake.config.parameters["context"].string_value = text
     with pytest.raises(ProtocolError, match=r"has the parameter 'context' .* allowed: JSON with the values of 2 names"):
         call_sync(url, "recommend", 7)
+
+
+def test_the_command_reads_names_and_values() -> None:
+    assert parse_context(["device=tv", "note=a=b", "empty="]) == {"device": "tv", "note": "a=b", "empty": ""}
+    with pytest.raises(CommandError, match="--context is 'tv'; allowed: NAME=VALUE, such as device=mobile"):
+        parse_context(["tv"])
 
 
 def test_a_cache_keeps_contexts_apart(fake: FakeTriton, url: str) -> None:

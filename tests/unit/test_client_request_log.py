@@ -92,16 +92,18 @@ def test_a_log_is_read_as_traffic(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
     file.write_text(
         '{"time": 5.5, "user": 7, "k": 10}\n{"time": 5, "user": -1, "k": 3, "history": [1], "exclude": [2]}\n'
+        '{"time": 8, "user": 7, "k": 10, "context": {"device": "tv"}}\n'
         '{"time": 6, "user": 7, "k": 10}\n{"time": 7, "us'
     )
     traffic = read_request_log(file)
-    assert traffic.time.tolist() == [5, 5.5, 6]
+    assert traffic.time.tolist() == [5, 5.5, 6, 8]
     assert [traffic.requests[kind] for kind in traffic.kind] == [
         Request(ANONYMOUS, 3, (1,), (2,)),
         Request(7, 10),
         Request(7, 10),
+        Request(7, 10, context={"device": "tv"}),
     ]
-    assert traffic.user_id.tolist() == [-1, 7, 7]
+    assert traffic.user_id.tolist() == [-1, 7, 7, 7]
     assert traffic.events.time.size == 0
 
 
@@ -115,6 +117,10 @@ def test_a_log_is_read_as_traffic(tmp_path: Path) -> None:
         ('{"time": 1, "user": -2, "k": 1}\n', "user is -2; allowed: an integer of at least -1"),
         ('{"time": 1, "user": 1}\n', "k is None"),
         ('{"time": 1, "user": 1, "k": 1, "history": [1.5]}\n', r"history is \[1.5\]"),
+        (
+            '{"time": 1, "user": 1, "k": 1, "context": {"hour": 9}}\n',
+            "context is {'hour': 9}; allowed: an object with texts",
+        ),
     ],
 )
 def test_what_is_not_a_log_is_refused(tmp_path: Path, text: str, message: str) -> None:
