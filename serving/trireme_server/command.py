@@ -21,6 +21,9 @@ BACKEND_CONFIG, PREFIX_SETTING = "--backend-config", "shm-region-prefix-name"
 ADMIN_HEADER = "admin-key"
 CLOSED = ("model-repository", "shared-memory", "trace", "logging")
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# glibc raises both with the largest block that was ever freed, and then keeps what large messages took. Fixed at its defaults,
+# they give it back.
+ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,13 @@ def server_command(
 
 
 def server_environment(binaries: Binaries, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment of tritonserver: ``base`` (default: ours) plus libraries, Python, thread counts.
+    """Environment of tritonserver: ``base`` (default: ours) plus libraries, Python, thread counts, and, unless ``base`` has them,
+    limits of what is kept of freed memory.
 
     The stub embeds an isolated Python: it ignores PYTHONPATH and PYTHONHOME and takes the environment
     (site-packages, editable installs) of the first ``python3`` on PATH. So ours comes first.
     """
-    environment = dict(os.environ if base is None else base)
+    environment = {**ALLOCATION, **(os.environ if base is None else base)}
     libraries = [str(path) for path in binaries.library_path]
     if libraries:
         environment["LD_LIBRARY_PATH"] = _joined([*libraries, environment.get("LD_LIBRARY_PATH", "")])

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.toy import funnel, user_ids
 from trireme_perf.errors import PerfError
-from trireme_perf.host.memory import artifact_bytes, process_memory, tree_memory
+from trireme_perf.host.memory import artifact_bytes, process_memory, tree_memory, unmapped_bytes
 from trireme_perf.host.processes import family
 from trireme_perf.limit.footprint import funnel_memory
 
@@ -55,6 +55,12 @@ def test_a_mapped_artifact_is_counted_once_for_two_processes(artifact: Path) -> 
             both = [process_memory(pid, artifact.parent) for pid in (first, second)]
     assert [one["artifact_pss"] for one in both] == [SIZE // 2, SIZE // 2]
     assert all(one["shared"] >= SIZE for one in both)
+
+
+def test_what_is_mapped_from_files_is_not_counted_as_unmapped(artifact: Path) -> None:
+    with reading(artifact, "map") as mapping, reading(artifact, "copy") as copying:
+        assert unmapped_bytes([copying]) - unmapped_bytes([mapping]) > 0.9 * SIZE
+        assert unmapped_bytes([mapping, copying]) > unmapped_bytes([copying]) > SIZE
 
 
 def test_a_copied_artifact_is_private(artifact: Path) -> None:

@@ -150,6 +150,12 @@ def test_the_environment_has_libraries_our_python_and_one_thread() -> None:
         assert environment[name] == "1"
 
 
+def test_freed_memory_is_given_back_unless_the_environment_says_otherwise() -> None:
+    assert server_environment(EMBEDDED, {"PATH": "/bin"})["MALLOC_TRIM_THRESHOLD_"] == "131072"
+    own = {"PATH": "/bin", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+    assert server_environment(EMBEDDED, own)["MALLOC_TRIM_THRESHOLD_"] == "1000000"
+
+
 def test_the_backend_directory_is_made_once_and_repaired(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path / "wheel")
     made = backend_directory(wheel, cache=tmp_path / "cache", python_minor="3.11")

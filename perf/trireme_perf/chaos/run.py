@@ -103,7 +103,7 @@ class _Run:
         return self._outcome(timeline, rate, start, growth)
 
     def _memory(self) -> int:
-        return sum(served.server.pss_bytes() for served in self._scene.servers)
+        return sum(served.server.unmapped_bytes() for served in self._scene.servers)
 
     def _rate(self) -> float:
         load = self._scenario.load

@@ -113,7 +113,9 @@ class Floors(Section):
     recover_s: float | None = Field(
         None, gt=0, description="longest time from the fault's end until 95 % of each second's answers are full"
     )
-    memory_growth: float | None = Field(None, ge=0, description="most growth of the memory of the server's processes")
+    memory_growth: float | None = Field(
+        None, ge=0, description="most growth of what the server's processes hold, files that are mapped aside"
+    )
     reached: float | None = Field(None, ge=0, le=1, description="least share of hostile requests that reach `execute`")
     hedged: float | None = Field(None, ge=0, description="largest share of calls that are asked of a second server")
     p99_ratio: float | None = Field(

@@ -8,6 +8,7 @@ the same for one instance and for ten; what is copied to the heap costs again fo
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +17,10 @@ import psutil
 from trireme_perf.errors import PerfError
 from trireme_perf.host.processes import family
 
-__all__ = ["artifact_bytes", "process_memory", "pss_bytes", "tree_memory"]
+__all__ = ["artifact_bytes", "process_memory", "pss_bytes", "tree_memory", "unmapped_bytes"]
+
+#: Lines of /proc/PID/smaps_rollup, in kB.
+UNMAPPED = re.compile(r"^(?:Pss_Anon|Pss_Shmem|SwapPss): +(\d+) kB$", re.MULTILINE)
 
 
 def pss_bytes(pids: Iterable[int]) -> int:
@@ -25,6 +29,17 @@ def pss_bytes(pids: Iterable[int]) -> int:
     for pid in pids:
         with contextlib.suppress(psutil.Error):
             total += psutil.Process(pid).memory_full_info().pss
+    return total
+
+
+def unmapped_bytes(pids: Iterable[int]) -> int:
+    """Returns the PSS of those of the processes that live, without files that they map: those the kernel drops and reads again as
+    it likes, and their share depends on who else maps them. What is swapped out counts."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+            total += sum(1024 * int(size) for size in UNMAPPED.findall(text))
     return total
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trireme_perf.errors import PerfError
-from trireme_perf.host.memory import pss_bytes
+from trireme_perf.host.memory import pss_bytes, unmapped_bytes
 from trireme_perf.host.processes import alive, family
 from trireme_perf.host.usage import Meter, pinned
 
@@ -89,6 +89,9 @@ class Server:
 
     def pss_bytes(self) -> int:
         return pss_bytes(self.family())
+
+    def unmapped_bytes(self) -> int:
+        return unmapped_bytes(self.family())
 
     def stop(self) -> None:
         """SIGTERM to the process that was started, time to clean up, SIGKILL to whatever is left of the family."""
