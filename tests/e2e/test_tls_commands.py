@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from trireme_client import TLS
 from trireme_console.ask import Asker
 from trireme_console.readings import Source
 from trireme_perf.errors import PerfError
+from trireme_perf.goodput.running import running_models
+from trireme_perf.host.server import StartError
 from trireme_perf.ledger import StatisticsReader
 from trireme_perf.sweep.perf_analyzer import Windows
 from trireme_perf.sweep.run import Plan, sweep
@@ -94,6 +97,20 @@ def test_perf_analyzer_shows_the_certificate(served: Served, encrypted: Encrypte
     assert (done.returncode, "Throughput: " in done.stdout) == (0, True), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("how", ["", "+coalescing"])
+def test_goodput_asks_over_tls(served: Served, encrypted: Encrypted, how: str) -> None:
+    user = int(served.dataset.test.user_id[0])
+
+    async def ask(tls: TLS | None) -> int:
+        (contestant,) = running_models(encrypted.url, [MODEL + how], tls)
+        async with contestant.open() as running:
+            return (await running.connection.ask(user)).rung
+
+    assert asyncio.run(ask(encrypted.tls)) == 0
+    with pytest.raises(StartError):
+        asyncio.run(ask(TLS(encrypted.files["server-cert"])))
+
+
 def test_without_a_certificate_nothing_is_read(encrypted: Encrypted) -> None:
     with pytest.raises(PerfError, match=f"model '{MODEL}' at {encrypted.url} cannot be read"):
         StatisticsReader(encrypted.url, MODEL, TLS(encrypted.files["server-cert"]))
@@ -102,3 +119,5 @@ def test_without_a_certificate_nothing_is_read(encrypted: Encrypted) -> None:
 def test_certificates_without_a_server_are_refused(encrypted: Encrypted) -> None:
     done = CliRunner().invoke(app, ["evaluate", "--data", "synthetic", encrypted.options[0]])
     assert "--tls-ca or --tls-cert cannot be used here: no server is asked" in str(done.exception)
+    done = CliRunner().invoke(app, ["perf", "goodput", encrypted.options[0]])
+    assert "--tls-ca and --tls-cert go with --url" in str(done.exception)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from trireme_cli.output import REPOSITORY, CommandError, Json, allowed, finish
 from trireme_cli.perf.tables import figures, interval, number, tell
+from trireme_cli.tls import TLSCa, TLSCert, TLSKey, client_tls
 
 if TYPE_CHECKING:
     from trireme_perf.goodput.run import Settings
@@ -49,6 +50,9 @@ def goodput(
         list[str] | None,
         typer.Option(help="With --url: MODEL or MODEL+coalescing, may be repeated; default `recommend`."),
     ] = None,
+    tls_ca: TLSCa = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Contestant to measure, may be repeated; default all that can run.")
     ] = None,
@@ -66,14 +70,16 @@ def goodput(
     from trireme_perf.goodput.run import Settings
     from trireme_perf.goodput.running import measure_running
 
-    settings = Settings(rounds, seconds, slo_ms)
+    settings, tls = Settings(rounds, seconds, slo_ms), client_tls(tls_ca, tls_cert, tls_key)
     note: list[str] = []
     try:
         if url is not None:
             if only or baseline or baseline_repository:
                 raise CommandError("--url measures a server that is running; --only and --baseline do not go with it")
-            result = measure_running(url, model or ["recommend"], repository, settings, tell)
+            result = measure_running(url, model or ["recommend"], repository, settings, tell, tls)
         else:
+            if tls:
+                raise CommandError("--tls-ca and --tls-cert go with --url; what this command starts speaks plain text")
             if model:
                 raise CommandError("--model goes with --url; --only names contestants that this command starts")
             result, note = _compare(repository, out, settings, only or [], baseline, baseline_repository)

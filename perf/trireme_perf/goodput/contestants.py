@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from trireme_client import TriremeError
+from trireme_client import TLS, TriremeError
 from trireme_perf.errors import PerfError
 from trireme_perf.host.place import Place
 from trireme_perf.host.server import Command, Server, StartError
@@ -78,21 +78,23 @@ async def started(
         server.stop()
 
 
-async def connect(model: str, address: str) -> Connection:
+async def connect(model: str, address: str, tls: TLS | None = None) -> Connection:
     """Connects to an entry model; with ``+coalescing`` after its name, users who wait at the same time share an RPC.
+
+    Without ``tls``, in plain text.
 
     Raises:
         StartError: there is no server at ``address``, or it has no such entry model.
     """
     name = model.removesuffix(COALESCING)
     try:
-        client = await ClientConnection.open(address, name, coalescing=name != model)
+        client = await ClientConnection.open(address, name, coalescing=name != model, tls=tls)
     except TriremeError as error:
         raise StartError(str(error)) from error
     if name != model:
         return client
     await client.close()  # has shown that the model is there
-    return RawConnection(address, name)
+    return RawConnection(address, name, tls)
 
 
 def about(model: str) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trireme_client import TLS
 from trireme_export.perf_input import read_perf_input
 from trireme_perf.errors import PerfError
 from trireme_perf.goodput.contestants import Contestant, Running, about, connect
@@ -28,6 +29,7 @@ def measure_running(
     repository: Path,
     settings: Settings,
     tell: Callable[[str], None] = lambda line: None,
+    tls: TLS | None = None,
 ) -> dict[str, Any]:
     """Finds the goodput of entry models of a running server, one after another, and returns the document.
 
@@ -37,25 +39,26 @@ def measure_running(
         repository: a folder with perf_input.json, whose users ask.
         settings: how long and against what.
         tell: receives progress, line by line.
+        tls: for a server that wants it.
 
     Raises:
         PerfError: no users, a model that comes twice, or a server that does not answer.
     """
-    contestants = running_models(url, models)
+    contestants = running_models(url, models, tls)
     measured = measure(contestants, read_perf_input(repository), settings, tell)
     return to_document(measured, contestants, settings, {}) | {"url": url, "versions": versions_of(DISTRIBUTIONS)}
 
 
-def running_models(url: str, models: Sequence[str]) -> list[Contestant]:
+def running_models(url: str, models: Sequence[str], tls: TLS | None = None) -> list[Contestant]:
     """Returns a contestant per model, see ``measure_running``. Raises: PerfError: a model comes twice."""
     if len(set(models)) < len(models):
         raise PerfError(f"--model names {', '.join(models)}; each may be named once")
-    return [Contestant(model, about(model), "running", partial(_open, url, model)) for model in models]
+    return [Contestant(model, about(model), "running", partial(_open, url, model, tls)) for model in models]
 
 
 @asynccontextmanager
-async def _open(url: str, model: str) -> AsyncIterator[Running]:
-    connection = await connect(model, url)
+async def _open(url: str, model: str, tls: TLS | None) -> AsyncIterator[Running]:
+    connection = await connect(model, url, tls)
     try:
         yield Running(None, connection)
     finally:

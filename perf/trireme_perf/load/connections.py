@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from trireme_client import AsyncClient, Coalescing, Telemetry
+from trireme_client import TLS, AsyncClient, Coalescing, Telemetry
 from trireme_client.requests import Anonymous
 from trireme_perf.errors import PerfError
 
@@ -44,8 +44,13 @@ class RawConnection:
     What it sends is what tritonclient sends for the same request.
     """
 
-    def __init__(self, address: str, model: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+    def __init__(self, address: str, model: str, tls: TLS | None = None) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channel = (
+            grpc.aio.insecure_channel(address, options)
+            if tls is None
+            else grpc.aio.secure_channel(address, tls.credentials(), options)
+        )
         self._infer = self._channel.unary_unary(METHOD)
         self._request = service_pb2.ModelInferRequest(model_name=model)
         self._request.inputs.add(name="user_id", datatype="INT64", shape=(1, 1))
@@ -82,7 +87,7 @@ class ClientConnection:
 
     @classmethod
     async def open(
-        cls, address: str, model: str, coalescing: bool, telemetry: Telemetry | None = None
+        cls, address: str, model: str, coalescing: bool, telemetry: Telemetry | None = None, tls: TLS | None = None
     ) -> ClientConnection:
         """Connects to a server at ``address`` (host:port).
 
@@ -94,6 +99,7 @@ class ClientConnection:
             model=model,
             coalescing=Coalescing() if coalescing else None,
             telemetry=telemetry,
+            tls=tls,
             timeout=TIMEOUT_S,
         )
         try:
