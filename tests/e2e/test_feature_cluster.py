@@ -107,7 +107,7 @@ def test_an_answer_that_comes_late_is_not_that_of_the_next_user(
 def test_a_slot_that_moved_is_found_again(cluster: RedisCluster, store: RedisClusterStore) -> None:
     user = next(user for user in range(2000, 3000) if master(user) == 2)
     assert states(store, user) == [ABSENT]
-    cluster.move(slot(user), 0)
+    cluster.move([slot(user)], 0)
     assert states(store, user) == [UNREACHABLE]
     assert eventually(lambda: states(store, user) == [ABSENT])
 
@@ -115,3 +115,16 @@ def test_a_slot_that_moved_is_found_again(cluster: RedisCluster, store: RedisClu
 def test_a_cluster_that_is_not_there_is_looked_for_again(tmp_path: Path) -> None:
     store = RedisClusterStore(StoreAddress.parse("redis-cluster://127.0.0.1:1"), LAYOUT)
     assert states(store, *USERS) == [UNREACHABLE] * 3
+
+
+def test_a_master_that_has_lost_its_slots_is_not_tried_any_more(cluster: RedisCluster, address: StoreAddress) -> None:
+    """The last of the tests: it leaves a master without slots, and frozen."""
+    before = set(threading.enumerate())
+    store = RedisClusterStore(address, LAYOUT)
+    cluster.freeze(2)
+    assert [states(store, USERS[2]) for _ in range(FAILURES)] == [[UNREACHABLE]] * FAILURES
+    tries = [thread for thread in set(threading.enumerate()) - before if thread.name == "breaker"]
+    assert [thread.is_alive() for thread in tries] == [True]
+    cluster.move(range(SLOTS * 2 // MASTERS, SLOTS), 0, frozen=2)
+    assert eventually(lambda: states(store, *USERS) == [FRESH, FRESH, ABSENT])
+    assert eventually(lambda: not tries[0].is_alive())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -41,13 +41,16 @@ class RedisCluster:
         """Lets it go on."""
         self._masters[master].thaw()
 
-    def move(self, slot: int, target: int) -> None:
-        """Gives a slot without keys to another master, which all of them learn."""
+    def move(self, slots: Iterable[int], target: int, frozen: int | None = None) -> None:
+        """Gives slots to another master, which all but a frozen one learn; those have no keys there."""
+        slots = list(slots)
         with self.connect(target) as connection:
             owner = connection.execute_command("CLUSTER MYID").decode()
-        for master in (target, *(other for other in range(MASTERS) if other != target)):
-            with self.connect(master) as connection:
-                connection.execute_command("CLUSTER SETSLOT", slot, "NODE", owner)
+        for master in (target, *(other for other in range(MASTERS) if other not in (target, frozen))):
+            with self.connect(master) as connection, connection.pipeline(transaction=False) as commands:
+                for slot in slots:
+                    commands.execute_command("CLUSTER SETSLOT", slot, "NODE", owner)
+                commands.execute()
 
 
 @contextmanager

@@ -101,8 +101,11 @@ class Breaking:
             assert self.breaker.is_closed
             self.breaker.failed()
 
-    def let_try(self, times: int) -> None:
+    def let_pass(self, times: int = 1) -> None:
         self._allowed.release(times)
+
+    def let_try(self, times: int) -> None:
+        self.let_pass(times)
         until(lambda: self.breaker.is_closed)
 
 
@@ -141,6 +144,17 @@ def test_a_success_after_a_try_forgets_what_was() -> None:
     case.fail(FAILURES)
     case.let_try(1)
     assert case.pauses == [PAUSE_S, PAUSE_S]
+
+
+def test_a_breaker_that_was_ended_does_not_try_any_more() -> None:
+    case = Breaking()  # a try would raise
+    before = set(threading.enumerate())
+    case.fail(FAILURES)
+    (trying,) = set(threading.enumerate()) - before
+    case.breaker.end()
+    case.let_pass()
+    trying.join(30)
+    assert (trying.is_alive(), case.breaker.is_closed, len(case.pauses)) == (False, False, 1)
 
 
 @pytest.mark.parametrize(("jitter", "share"), [(0.0, 0.5), (1.0, 1.5)])

@@ -36,6 +36,7 @@ class Breaker:
         self._jitter = jitter
         self._failures = 0
         self._pause_s = PAUSE_S
+        self._has_ended = False
 
     @property
     def is_closed(self) -> bool:
@@ -53,12 +54,18 @@ class Breaker:
         if not self.is_closed:
             threading.Thread(target=self._try, name="breaker", daemon=True).start()
 
+    def end(self) -> None:
+        """Lets the thread end after its pause: what it tries is not to be asked any more."""
+        self._has_ended = True
+
     def _try(self) -> None:
-        well = False
-        while not well:
+        while True:
             self._wait(self._pause_s * (0.5 + self._jitter()))
             self._pause_s = min(2 * self._pause_s, LONGEST_S)
-            well = self._probe()
+            if self._has_ended:
+                return
+            if self._probe():
+                break
         self._failures = FAILURES - 1
 
 

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from binascii import crc_hqx
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,8 +113,18 @@ class RedisClusterStore:
             for first, last, master, *_ in ranges:
                 slots[first : last + 1] = [self._node(master[0].decode(), master[1])] * (last + 1 - first)
             self._slots = slots
+            self._forget_all_but(slots)
             return
         log.warning("no node of the feature store (%s) says where its slots are: %s", self._address, error)
+
+    def _forget_all_but(self, nodes: Iterable[_Node | None]) -> None:
+        """Leaves the nodes alone that hold no slots any more: each would be tried for ever, and where addresses change, there
+        would be more and more of them."""
+        held = set(nodes)
+        for place, node in list(self._nodes.items()):
+            if node not in held:
+                del self._nodes[place]
+                node.close()
 
     def _node(self, host: str, port: int) -> _Node:
         place = (host or self._seed.connection_pool.connection_kwargs["host"], port)
@@ -179,6 +189,12 @@ class _Node:
             self._pool.release(self._connection)
             self._connection = None
         self._breaker.succeeded() if well else self._breaker.failed()
+
+    def close(self) -> None:
+        """Closes the connections that are not in use, and asks no more whether it answers again."""
+        self._breaker.end()
+        self._pool.disconnect(inuse_connections=False)
+        self.observer.close()
 
     def _answers_again(self) -> bool:
         """Asks once more for what it did not answer."""
