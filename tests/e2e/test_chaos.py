@@ -27,7 +27,7 @@ RUNS: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "background-flood": (4, {"times": 2}, {"available": 0.9, "deaths": 0}),
     "overload-5x": (4, {}, {"available": 0.9, "deaths": 0}),
     "slow-stage": (4, {"ms": 50}, {"available": 0.9, "deaths": 0}),
-    "hostile": (6, {"requests": 1000}, {"available": 0.9, "deaths": 0, "reached": 0.2}),
+    "hostile": (12, {"requests": 10_000}, {"available": 0.9, "deaths": 0, "reached": 0.2}),
     "slow-connections": (4, {"each": 60}, {"available": 0.9, "deaths": 0}),
     "deadly-http": (4, {}, {"available": 0.9, "deaths": 0}),
     "truncated-artifacts": (9, {}, {"available": 0.9, "wrong": 40}),  # of the second until it is noticed

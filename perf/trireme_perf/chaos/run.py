@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from trireme_runtime.bundle import read_manifest
 __all__ = ["Outcome", "run_scenario", "run_scenarios"]
 
 LEAD_S = 0.5
+#: Before the fault, for a look at the memory.
+LOOK_S = 0.2
 KEPT_LINES = 20
 
 
@@ -85,11 +86,13 @@ class _Run:
     def run(self) -> Outcome:
         scenario = self._scenario
         rate = self._scene.rate = self._rate()
-        before = self._memory()
         with calling(self._tasks(rate)) as callers:
             start = time.monotonic() + LEAD_S
             callers.start(start)
-            with self._fault(start):
+            _sleep_until(start + scenario.at_s - LOOK_S)
+            before = self._memory()  # by now, good requests have let it grow
+            _sleep_until(start + scenario.at_s)
+            with ACTIONS[scenario.fault.action](self._scene, **scenario.fault.arguments):
                 # It lasts as long as it should, also if it took a while to begin, but not longer than the load.
                 end = max(start + scenario.lifted_at_s, time.monotonic() + scenario.lifted_at_s - scenario.at_s)
                 _sleep_until(min(end, start + scenario.seconds))
@@ -125,13 +128,6 @@ class _Run:
             Task(self._urls, scene.model, load, rates, scene.seed + number, self._judge)
             for number in range(load.clients)
         ]
-
-    @contextmanager
-    def _fault(self, start: float) -> Iterator[None]:
-        _sleep_until(start + self._scenario.at_s)
-        fault = self._scenario.fault
-        with ACTIONS[fault.action](self._scene, **fault.arguments):
-            yield
 
     def _outcome(self, timeline: Timeline, rate: float, start: float, growth: float) -> Outcome:
         scenario = self._scenario

@@ -114,7 +114,9 @@ class Floors(Section):
         None, gt=0, description="longest time from the fault's end until 95 % of each second's answers are full"
     )
     memory_growth: float | None = Field(
-        None, ge=0, description="most growth of what the server's processes hold, files that are mapped aside"
+        None,
+        ge=0,
+        description="most growth of the memory of the server's processes from the fault's begin to the end, without mapped files",
     )
     reached: float | None = Field(None, ge=0, le=1, description="least share of hostile requests that reach `execute`")
     hedged: float | None = Field(None, ge=0, description="largest share of calls that are asked of a second server")
