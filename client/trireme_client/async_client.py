@@ -84,10 +84,11 @@ class AsyncClient(BaseClient):
         history: Sequence[int] | Ids | None = None,
         exclude: Sequence[int] | Ids | None = None,
         background: bool = False,
+        context: Mapping[str, ContextValue] | None = None,
         timeout: float | None | EllipsisType = ...,
     ) -> AsyncGenerator[Recommendations, None]:
         """See ``Client.recommend_stream``."""
-        request = check_arguments(user_id, k, history, exclude, background)
+        request = check_arguments(user_id, k, history, exclude, background, context=context)
         if self._request_log is not None:
             self._request_log.note(request)
         return stream_lists(self._targets, request, timeout, self._instead)

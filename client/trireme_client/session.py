@@ -27,7 +27,7 @@ from .model import SENT, SENT_CLOCK, STREAM, TIMEOUT, ModelInfo, read_model_info
 from .options import Header, Headers, Timeout, check_channel_options, check_model, check_time_left, check_url
 from .recommendations import Recommendations
 from .recorder import NO_CALL, NO_RPC, Recorder, RpcRecorder
-from .requests import CheckedRequest
+from .requests import CheckedRequest, check_names
 from .retries import counts_against_server
 from .rpc import CEILING, Deadline, EachRpc, Flying, Rpc, Steps
 from .status import error_from_status, survives_cancels
@@ -219,9 +219,14 @@ class Session(ABC):
         return results
 
     def stream_steps(self, request: CheckedRequest, timeout: Limit) -> Steps[tuple[Codec, Rpc]]:
-        """Takes the steps before a stream: returns the codec, and the RPC that is answered up to two times."""
+        """Takes the steps before a stream: returns the codec, and the RPC that is answered up to two times.
+
+        Raises:
+            ValidationError: the context has a name that the model does not know.
+        """
         first = Deadline(self.allowed_seconds(timeout))
         codec = self.codec or (yield from self.codec_steps(first))
+        check_names([request], codec.info.context)
         message = codec.message([request])
         message.model_name = STREAM
         if self.clock.due():

@@ -119,6 +119,7 @@ class Client(BaseClient):
         history: Sequence[int] | Ids | None = None,
         exclude: Sequence[int] | Ids | None = None,
         background: bool = False,
+        context: Mapping[str, ContextValue] | None = None,
         timeout: float | None | EllipsisType = ...,
     ) -> Generator[Recommendations, None, None]:
         """Asks the model `recommend_stream` for one user, and yields up to two lists as they come.
@@ -134,11 +135,12 @@ class Client(BaseClient):
             timeout: seconds for both lists together.
 
         Raises:
-            ValidationError: an argument is wrong; nothing was sent.
-            ModelNotFoundError: the server has no such model; as all that follow, when the iterator is advanced.
+            ValidationError: an argument is wrong; nothing was sent. For a name of the context that the model does not know, it is
+                raised when the iterator is advanced, as all that follow.
+            ModelNotFoundError: the server has no such model.
             TriremeError: any other failure (see ``errors``).
         """
-        request = check_arguments(user_id, k, history, exclude, background)
+        request = check_arguments(user_id, k, history, exclude, background, context=context)
         if self._request_log is not None:
             self._request_log.note(request)
         return stream_lists(self._targets, request, timeout, self._instead)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -56,6 +56,12 @@ class Served:
     @property
     def url(self) -> str:
         return self.server.grpc_url
+
+
+def streaming(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns the checkpoint with ``serving.stream``."""
+    serving = checkpoint.config.serving.model_copy(update={"stream": True})
+    return replace(checkpoint, config=checkpoint.config.model_copy(update={"serving": serving}))
 
 
 @pytest.fixture(scope="session")

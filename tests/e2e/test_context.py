@@ -1,4 +1,4 @@
-"""The context of requests on a real tritonserver: both plans answer by it as the models do, and caches keep it apart."""
+"""The context of requests on a real tritonserver: plans and streams answer by it as the models do, and caches keep it apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import PLANS
+from tests.e2e.conftest import PLANS, streaming
 from tests.support.random_checkpoint import random_checkpoint
 from tests.support.serving import served_briefly
 from trireme_client import ANONYMOUS, AsyncClient, Cache, Client, InvalidRequestError, Request, ValidationError
@@ -31,7 +31,7 @@ VALUES = ("v1", "v2", "v3")
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("context") / "repository"
-    export_bundle(CHECKPOINT, out, "both", waive=["measurement"])
+    export_bundle(streaming(CHECKPOINT), out, "both", waive=["measurement"])
     return out
 
 
@@ -79,6 +79,8 @@ def test_answers_are_those_of_the_models(server: TritonServer, plan: str) -> Non
             for context, index in contexts:
                 lists.append(client.recommend(user, 8, context=context).item_ids.tolist())
                 assert lists[-1] == expected(user, index)
+                *_, ranked = client.recommend_stream(user, 8, context=context)
+                assert ranked.item_ids.tolist() == lists[-1]
             differing += lists[0] != lists[-1]
             assert lists[-1] == lists[-2]
         many = client.recommend_many([Request(user, 8, context={"c0": "v3"}) for user in users()])

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.e2e.conftest import Served
+from tests.e2e.conftest import Served, streaming
 from tests.support.serving import CLOSED, eventually, served_briefly
 from trireme_cli.app import app
 from trireme_client import (
@@ -37,10 +36,7 @@ K = 10
 @pytest.fixture(scope="module")
 def repository(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = tmp_path_factory.mktemp("stream") / "repository"
-    checkpoint = served.checkpoint
-    serving = checkpoint.config.serving.model_copy(update={"stream": True})
-    streaming = checkpoint.config.model_copy(update={"serving": serving})
-    export_bundle(replace(checkpoint, config=streaming), repository, "fused")
+    export_bundle(streaming(served.checkpoint), repository, "fused")
     return repository
 
 
@@ -86,9 +82,9 @@ def test_both_lists_come_and_the_last_is_what_recommend_returns(server: TritonSe
 def test_bad_requests_beside_good_ones_fail_alone(
     server: TritonServer, users: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoilt(*arguments: Any) -> CheckedRequest:
+    def spoilt(*arguments: Any, **options: Any) -> CheckedRequest:
         """As a caller without checks would send it."""
-        request = check_arguments(*arguments)
+        request = check_arguments(*arguments, **options)
         return request._replace(exclude="x") if request.user_id % 2 else request
 
     monkeypatch.setattr("trireme_client.sync_client.check_arguments", spoilt)

@@ -3,9 +3,10 @@ wrong name, dtype or shape. Its answers are plain otherwise: user u gets the ite
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -61,6 +62,11 @@ class FakeTriton(GRPCInferenceServiceServicer):
         self._changed = threading.Condition()
         self._answered: set[Any] = set()
         self._holds: Callable[[set[int]], bool] = lambda users: False
+
+    def take_context(self, values: Mapping[str, Sequence[str]]) -> None:
+        """Has the model take a context with these values."""
+        self.config.input.add(name="context", data_type="TYPE_INT32", dims=[len(values)])
+        self.config.parameters["context"].string_value = json.dumps(values)
 
     def hold(self, *users: int) -> None:
         """Holds back the answers to RPCs with any of these users from now on, or all answers; others are released."""

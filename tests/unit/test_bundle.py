@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,19 @@ from trireme_export.repository.configs import parse_config
 from trireme_export.repository.versions import locked
 from trireme_runtime.bundle import Manifest, read_manifest, verify_repository, verify_version
 from trireme_runtime.errors import BundleError
+from trireme_runtime.schema import Dims
 from trireme_runtime.stages.chain import Funnel
 
 SETTINGS = ServingSettings(max_batch_size=32, max_queue_delay_us=300, instances=2)
 
 
-def write(out: Path, plan: str = "both", settings: ServingSettings = SETTINGS, stream: bool = False) -> Manifest:
+def write(
+    out: Path,
+    plan: str = "both",
+    settings: ServingSettings = SETTINGS,
+    stream: bool = False,
+    dims: Dims = toy.DIMS,
+) -> Manifest:
     requests = RealRequests(toy.user_ids()[:, None], np.full((toy.USERS, toy.DIMS.history), -1, dtype=np.int64))
     funnel = toy.funnel(out.parent / "onnx")
     stages = {stage.name: stage for stage in funnel.stages}
@@ -31,7 +40,7 @@ def write(out: Path, plan: str = "both", settings: ServingSettings = SETTINGS, s
     return write_repository(
         out,
         contents,
-        toy.DIMS,
+        dims,
         plan=plan,
         settings=settings,
         requests=requests,
@@ -88,6 +97,23 @@ def test_a_model_that_answers_twice_shares_the_artifacts_of_the_others(tmp_path:
     users = toy.user_ids()[:, None]
     assert Funnel.load(version)(users).item_id.tolist() == toy.funnel(tmp_path)(users).item_id.tolist()
     assert verify_repository(repository) == manifest
+
+
+@pytest.mark.parametrize("context", [{}, {"device": ("mobile", "tv"), "hour": ("9",)}], ids=["none", "two"])
+def test_models_that_clients_ask_take_a_context_if_there_is_one(
+    tmp_path: Path, context: dict[str, tuple[str, ...]]
+) -> None:
+    repository = tmp_path / "repository"
+    settings, dims = replace(SETTINGS, context=context), replace(toy.DIMS, context=len(context))
+    write(repository, settings=settings, stream=True, dims=dims)
+    for model in ("recommend", "recommend_fused", "recommend_stream"):
+        config = parse_config(repository / model / "config.pbtxt")
+        widths = {tensor.name: list(tensor.dims) for tensor in config.input}
+        assert widths.get("context") == ([2] if context else None)
+        assert ("context" in config.parameters) == bool(context)
+        if context:
+            told = json.loads(config.parameters["context"].string_value)
+            assert told == {"device": ["mobile", "tv"], "hour": ["9"]}
 
 
 def test_a_version_without_a_model_that_answers_twice_puts_it_away(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,8 +43,7 @@ def call(request: pytest.FixtureRequest) -> Call:
 def fake() -> FakeTriton:
     """A server whose model takes a context."""
     made = FakeTriton()
-    made.config.input.add(name="context", data_type="TYPE_INT32", dims=[2])
-    made.config.parameters["context"].string_value = json.dumps(CONTEXT)
+    made.take_context(CONTEXT)
     return made
 
 

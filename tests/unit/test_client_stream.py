@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from tests.support.callers import WAIT, Callers, Tasks, Threads, until
@@ -101,10 +102,39 @@ def test_two_lists_come_and_the_request_is_that_of_recommend(fake: FakeTriton, m
     assert set(stream.parameters) == set(unary.parameters) == {"k", "exclude", "timeout", "sent", "sent_clock"}
 
 
+def test_a_context_is_sent_as_recommend_sends_it(fake: FakeTriton, made: Make) -> None:
+    fake.take_context({"hour": ["9", "10"], "device": ["mobile", "tv"]})
+    streams = made(timeout=10)
+    for context in ({"device": "tv", "hour": 9}, None):
+        streams.all(7, context=context)
+        streams.callers.ask(7, context=context).result(WAIT)
+    known, known_unary, unknown, unknown_unary = fake.requests
+    for stream, unary in ((known, known_unary), (unknown, unknown_unary)):
+        assert stream.inputs == unary.inputs
+        assert stream.raw_input_contents == unary.raw_input_contents
+    indices = [np.frombuffer(each.raw_input_contents[2], "<i4").tolist() for each in (known, unknown)]
+    assert indices == [[1, 2], [0, 0]]
+
+
+@pytest.mark.parametrize("options", [{}, {"fallback": True}])
+def test_a_name_of_the_context_that_the_model_does_not_know_is_an_error(
+    fake: FakeTriton, made: Make, options: dict[str, Any]
+) -> None:
+    streams = made(**options)
+    with pytest.raises(ValidationError, match=r"^context has 'device': 'tv'; allowed names: none"):
+        streams.all(7, context={"device": "tv"})
+    fake.take_context({"hour": ["9"]})
+    with pytest.raises(ValidationError, match=r"^context has 'device': 'tv'; allowed names: hour$"):
+        made(**options).all(7, context={"device": "tv"})
+    assert all(request.model_name == "recommend" for request in fake.requests), "of the fallback, at most"
+
+
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_an_argument_is_checked_before_the_iterator_is_advanced(client: Any) -> None:
     with pytest.raises(ValidationError, match="k is 0"):
         client("localhost:1").recommend_stream(7, 0)
+    with pytest.raises(ValidationError, match=r"context is 'tv' \(str\)"):
+        client("localhost:1").recommend_stream(7, context="tv")
 
 
 def test_a_server_without_the_model_is_named_and_so_is_the_way_to_it(fake: FakeTriton, made: Make) -> None:
