@@ -39,7 +39,7 @@ OVERLOADS: Final = {
         "trireme perf limit --catalogue 1000000 --candidates 1000 --rounds 2 --keep build/million-checkpoint\n"
         "trireme export --checkpoint build/million-checkpoint/* --out build/million --waive-gate measurement\n"
         "trireme perf overload build/million --only plain --only client_coalescing --multiple 1 --multiple 2 --multiple 5 \\\n"
-        "    --multiple 10 --rounds 2 --seconds 4 --save docs/overload-million.json --plot docs/overload-million.png",
+        "    --multiple 10 --rounds 3 --seconds 4 --save docs/overload-million.json --plot docs/overload-million.png",
     ),
 }
 
