@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import select
 import shutil
 import signal
 import subprocess
@@ -36,6 +35,7 @@ from trireme_server.ports import Ports, address, choose_ports, listens, loopback
 from trireme_server.preflight import check_affinity, check_repository, entry_models
 from trireme_server.tls import ServerTLS
 from trireme_server.trace_options import check_otlp_url, trace_arguments, trace_environment
+from trireme_server.waiting import ends
 from trireme_server.warmup import Warmup, read_samples, warm_up
 
 POLL_S = 0.05
@@ -279,16 +279,8 @@ class TritonServer:
             if self._is_closed:
                 return 0
             raise ServerError("this server is not started")
-        # It looks from outside: a signal's exception inside Popen.poll can leave its lock taken.
-        with suppress(ProcessLookupError):  # a stop in another thread was first
-            end = os.pidfd_open(process.pid)
-            try:
-                ends = select.poll()
-                ends.register(end, select.POLLIN)
-                if not ends.poll(within_s * 1e3):
-                    return None
-            finally:
-                os.close(end)
+        if not ends(process.pid, within_s):  # where a stop in another thread was first, it has
+            return None
         code = process.wait()
         assert self._output is not None
         self._output.finish()
