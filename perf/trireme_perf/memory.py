@@ -17,7 +17,7 @@ from trireme_perf.errors import PerfError
 from trireme_perf.host.memory import artifact_bytes, tree_memory
 from trireme_perf.repositories import copy_repository, set_instances
 from trireme_runtime.bundle import MANIFEST, read_manifest
-from trireme_runtime.schema import ENTRY, FUSED
+from trireme_runtime.schema import ENTRY, FUSED, STREAM
 from trireme_server import TritonServer
 
 __all__ = ["INSTANCES", "measure_instances"]
@@ -89,6 +89,7 @@ def _copied(repository: Path, plan: str, instances: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="trireme-memory-") as folder:
         copy = copy_repository(repository, Path(folder).resolve() / "repository", linked=False)
         _remove(path for path in copy.glob("*/[0-9]*") if path.name != str(manifest.version))
+        _remove(copy.glob(STREAM))  # beside any plan
         if plan == "fused" and (copy / FUSED).is_dir():
             _remove(config.parent for config in copy.glob("*/config.pbtxt") if config.parent.name != FUSED)
             (copy / FUSED).rename(copy / ENTRY)

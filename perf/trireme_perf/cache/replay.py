@@ -189,7 +189,7 @@ def _counts(client: AsyncClient) -> CacheCounts:
 def _asker(client: AsyncClient, requests: Sequence[Request]) -> Ask:
     async def ask(kind: int) -> None:
         one = requests[kind]
-        await client.recommend(one.user_id, one.k, history=one.history, exclude=one.exclude)
+        await client.recommend(one.user_id, one.k, history=one.history, exclude=one.exclude, context=one.context)
 
     return ask
 

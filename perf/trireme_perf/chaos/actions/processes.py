@@ -57,10 +57,11 @@ def pause_server(scene: Scene, ms: PositiveFloat = 300, runs_ms: PositiveFloat =
     pid, lifted = scene.server.tritonserver(), Event()
 
     def pause() -> None:
-        while not lifted.wait(runs_ms / 1e3):
-            os.kill(pid, signal.SIGSTOP)
-            lifted.wait(ms / 1e3)
-            os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # somebody has ended it
+            while not lifted.wait(runs_ms / 1e3):
+                os.kill(pid, signal.SIGSTOP)
+                lifted.wait(ms / 1e3)
+                os.kill(pid, signal.SIGCONT)
 
     thread = Thread(target=pause, daemon=True)
     thread.start()
