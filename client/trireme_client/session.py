@@ -236,7 +236,10 @@ class Session(ABC):
     def streamed(self, codec: Codec, answer: Any, request: CheckedRequest) -> Recommendations:
         """Returns the list of one ModelStreamInferResponse. Raises: TriremeError: it is an error."""
         if answer.error_message:
-            raise self._told(answer.error_message)
+            error = self._told(answer.error_message)
+            if not isinstance(error, ModelNotFoundError) and self._may_read_again():
+                self.codec = None  # as in ``failure``: without a status, a request of the wrong form may be any error
+            raise error
         self.notice_version(codec, answer.infer_response)
         return codec.answer(answer.infer_response, 1).of(0, request, NO_CALL)
 
@@ -306,6 +309,10 @@ class Session(ABC):
         """Has the model's dimensions read again if another version answered: its dimensions may differ."""
         if isinstance(answer, TriremeError) or answer.model_version == codec.info.version or self.codec is not codec:
             return
+        self.read_again()
+
+    def read_again(self) -> None:
+        """Has the model's dimensions read in the background, unless they were a moment ago."""
         if self._may_read_again():
             self.refresh()
 

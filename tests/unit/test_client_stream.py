@@ -163,6 +163,18 @@ def test_an_error_comes_as_a_message_of_the_stream(
     assert "triton_grpc_error" not in fake.headers[-1], "which crashes Triton 2.51"
 
 
+def test_after_an_error_the_dimensions_are_read_again(fake: FakeTriton, made: Make) -> None:
+    streams = made()
+    streams.all(7)
+    reads = fake.config_reads
+    fake.stream_error = "[request id: <id_unknown>] unexpected shape for input 'history'"
+    with pytest.raises(ServerError, match="unexpected shape"):
+        streams.all(7)
+    fake.stream_error = ""
+    assert len(streams.all(7)) == 2
+    assert fake.config_reads == reads + 1
+
+
 def test_an_error_of_grpc_has_its_status(fake: FakeTriton, made: Make) -> None:
     def refuse(request: Any, answer: Any, context: grpc.ServicerContext) -> None:
         context.abort(grpc.StatusCode.INTERNAL, "broken")
