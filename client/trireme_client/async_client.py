@@ -28,7 +28,6 @@ from .requests import (
     Ids,
     Request,
     check_arguments,
-    check_names,
     check_requests,
 )
 from .rpc import T
@@ -67,7 +66,7 @@ class AsyncClient(BaseClient):
             recorder.ended("validate")
             try:
                 if request.context:
-                    check_names([request], await self._context_names(timeout))
+                    self._check_names([request], await self._context_names(timeout))
                 if self._cache is None:
                     result = await self._served(request, recorder, timeout)
                 else:
@@ -184,7 +183,7 @@ class AsyncClient(BaseClient):
         with self._recorders.recommend_many() as recorder:
             checked = check_requests(requests, return_errors)
             if any(isinstance(each, CheckedRequest) and each.context for each in checked):
-                checked = check_names(checked, await self._context_names(timeout), return_errors)
+                checked = self._check_names(checked, await self._context_names(timeout), return_errors)
             many = Many(self._noted(checked), self._cache)
             keeps_errors = return_errors or self._falls_back
             try:

@@ -22,7 +22,7 @@ from .options import (
 from .recommendations import Recommendations
 from .recorder import Recorder, Recorders
 from .request_log import RequestLog, check_request_log
-from .requests import CheckedRequest, check_flag
+from .requests import CheckedRequest, check_flag, check_names
 from .session import Limit
 from .targets import Call, Target, Targets, TargetState
 from .telemetry import Telemetry
@@ -125,6 +125,19 @@ class BaseClient:
         """Returns the names that a context may have; None as long as no server has told them."""
         codec = self._targets.known.session.codec
         return None if codec is None else codec.info.context
+
+    def _check_names(
+        self, requests: list[Checked], known: Collection[str], keeps_errors: bool = False
+    ) -> list[Checked]:
+        """See ``check_names``. A bundle that came meanwhile may know a name: later calls are checked by what is read then."""
+        checked = check_names(requests, known, keeps_errors=True)
+        pairs = zip(checked, requests, strict=True)
+        wrong = [one for one, request in pairs if one is not request and isinstance(one, ValidationError)]
+        if wrong:
+            self._targets.known.session.read_again()
+        if wrong and not keeps_errors:
+            raise wrong[0]
+        return checked
 
     @property
     def _recorders(self) -> Recorders:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -30,6 +32,7 @@ from .model import (
     TELL_CLOCK,
     TELLS_CLOCK,
     USER_ID,
+    VOCABULARY,
     K,
     ModelInfo,
 )
@@ -111,6 +114,8 @@ class Codec:
         )
         if self.info.context:  # also where no user has one, so that the server puts all requests into the same batches
             message.raw_input_contents.append(self._context_indices(contexts).tobytes())
+            if any(contexts):
+                message.parameters[VOCABULARY].int64_param = self.vocabulary
         wanted = self._wanted(max(ks), given)
         if wanted < self.info.list_length:
             message.parameters[K].int64_param = wanted
@@ -165,6 +170,11 @@ class Codec:
                     column, values = self._values[name]
                     row[column] = values.get(value, 0)
         return indices
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Tells the names and values of a context from those of other bundles."""
+        return zlib.crc32(json.dumps(self.info.context).encode())
 
     @cached_property
     def _values(self) -> dict[str, tuple[int, dict[str, int]]]:

@@ -35,6 +35,8 @@ LEDGER = "ledger"
 BUDGET = "budget"
 # The parameter that says what the bundle was made from, as JSON.
 ORIGIN = "origin"
+# The request parameter with the CRC-32 of the names and values, as JSON, that the indices of a context are of.
+VOCABULARY = "vocabulary"
 # The order of the ledger's columns after the first two.
 STAGES = ("feature_transform", "user_tower", "retrieval", "ranking", "reranking")
 

@@ -186,8 +186,15 @@ def check_context(name: str, context: object) -> Context:
         if not (value is None or isinstance(value, (str, bool, np.bool_)) or _is_int(value)):
             raise ValidationError(f"{name}[{key!r}] is {_short(value)}; allowed: a str, an integer, a bool or None")
         if value is not None:
-            pairs.append((key, str(value)))
+            pairs.append((key, _text(value)))
     return tuple(sorted(pairs))
+
+
+def _text(value: Any) -> str:
+    """Returns a value of a context as models know it; the members of enumerations count as their values."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    return str(operator.index(value)) if _is_int(value) else str(value)
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -25,7 +25,6 @@ from .requests import (
     Ids,
     Request,
     check_arguments,
-    check_names,
     check_requests,
 )
 from .rpc import T
@@ -102,7 +101,7 @@ class Client(BaseClient):
             recorder.ended("validate")
             try:
                 if request.context:
-                    check_names([request], self._context_names(timeout))
+                    self._check_names([request], self._context_names(timeout))
                 if self._cache is None:
                     result = self._served(request, recorder, timeout)
                 else:
@@ -252,7 +251,7 @@ class Client(BaseClient):
         with self._recorders.recommend_many() as recorder:
             checked = check_requests(requests, return_errors)
             if any(isinstance(each, CheckedRequest) and each.context for each in checked):
-                checked = check_names(checked, self._context_names(timeout), return_errors)
+                checked = self._check_names(checked, self._context_names(timeout), return_errors)
             many = Many(self._noted(checked), self._cache)
             keeps_errors = return_errors or self._falls_back
             try:
@@ -269,7 +268,7 @@ class Client(BaseClient):
     def _context_names(self, timeout: Limit) -> Collection[str]:
         """Returns the names that a context may have, which the first call that needs them reads from the server."""
         names = self._known_names()
-        return (self.model_info(timeout=timeout)).context if names is None else names
+        return self.model_info(timeout=timeout).context if names is None else names
 
     def model_info(self, *, timeout: float | None | EllipsisType = ...) -> ModelInfo:
         """Returns the model's version and dimensions, which the first call that needs them reads from the server.

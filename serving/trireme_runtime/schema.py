@@ -38,6 +38,7 @@ __all__ = [
     "TELLS_CLOCK",
     "TELL_CLOCK",
     "TRANSPORT",
+    "VOCABULARY",
     "Dims",
     "K",
     "Layout",
@@ -77,6 +78,9 @@ CLASS, INTERACTIVE, BACKGROUND = "class", "interactive", "background"
 #: Parameters of a request: when it was sent, ns on the monotonic clock of the server's machine; and the number of that clock, by
 #: which a time of another machine is told apart. Without a number it counts as this machine's.
 SENT, SENT_CLOCK = "sent", "sent_clock"
+#: Parameter of a request: the CRC-32 of the names and values that the indices of its context are of, as JSON.
+#: A model with others takes the context for unknown.
+VOCABULARY = "vocabulary"
 #: Parameter of a request that wants no list: `item_id` is the server's clock now and its number instead.
 TELL_CLOCK = "tell_clock"
 #: The `reason` of such an answer. It is no reason of a list.

@@ -108,6 +108,18 @@ def test_a_cache_keeps_them_apart(server: TritonServer) -> None:
         assert client.cache.counts.hits == len(VALUES)
 
 
+def test_indices_of_another_bundle_are_an_unknown_context(server: TritonServer, plan: str) -> None:
+    with Client(server.grpc_url, model=plan, timeout=30) as client:
+        client.model_info()
+        codec = client._targets.known.session.codec
+        assert codec is not None
+        for user in users():
+            assert client.recommend(user, 8, context={"c0": "v3"}).item_ids.tolist() == expected(user, [3, 0])
+        codec.vocabulary += 1
+        for user in users():
+            assert client.recommend(user, 8, context={"c0": "v3"}).item_ids.tolist() == expected(user, [0, 0])
+
+
 def test_what_is_wrong_is_told(server: TritonServer, plan: str) -> None:
     with Client(server.grpc_url, model=plan, timeout=30) as client:
         with pytest.raises(ValidationError, match="context has 'c7': 'v1'; allowed names: c0, c1"):

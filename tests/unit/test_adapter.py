@@ -9,10 +9,12 @@ import pytest
 
 from tests.support import fake_backend, toy
 from tests.support.fake_backend import Request
+from tests.support.random_checkpoint import SIZES
+from tests.support.random_funnel import random_stages
 from trireme_runtime.schema import FEATURE_AGE, FRESHNESS, ITEM_ID, LEDGER, REASON, STAGES, STORED
 from trireme_runtime.stages.chain import Chain, Funnel, Run, StageFailedError
 from trireme_runtime.triton.adapter import Adapter
-from trireme_runtime.triton.parameters import MOST_EXCLUDED, most_characters
+from trireme_runtime.triton.parameters import MOST_EXCLUDED, most_characters, vocabulary_of
 
 
 class Recorder:
@@ -357,3 +359,33 @@ def test_a_step_that_is_not_told_how_old_features_are_takes_those_of_the_bundle(
     assert found[ITEM_ID.name] == tensors[ITEM_ID.name].tolist()
     assert found[FEATURE_AGE.name] == ([[10.0], [0.0]] if is_told else [[0.0], [0.0]])
     assert (found[REASON.name] != tensors[REASON.name].tolist()) == is_told
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_indices_of_another_vocabulary_are_an_unknown_context(monkeypatch: pytest.MonkeyPatch, compiles: bool) -> None:
+    monkeypatch.setattr(Chain, "compiles", compiles)
+    features = Chain(random_stages({**SIZES, "contexts": (4, 3)})[:1])
+    config = fake_backend.config({"user_id": 1, "history": SIZES["length"], "context": 2})
+    config["parameters"] = {"context": {"string_value": '{"c0": ["a", "b", "c"], "c1": ["x", "y"]}'}}
+    own = vocabulary_of(config)
+    assert own is not None
+
+    def request(*context: list[int], vocabulary: object = None) -> Request:
+        inputs = {"user_id": np.full((len(context), 1), -1, np.int64), "context": np.array(context, np.int32)}
+        return Request(inputs, "{}" if vocabulary is None else json.dumps({"vocabulary": vocabulary}))
+
+    asked = [
+        request([1, 2], vocabulary=own),
+        request([2, 1], [3, 1], vocabulary=own + 1),
+        request([-7, 1], vocabulary=own + 1),
+        request([3, 1]),
+        request([4, 2**31 - 1]),
+        request([-(2**31), 1], vocabulary=own),
+        request([1, 1], vocabulary="x"),
+    ]
+    *answers, negative, wrong = Adapter(features, fake_backend, config).execute(asked)
+    at = [tensor.name for tensor in features.signature.answered].index("user_category")
+    found = [answer.output_tensors[at].array[:, -2:].tolist() for answer in answers]
+    assert found == [[[1, 2]], [[0, 0], [0, 0]], [[0, 0]], [[3, 1]], [[0, 0]]]
+    assert negative.error.message.startswith("context[0] is -2147483648, allowed are 0")
+    assert wrong.error.message == 'parameter vocabulary is "x", allowed is an integer from 0'

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support.fake_triton import FakeTriton, running
+from tests.support.serving import eventually
 from trireme_cli.output import CommandError
 from trireme_cli.recommend import parse_context
 from trireme_client import AsyncClient, Cache, Client, Coalescing, ProtocolError, Request, ValidationError
 from trireme_client.cache.rules import key_of
 from trireme_client.cache.values import digest_of
+from trireme_client.codec import Codec
+from trireme_client.model import VOCABULARY, read_model_info
 from trireme_client.requests import check_arguments
+from trireme_runtime.triton.parameters import vocabulary_of
+
+
+class Device(str, Enum):
+    """As it was written before there was StrEnum: ``str`` of a member is its name."""
+
+    TV = "tv"
+
+
+class Hour(int, Enum):
+    TEN = 10
+
 
 CONTEXT = {"hour": ["9", "10"], "device": ["mobile", "tv"]}
 Call = Callable[..., Any]
@@ -69,6 +86,7 @@ def sent(request: Any) -> list[list[int]]:
         ({"device": "mobile", "hour": 10}, [2, 1]),
         ({"device": None, "hour": np.int64(9)}, [1, 0]),
         ({"device": "fridge", "hour": True}, [0, 0]),
+        ({"device": Device.TV, "hour": Hour.TEN}, [2, 2]),
     ],
 )
 def test_names_become_indices(
@@ -81,6 +99,31 @@ def test_names_become_indices(
 def test_each_of_many_users_has_their_own(fake: FakeTriton, url: str, call: Call) -> None:
     call(url, "recommend_many", [Request(1, context={"device": "tv"}), Request(2), Request(3, context={"hour": "9"})])
     assert sent(fake.requests[0]) == [[0, 2], [0, 0], [1, 0]]
+
+
+def test_a_context_says_which_values_its_indices_are_of(fake: FakeTriton, url: str, call: Call) -> None:
+    call(url, "recommend", 7, context={"device": "tv"})
+    call(url, "recommend", 7)
+    told, untold = fake.requests
+    config = {"parameters": {"context": {"string_value": json.dumps(CONTEXT)}}}
+    assert told.parameters[VOCABULARY].int64_param == vocabulary_of(config)
+    assert VOCABULARY not in untold.parameters
+    fake.config.parameters["context"].string_value = json.dumps({**CONTEXT, "device": ["möbile", "tv"]})
+    assert Codec(read_model_info(fake.config, ["3"], "")).vocabulary != vocabulary_of(config)
+
+
+def test_a_name_that_a_new_bundle_knows_is_sent_soon(url: str, fake: FakeTriton) -> None:
+    def knows() -> bool:
+        try:
+            return bool(client.recommend(7, context={"page": "home"}))
+        except ValidationError:
+            return False
+
+    with Client(url) as client:
+        assert not knows()
+        fake.config.parameters["context"].string_value = json.dumps({"hour": ["9"], "page": ["home"]})
+        assert eventually(knows)
+    assert sent(fake.requests[-1]) == [[0, 1]]
 
 
 def test_the_model_tells_its_names_and_values(url: str, call: Call) -> None:
@@ -152,6 +195,26 @@ def test_a_cache_keeps_contexts_apart(fake: FakeTriton, url: str) -> None:
         client.cache.forget(7)
         client.recommend(7, context={"device": "tv"})
     assert [sent(each) for each in fake.requests] == [[[0, 2]], [[0, 1]], [[0, 0]], [[0, 2]]]
+
+
+def test_a_context_that_was_written_for_another_bundle_is_not_kept(fake: FakeTriton, url: str) -> None:
+    with Client(url, cache=Cache(), timeout=20) as client, ThreadPoolExecutor(2) as pool:
+        client.recommend(7, context={"device": "tv"})
+        fake.hold(8, 9)
+        one = pool.submit(client.recommend, 8, context={"device": "tv"})
+        many = pool.submit(client.recommend_many, [Request(9, context={"device": "tv"})])
+        fake.wait_for(3)
+        fake.version = "4"
+        fake.config.parameters["context"].string_value = json.dumps({**CONTEXT, "device": ["console", "tv"]})
+        client.recommend(7)
+        assert eventually(lambda: client.model_info().version == "4")
+        fake.release()
+        assert {one.result().model_version, many.result()[0].model_version} == {"4"}
+        asked = len(fake.requests)
+        for user in (8, 9):
+            for _ in range(2):
+                client.recommend(user, context={"device": "tv"})
+        assert len(fake.requests) == asked + 2, "asked anew, and then kept"
 
 
 def test_the_order_of_names_does_not_count_in_a_key_and_unknown_values_are_left_out() -> None:

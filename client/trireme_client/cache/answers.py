@@ -21,6 +21,7 @@ from .flights import Flight, Flights, Outcome
 from .options import Cache
 from .rules import aged, is_final, is_negative, key_of
 from .shared import Found, Shared
+from .vocabularies import Vocabularies
 
 # Answers that are asked for in the background at a time, and the seconds for which none is after one that could not be kept.
 _MOST_RENEWALS, _RENEWAL_PAUSE = 32, 1.0
@@ -61,12 +62,11 @@ class AnswerCache:
         self._targets, self._clock = targets, clock
         self._entries = Entries(options, clock)
         self._flights = Flights(self._entries)
+        self._vocabularies = Vocabularies(targets, self._entries)
         self._renewals: set[Flight] = set()
         self._no_renewal_before = float("-inf")
-        self._bundle, self._bundle_since = (
-            "",
-            0,
-        )  # of the last answer; the generation that began when it came to be that
+        # Of the last answer, and the generation that began when it came to be that.
+        self._bundle, self._bundle_since = "", 0
         self._bundles: dict[str, str] = {}  # by version
         self._refused = self._shared = 0
         self.redis = Shared(options, self._entries)
@@ -134,6 +134,8 @@ class AnswerCache:
         began, waited = self._clock(), False
         connecting = not self._targets.known.ready
         key = key_of(request, self._bundle)
+        if request.context:
+            self._vocabularies.look()
         while True:
             flight, leads = self._flights.join(key, request.background)
             left = self._targets.time_left(timeout, began, connecting)
@@ -205,6 +207,8 @@ class AnswerCache:
 
     def many(self, requests: Sequence[CheckedRequest]) -> tuple[int, list[Recommendations | None]]:
         """Returns what ``came`` needs, and the answers that are kept, None where there is none."""
+        if any(request.context for request in requests):
+            self._vocabularies.look()
         generation = self._entries.generation
         hits = [self._entries.get(key_of(request, self._bundle), stale=False) for request in requests]
         return generation, [None if hit is None else aged(hit.answer, hit.age_s) for hit in hits]
@@ -227,7 +231,7 @@ class AnswerCache:
             self._bundle = bundle
         if not is_final(answer):
             self._refused += 1
-        elif bundle:
+        elif bundle and (not request.context or self._vocabularies.fit(generation)):
             key = key_of(request, bundle)
             if self._keep(key, answer, generation) and found is not None:
                 self.redis.write(key, answer, found.stamp)

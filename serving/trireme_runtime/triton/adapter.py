@@ -40,6 +40,7 @@ from trireme_runtime.triton.parameters import (
     Parameters,
     most_characters,
     read_parameters,
+    vocabulary_of,
 )
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class Adapter:
             for tensor in self._inputs
             if tensor.optional
         }
+        self._vocabulary = vocabulary_of(config)
         self._note = note
         self._tracer = tracer
         self._deadlines = deadlines
@@ -173,6 +175,8 @@ class Adapter:
         inputs, excluded = self._read(request), None
         parameters = read_parameters(request.parameters(), self._most_characters)
         rows = _rows(inputs)
+        if parameters.vocabulary is not None and parameters.vocabulary != self._vocabulary:
+            inputs.pop(CONTEXT.name, None)  # indices of another bundle say nothing
         if parameters.exclude is not None and self._exclusions is not None:
             excluded = self._exclusions.read(parameters.exclude, rows)
         context = self._context(request) if self._tracer else None

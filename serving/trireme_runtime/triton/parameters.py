@@ -5,15 +5,37 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from trireme_runtime.arrays import Pairs, lookup
 from trireme_runtime.native.exclusions import NativeExclusions
-from trireme_runtime.schema import BACKGROUND, CLASS, EXCLUDE, INTERACTIVE, LEDGER, SENT, SENT_CLOCK, TELL_CLOCK, K
+from trireme_runtime.schema import (
+    BACKGROUND,
+    CLASS,
+    CONTEXT_VALUES,
+    EXCLUDE,
+    INTERACTIVE,
+    LEDGER,
+    SENT,
+    SENT_CLOCK,
+    TELL_CLOCK,
+    VOCABULARY,
+    K,
+)
 
-__all__ = ["MOST_EXCLUDED", "Exclusions", "InvalidRequestError", "Parameters", "most_characters", "read_parameters"]
+__all__ = [
+    "MOST_EXCLUDED",
+    "Exclusions",
+    "InvalidRequestError",
+    "Parameters",
+    "most_characters",
+    "read_parameters",
+    "vocabulary_of",
+]
 
 #: Items that a user may exclude.
 MOST_EXCLUDED = 1000
@@ -32,7 +54,7 @@ class Parameters(NamedTuple):
     """k: how many items of each list are wanted, None for all. exclude: for ``Exclusions``, None for nothing. ledger:
     whether the ledger is wanted. sent: when the request was sent, ns on the clock with the number sent_clock, None if it does not
     say. tell_clock: whether the server's clock is wanted in place of a list. background: whether the request gives way to those
-    that are not."""
+    that are not. vocabulary: of the context, None if it does not say."""
 
     k: int | None = None
     exclude: Any = None
@@ -41,6 +63,7 @@ class Parameters(NamedTuple):
     sent_clock: int | None = None
     tell_clock: bool = False
     background: bool = False
+    vocabulary: int | None = None
 
 
 NONE = Parameters()
@@ -73,7 +96,14 @@ def read_parameters(text: str, most: int) -> Parameters:
         _read_number(SENT_CLOCK, given.get(SENT_CLOCK)),
         bool(given.get(TELL_CLOCK)),
         _read_class(given.get(CLASS)),
+        _read_number(VOCABULARY, given.get(VOCABULARY)),
     )
+
+
+def vocabulary_of(config: Mapping[str, Any]) -> int | None:
+    """Returns the CRC-32 of the names and values of the context of a model, as JSON; None if it takes none."""
+    values = config.get("parameters", {}).get(CONTEXT_VALUES)
+    return None if values is None else zlib.crc32(json.dumps(json.loads(values["string_value"])).encode())
 
 
 class Exclusions:
