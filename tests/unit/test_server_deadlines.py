@@ -442,6 +442,13 @@ class TestCosts:
             costs.add(rows, 1000)
         assert costs.estimate(1) == pytest.approx(1000)
 
+    def test_what_has_changed_counts_after_a_few_short_runs(self) -> None:
+        costs = Costs()
+        for ns in (*[1000] * 32, *[400_000] * 32, *[1000] * 37):
+            costs.add(1, ns)
+            costs.estimate(1)
+        assert costs.estimate(1) == pytest.approx(1000)
+
     def test_doubt_lasts_until_the_next_run(self) -> None:
         costs = Costs()
         costs.add(1, 1000)

@@ -12,6 +12,8 @@ __all__ = ["Costs"]
 #: Runs that count, and after how many new ones, and ns that they took, the line through them is drawn again: drawing takes as
 #: long as a run for a lone user.
 KEPT, REDRAWN_AFTER, REDRAWN_AFTER_NS = 32, 8, 20_000_000
+#: A run that takes so many times what was expected, or such a part of it, does not wait for that time.
+UNLIKE = 2.0
 #: Runs of each power of two that count for the slope, however long ago they were: under load, all runs are full ones, which say
 #: nothing about smaller ones.
 KEPT_BY_SIZE = 4
@@ -46,7 +48,10 @@ class Costs:
         self._last.append((rows, ns))
         self._by_size[rows.bit_length()].append((rows, ns))
         self._new += 1
-        self._took += ns
+        fixed, slope = self._line
+        expected = fixed + slope * min(rows, self._largest)
+        # A run that is quite another one: the model, or what else runs beside it, has changed.
+        self._took += ns if expected / UNLIKE <= ns <= expected * UNLIKE else REDRAWN_AFTER_NS
         self._share = 1.0
 
     def doubt(self) -> None:
