@@ -444,7 +444,7 @@ class TestCosts:
 
     def test_what_has_changed_counts_after_a_few_short_runs(self) -> None:
         costs = Costs()
-        for ns in (*[1000] * 32, *[400_000] * 32, *[1000] * 37):
+        for ns in (*[1000] * 32, *[4_000_000] * 32, *[1000] * 37):
             costs.add(1, ns)
             costs.estimate(1)
         assert costs.estimate(1) == pytest.approx(1000)
