@@ -60,9 +60,7 @@ class AsyncClient(BaseClient):
     ) -> Recommendations:
         """See ``Client.recommend``."""
         with self._recorders.recommend(ledger) as recorder:
-            request = check_arguments(user_id, k, history, exclude, background, context=context)
-            if self._request_log is not None:
-                self._request_log.note(request)
+            request = self._note(check_arguments(user_id, k, history, exclude, background, context=context))
             recorder.ended("validate")
             try:
                 if request.context:
@@ -87,9 +85,7 @@ class AsyncClient(BaseClient):
         timeout: float | None | EllipsisType = ...,
     ) -> AsyncGenerator[Recommendations, None]:
         """See ``Client.recommend_stream``."""
-        request = check_arguments(user_id, k, history, exclude, background, context=context)
-        if self._request_log is not None:
-            self._request_log.note(request)
+        request = self._note(check_arguments(user_id, k, history, exclude, background, context=context))
         return stream_lists(self._targets, request, timeout, self._instead)
 
     async def _served(self, request: CheckedRequest, recorder: Recorder, timeout: Limit) -> Recommendations:

@@ -115,11 +115,13 @@ class BaseClient:
 
     def _noted(self, requests: list[Checked]) -> list[Checked]:
         """Returns checked requests, which the log notes, and the errors of others, as they are."""
+        return [self._note(request) if isinstance(request, CheckedRequest) else request for request in requests]
+
+    def _note(self, request: CheckedRequest) -> CheckedRequest:
+        """Returns a checked request, which the log notes."""
         if self._request_log is not None:
-            for request in requests:
-                if isinstance(request, CheckedRequest):
-                    self._request_log.note(request)
-        return requests
+            self._request_log.note(request)
+        return request
 
     def _known_names(self) -> Collection[str] | None:
         """Returns the names that a context may have; None as long as no server has told them."""

@@ -95,9 +95,7 @@ class Client(BaseClient):
             TriremeError: any other failure (see ``errors``).
         """
         with self._recorders.recommend(ledger) as recorder:
-            request = check_arguments(user_id, k, history, exclude, background, context=context)
-            if self._request_log is not None:
-                self._request_log.note(request)
+            request = self._note(check_arguments(user_id, k, history, exclude, background, context=context))
             recorder.ended("validate")
             try:
                 if request.context:
@@ -139,9 +137,7 @@ class Client(BaseClient):
             ModelNotFoundError: the server has no such model.
             TriremeError: any other failure (see ``errors``).
         """
-        request = check_arguments(user_id, k, history, exclude, background, context=context)
-        if self._request_log is not None:
-            self._request_log.note(request)
+        request = self._note(check_arguments(user_id, k, history, exclude, background, context=context))
         return stream_lists(self._targets, request, timeout, self._instead)
 
     def _served(self, request: CheckedRequest, recorder: Recorder, timeout: Limit) -> Recommendations:

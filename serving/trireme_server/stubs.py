@@ -102,8 +102,8 @@ class StubWatch:
         """Returns the stubs that were lost since the last look; ends those that are stopped or hang."""
         lost = []
         for stub in self.stubs:
-            state, started = _state(stub.pid, self._proc)
-            if started != stub.started or state in ENDED:
+            state = self._state_of(stub)
+            if state in ENDED:
                 lost.append(LostStub(stub))
             elif self._is_stopped_for_long(stub, state):
                 lost.append(self._killed_one(stub, "was stopped"))
@@ -113,7 +113,7 @@ class StubWatch:
             self.stubs.remove(one.stub)
             self._hangs.forget(one.stub.pid)
             self._stopped_since.pop(one.stub, None)
-        return lost if lost and not self._server_has_ended() else []
+        return lost if lost and self._state_of(self._server) not in ENDED else []
 
     def refresh(self) -> None:
         """Looks for stubs that have started meanwhile; those that are known stay so until ``look`` misses them."""
@@ -126,9 +126,10 @@ class StubWatch:
         self._killed.add(stub)
         return LostStub(stub, f"{why}, and is killed")
 
-    def _server_has_ended(self) -> bool:
-        state, started = _state(self._server.pid, self._proc)
-        return started != self._server.started or state in ENDED
+    def _state_of(self, stub: Stub) -> str:
+        """Returns the state of its process; one of ENDED if that has ended, and another has its id."""
+        state, started = _state(stub.pid, self._proc)
+        return state if started == stub.started else ENDED[0]
 
     def _is_stopped_for_long(self, stub: Stub, state: str) -> bool:
         if state not in STOPPED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,11 @@ import numpy as np
 import pytest
 
 from tests.support.fake_triton import FakeTriton, running
+from tests.support.one_call import call_async, call_sync
 from tests.support.serving import eventually
 from trireme_cli.output import CommandError
 from trireme_cli.recommend import parse_context
-from trireme_client import AsyncClient, Cache, Client, Coalescing, ProtocolError, Request, ValidationError
+from trireme_client import Cache, Client, Coalescing, ProtocolError, Request, ValidationError
 from trireme_client.cache.rules import key_of
 from trireme_client.cache.values import digest_of
 from trireme_client.codec import Codec
@@ -37,19 +37,6 @@ class Hour(int, Enum):
 
 CONTEXT = {"hour": ["9", "10"], "device": ["mobile", "tv"]}
 Call = Callable[..., Any]
-
-
-def call_sync(url: str, method: str, *arguments: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
-    with Client(url, **(client or {})) as made:
-        return getattr(made, method)(*arguments, **options)
-
-
-def call_async(url: str, method: str, *arguments: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
-    async def run() -> Any:
-        async with AsyncClient(url, **(client or {})) as made:
-            return await getattr(made, method)(*arguments, **options)
-
-    return asyncio.run(run())
 
 
 @pytest.fixture(params=[call_sync, call_async], ids=["sync", "async"])

@@ -17,6 +17,7 @@ import pytest
 from tests.support.callers import WAIT, Tasks, Threads, until
 from tests.support.certificates import self_signed
 from tests.support.fake_triton import BATCH, HISTORY, ITEMS, FakeTriton, running
+from tests.support.one_call import call_async, call_sync
 from trireme_client import (
     TLS,
     AsyncClient,
@@ -37,19 +38,6 @@ from trireme_client import (
 )
 
 Call = Callable[..., Any]
-
-
-def call_sync(url: str, method: str, *arguments: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
-    with Client(url, **(client or {})) as made:
-        return getattr(made, method)(*arguments, **options)
-
-
-def call_async(url: str, method: str, *arguments: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
-    async def run() -> Any:
-        async with AsyncClient(url, **(client or {})) as made:
-            return await getattr(made, method)(*arguments, **options)
-
-    return asyncio.run(run())
 
 
 @pytest.fixture(params=[call_sync, call_async], ids=["sync", "async"])
